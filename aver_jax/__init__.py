@@ -1,0 +1,1 @@
+"""Audio-video emotion recognition on accelerators."""

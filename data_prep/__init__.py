@@ -1,0 +1,1 @@
+"""Media files in, TFDS/ArrayRecord datasets out."""
