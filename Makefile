@@ -1,0 +1,61 @@
+# Every target sets itself up: Python 3.11 or later, git and make are all it needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Tests are single-process; XLA uses all cores by itself.
+PYTEST := $(BIN)/python -m pytest
+PARITY_VENV ?= .venv-parity
+
+.PHONY: demo test test-all parity lint bench clean help
+
+help:
+	@echo "make demo      render, prepare, train, evaluate, explain; prints the path of a report"
+	@echo "make test      the tests (no torch); test-all adds the slow ones"
+	@echo "make parity    the tests against torch and transformers"
+	@echo "make lint      ruff and import-linter"
+	@echo "make bench     measured throughput on this machine"
+
+# The stamp is newer than what it was made from, or it is made again.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"aver_jax needs Python 3.11 or later, found {v.major}.{v.minor}; set PYTHON=/path/to/python3.11")'
+	@echo "Setting up $(VENV) (about a minute) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed
+	@$(BIN)/aver demo --out runs/demo
+
+test: $(VENV)/installed
+	$(PYTEST) -m "not slow and not gpu"
+	@$(MAKE) --no-print-directory lint VENV=$(VENV)
+
+test-all: $(VENV)/installed
+	$(PYTEST) -m "not gpu"
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+
+# A second environment that sees the first one's packages, so that only torch and transformers are
+# installed anew and the first stays free of them.
+$(PARITY_VENV)/installed: $(VENV)/installed
+	@echo "Setting up $(PARITY_VENV) (torch, transformers) ..."
+	@test -x $(PARITY_VENV)/bin/python || $(BIN)/python -m venv $(PARITY_VENV)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' \
+	  > "$$($(PARITY_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/base.pth"
+	@$(PARITY_VENV)/bin/python -m pip --disable-pip-version-check --quiet install \
+	  --constraint constraints.txt --editable '.[parity]'
+	@touch $@
+
+parity: $(PARITY_VENV)/installed
+	$(PARITY_VENV)/bin/python -m pytest -m parity tests/parity -o addopts="--strict-config --strict-markers -ra --import-mode=importlib"
+
+bench: $(VENV)/installed
+	$(BIN)/python tools/bench_prepare.py
+	$(BIN)/python tools/bench_input.py
+
+clean:
+	rm -rf $(VENV) $(PARITY_VENV) runs
