@@ -1,0 +1,247 @@
+"""The prepared dataset on disk: its TFDS features, its writer and its index."""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from data_prep.errors import UserError
+
+VERSION = "1.0.0"
+# TFDS reads split "all" as the union of every split, and recurses without end when a split bears
+# that name; the one split is therefore stored under another, and read as split="all".
+STORED_SPLIT = "clips"
+INDEX_COLUMNS = (
+    "row",
+    "clip_id",
+    "actor",
+    "sex",
+    "age",
+    "label",
+    "intensity",
+    "sentence",
+    "voice_vote",
+    "face_vote",
+    "multimodal_vote",
+    "frames",
+    "seconds",
+)
+_SHARD_CLIPS = 256
+_TEXTS = (
+    "actor",
+    "clip_id",
+    "intensity",
+    "sentence",
+    "sex",
+    "vote_voice",
+    "vote_face",
+    "vote_multimodal",
+)
+
+
+def features(classes: Sequence[str]):
+    """TFDS features of a prepared record; read and written without TensorFlow.
+
+    JPEG frames and sound are `Text` features holding bytes: a uint8 `Tensor` reads fifteen times
+    slower, and an `Image` feature imports TensorFlow.
+
+    Args:
+      classes: class names in label order.
+
+    Returns:
+      `tfds.features.FeaturesDict`: frames (JPEG bytes [F]), timestamps float32 [F] seconds,
+      face_box float32 [F, 4] (x0, y0, x1, y1 in source pixels), face_found bool [F], source_size
+      int32 [2] (height, width), pcm (int16 little-endian bytes, mono, 16 kHz), label, age int32
+      (-1 unknown), and texts ("" unknown): actor, clip_id, intensity, sentence, sex, vote_voice,
+      vote_face, vote_multimodal.
+    """
+    import numpy as np
+    import tensorflow_datasets as tfds
+
+    feature = tfds.features
+    return feature.FeaturesDict(
+        {
+            "frames": feature.Sequence(feature.Text()),
+            "timestamps": feature.Tensor(shape=(None,), dtype=np.float32),
+            "face_box": feature.Tensor(shape=(None, 4), dtype=np.float32),
+            "face_found": feature.Tensor(shape=(None,), dtype=np.bool_),
+            "source_size": feature.Tensor(shape=(2,), dtype=np.int32),
+            "pcm": feature.Text(),
+            "label": feature.ClassLabel(names=list(classes)),
+            "age": feature.Scalar(dtype=np.int32),
+            **{name: feature.Text() for name in _TEXTS},
+        }
+    )
+
+
+def index_row(row: int, record: dict) -> dict:
+    """The line of `index.csv` for a record whose label is a class name."""
+    times = record["timestamps"]
+    # The last frame is shown for as long as the frames before it.
+    seconds = float(times[-1] - times[0]) * len(times) / (len(times) - 1)
+    return {
+        "row": row,
+        "clip_id": record["clip_id"],
+        "actor": record["actor"],
+        "sex": record["sex"],
+        "age": "" if record["age"] < 0 else record["age"],
+        "label": record["label"],
+        "intensity": record["intensity"],
+        "sentence": record["sentence"],
+        "voice_vote": record["vote_voice"],
+        "face_vote": record["vote_face"],
+        "multimodal_vote": record["vote_multimodal"],
+        "frames": len(times),
+        "seconds": f"{seconds:.3f}",
+    }
+
+
+class DatasetWriter:
+    """Writes records, one at a time and in order, into a dataset that appears only when complete.
+
+    Used as a context manager. Everything goes to a temporary folder beside `out`, which takes its
+    place in `close`; leaving the block by an exception removes it, and the next start removes
+    what a killed process left. Records are stored in the order in which they are added, so that
+    row i of `index.csv` is item i of the data source.
+
+    Args:
+      out: folder of the dataset.
+      name: dataset name, a Python identifier such as "crema_d".
+      classes: class names in label order.
+      preparation: further entries of `preparation.json` (detector, margin, size, ...).
+      overwrite: replace a complete dataset at `out`.
+
+    Raises:
+      UserError: `out` exists and may not be replaced, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        name: str,
+        classes: Sequence[str],
+        preparation: dict,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        self.out = Path(out).absolute()
+        self.rows = 0
+        self._name, self._classes = name, tuple(classes)
+        self._preparation = {"dataset": name, "classes": list(classes), **preparation}
+        self._overwrite = overwrite
+        self._partial = self.out.with_name(f".{self.out.name}.partial-{os.getpid()}")
+
+    def __enter__(self) -> "DatasetWriter":
+        check_out(self.out, self._overwrite)
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale(self.out)
+            self._partial.mkdir()
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.out}: {error.strerror}; choose another --out"
+            ) from None
+        self._index_file = (self._partial / "index.csv").open("w", newline="", encoding="utf-8")
+        self._index = csv.DictWriter(self._index_file, INDEX_COLUMNS, lineterminator="\n")
+        self._index.writeheader()
+        self._writer = self._sequential_writer()
+        return self
+
+    def _sequential_writer(self):
+        import tensorflow_datasets as tfds
+
+        # TFDS's shuffling writer holds 1 GB in memory and then needs TensorFlow's file system.
+        identity = tfds.core.dataset_info.DatasetIdentity(
+            name=self._name,
+            version=tfds.core.Version(VERSION),
+            data_dir=str(self._partial),
+            module_name="data_prep",
+        )
+        info = tfds.core.DatasetInfo(
+            builder=identity,
+            description="Face crops and 16 kHz sound of one clip per record.",
+            features=features(self._classes),
+        )
+        writer = tfds.core.SequentialWriter(
+            info, max_examples_per_shard=_SHARD_CLIPS, file_format="array_record"
+        )
+        writer.initialize_splits([STORED_SPLIT])
+        return writer
+
+    def add(self, record: dict) -> None:
+        """Appends one record (`data_prep.clip.prepare_clip`); its label is a class name."""
+        self._writer.add_examples({STORED_SPLIT: [record]})
+        self._index.writerow(index_row(self.rows, record))
+        self.rows += 1
+
+    def close(
+        self, skipped: Iterable[tuple[str, str]] = (), extra_files: Iterable[Path] = ()
+    ) -> None:
+        """Completes the dataset and moves it into place.
+
+        Args:
+          skipped: (file, reason) for `skipped.csv`.
+          extra_files: files copied beside the index (the synthetic corpus' truth).
+        """
+        self._writer.close_all()
+        self._index_file.close()
+        with (self._partial / "skipped.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(("file", "reason"))
+            table.writerows(skipped)
+        for extra in extra_files:
+            shutil.copy(extra, self._partial / extra.name)
+        text = json.dumps(self._preparation, indent=2) + "\n"
+        (self._partial / "preparation.json").write_text(text, encoding="utf-8")
+        old = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
+        if self.out.exists() and any(self.out.iterdir()):
+            self.out.rename(old)
+        self._partial.rename(self.out)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._index_file.close()
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder holds a complete prepared dataset."""
+    return (folder / "preparation.json").is_file() and (folder / "dataset_info.json").is_file()
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raises UserError unless a dataset may be written at `out`."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file, expected a folder to make; choose another --out")
+    if not any(out.iterdir()):
+        return
+    if not is_dataset(out):
+        raise UserError(f"{out} holds other files, expected a new folder; choose another --out")
+    if not overwrite:
+        raise UserError(f"{out} already holds a prepared dataset; --overwrite replaces it")
+
+
+def _remove_stale(out: Path) -> None:
+    for folder in out.parent.glob(f".{out.name}.partial-*"):
+        if not _alive(folder.name.rpartition("-")[2]):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return int(pid) != os.getpid()
