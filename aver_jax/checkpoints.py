@@ -1,0 +1,126 @@
+"""Checkpoints of a run: the best and the last, saved in the background, restored onto a mesh."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from aver_jax.errors import UserError
+
+
+def _preservation(metric: str | None) -> preservation_policy.PreservationPolicy:
+    last = preservation_policy.LatestN(1)
+    if metric is None:
+        return last
+    sign = -1.0 if metric.endswith("loss") else 1.0
+    best = preservation_policy.BestN(
+        get_metric_fn=lambda metrics: sign * metrics[metric],
+        n=1,
+        # A checkpoint saved on a signal has no metrics: it is kept while it is the last.
+        keep_checkpoints_without_metrics=False,
+    )
+    return preservation_policy.AnyPreservationPolicy([last, best])
+
+
+class Checkpoints:
+    """The folder `RUN/checkpoints`, one sub-folder per saved step.
+
+    A step holds items: `variables` (what the model applies), `ema` (their moving average, if the
+    run keeps one) and `training` (the rest of the train state). Prediction reads the first two.
+
+    Args:
+      folder: `RUN/checkpoints`.
+      select: the metric that names the best checkpoint, e.g. "validation/war"; a name that ends
+        in "loss" is minimised. None keeps the last checkpoint alone.
+      read_only: never create or delete anything.
+    """
+
+    def __init__(self, folder: Path, select: str | None = None, read_only: bool = False):
+        self._folder = Path(folder).absolute()
+        if read_only and not self._folder.is_dir():
+            raise UserError(f"{self._folder.parent} has no checkpoints; is it a run folder?")
+        self._select = select
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            item_handlers={
+                name: ocp.StandardCheckpointHandler() for name in ("variables", "ema", "training")
+            },
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=_preservation(select),
+                # A kill in the middle of a save leaves a temporary folder behind.
+                cleanup_tmp_directories=not read_only,
+                create=not read_only,
+                read_only=read_only,
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """Returns the saved steps in order."""
+        return sorted(self._manager.all_steps())
+
+    def step(self, which: str) -> int:
+        """Returns the step that "best", "last" or a number names; UserError if there is none."""
+        steps = self.steps()
+        if not steps:
+            raise UserError(f"no checkpoint in {self._folder}: the run has not saved one yet")
+        if which == "last":
+            return steps[-1]
+        if which == "best":
+            return self._best(steps)
+        if which.isdigit() and int(which) in steps:
+            return int(which)
+        known = ", ".join(map(str, steps))
+        raise UserError(f"no checkpoint {which!r} in {self._folder}; there are best, last, {known}")
+
+    def _best(self, steps: list[int]) -> int:
+        if self._select is None:
+            return steps[-1]
+        sign = -1.0 if self._select.endswith("loss") else 1.0
+        scores = {step: (self._manager.metrics(step) or {}).get(self._select) for step in steps}
+        scored = [step for step in steps if scores[step] is not None]
+        # Of equals the later one, as the preservation policy keeps.
+        return max(scored, key=lambda step: (sign * scores[step], step)) if scored else steps[-1]
+
+    def save(self, step: int, items: dict[str, Any], metrics: dict[str, float] | None) -> None:
+        """Saves trees under `step` in the background; metrics rank it among the others."""
+        saved = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        self._manager.save(step, args=ocp.args.Composite(**saved), metrics=metrics, force=True)
+
+    def restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        """Restores the items named in `abstract`.
+
+        Args:
+          step: a saved step.
+          abstract: item name -> tree of jax.ShapeDtypeStruct with shardings.
+
+        Raises:
+          UserError: the checkpoint is of another model, or cannot be read.
+        """
+        wanted = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
+        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise UserError(
+                f"checkpoint {self._folder / str(step)} does not fit this model ({reason}); "
+                "was config.json changed, or is this the run of another model?"
+            ) from error
+        return {name: restored[name] for name in abstract}
+
+    def has(self, step: int, item: str) -> bool:
+        """Tells whether a saved step holds an item."""
+        return (self._folder / str(step) / item).is_dir()
+
+    def close(self) -> None:
+        """Waits for saves under way."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def abstract_like(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Returns shapes, dtypes and shardings of a tree (of arrays or shapes), to restore onto."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    )

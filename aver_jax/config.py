@@ -1,0 +1,203 @@
+"""Experiments as ml_collections configs: the fields there are, loading a file, overriding fields."""
+
+import difflib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from aver_jax.errors import UserError
+
+
+def base_config() -> ConfigDict:
+    """Returns every field of an experiment with its default; a config file sets them.
+
+    The model's own fields (`config.model`) are those of its module, and checked when it is built;
+    the image augmentations (`config.frontend.augment`) are those of `aver_jax.frontend.augment`.
+    """
+    config = ConfigDict()
+    config.seed = 0
+    config.data = ConfigDict(
+        {
+            "path": "",  # the folder that `aver prepare --out` made
+            "protocol": "",  # one of aver_jax.input.PROTOCOLS
+            "fold": 1,
+            "target": "intended",  # intended | voice | face | multimodal (crowd votes)
+            "modalities": ("frames",),
+            "num_frames": 8,
+            "image_size": 224,
+            "min_slice": 0.5,  # share of the clip, U(min_slice, 1); 1.0 trains on whole clips
+            "max_seconds": 6.0,
+            "threads": 8,
+        }
+    )
+    config.model = ConfigDict({"name": ""}, allow_dotted_keys=False)
+    config.frontend = ConfigDict({"normalization": "per_clip", "augment": ConfigDict()})
+    config.batch_size = 64
+    config.epochs = 50.0
+    config.optimizer = ConfigDict(
+        {
+            "name": "adamw",  # adamw | sgd
+            "lr": 1e-3,
+            "weight_decay": 0.05,
+            "b1": 0.9,
+            "b2": 0.999,
+            "momentum": 0.9,  # sgd
+            "clip_norm": 1.0,  # 0.0: no clipping
+            "accumulate": 1,  # each device works through its batch in this many parts
+        }
+    )
+    config.schedule = ConfigDict(
+        {
+            "name": "cosine",  # cosine | constant | plateau
+            "warmup_epochs": 5.0,
+            "plateau_factor": 0.5,
+            "plateau_patience": 10,  # validations
+        }
+    )
+    config.label_smoothing = 0.0
+    config.ema_decay = 0.0  # 0.0: no moving average of the parameters
+    # Subtree of the parameters -> run folder to start from; "model" is the whole tree.
+    config.init = ConfigDict({"model": ""})
+    config.freeze = ()  # path patterns, e.g. ("blocks", "patch_embed")
+    config.parallel = "shard_map"  # shard_map | pmap
+    config.evaluation = ConfigDict(
+        {
+            "every_epochs": 1.0,
+            "batch_size": 64,
+            "views": 1,
+            "select": "validation/war",  # names the best checkpoint; "...loss" is minimised
+        }
+    )
+    config.log_every_steps = 10
+    return config
+
+
+def parse_argument(arg: str | None, **defaults: Any) -> ConfigDict:
+    """Parses the part of `--config file.py:size=B,fold=3` after the colon.
+
+    Args:
+      arg: comma-separated `name=value` pairs, or None.
+      **defaults: the names there are and their defaults; a value takes its default's type.
+
+    Raises:
+      UserError: an unknown name, a repeated one, or a value of another type.
+    """
+    values, seen = dict(defaults), set()
+    for pair in filter(None, (arg or "").split(",")):
+        name, equals, text = pair.partition("=")
+        if name not in defaults or not equals or name in seen:
+            known = ", ".join(f"{key}={value}" for key, value in defaults.items())
+            raise UserError(f"config argument {pair!r} is not understood; there are: {known}")
+        seen.add(name)
+        default = defaults[name]
+        if isinstance(default, bool):
+            if text not in ("true", "false"):
+                raise UserError(f"config argument {pair!r}: expected {name}=true or {name}=false")
+            values[name] = text == "true"
+        else:
+            try:
+                values[name] = type(default)(text)
+            except ValueError:
+                kind = type(default).__name__
+                raise UserError(f"config argument {pair!r}: expected a value of type {kind}") from None
+    return ConfigDict(values)
+
+
+def choice(name: str, value: str, choices: Any) -> str:
+    """Returns `value` if it is among the choices, else raises UserError naming them."""
+    if value not in choices:
+        raise UserError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}")
+    return value
+
+
+def _shipped_folder() -> Path:
+    """The shipped experiments: inside the wheel when installed, beside the package in a checkout."""
+    installed = Path(__file__).parent / "shipped_configs"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def load_config(spec: str) -> ConfigDict:
+    """Returns the experiment that `PATH[.py][:argument]` describes.
+
+    Args:
+      spec: a path, or the name of a shipped experiment such as "timesformer.py:size=demo".
+
+    Raises:
+      UserError: no such file, no `get_config`, or a field that does not exist.
+    """
+    name, _, argument = spec.partition(":")
+    candidates = [Path(name), _shipped_folder() / Path(name).with_suffix(".py").name]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        shipped = ", ".join(sorted(p.name for p in _shipped_folder().glob("*.py")))
+        raise UserError(f"config {name!r} not found; give a path or a shipped one: {shipped}")
+    module_spec = importlib.util.spec_from_file_location(f"aver_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        config = module.get_config(argument or None)
+    except (AttributeError, KeyError, TypeError, SyntaxError, ImportError) as error:
+        raise UserError(f"config {path}: {' '.join(str(error).split())}") from error
+    check_fields(config)
+    return config.lock()
+
+
+# Their fields belong to the part that reads them, which checks them.
+_OPEN = ("model", "frontend.augment", "init")
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Raises UserError naming the first field that no part of aver_jax reads."""
+
+    def walk(given: ConfigDict, known: ConfigDict, prefix: str) -> None:
+        for key in given:
+            path = f"{prefix}{key}"
+            if key not in known:
+                close = difflib.get_close_matches(key, list(known), n=1)
+                hint = f"did you mean {prefix}{close[0]}?" if close else f"there are: {', '.join(known)}"
+                raise UserError(f"unknown config field {path!r}; {hint}")
+            if isinstance(known[key], ConfigDict) and path not in _OPEN:
+                walk(given[key], known[key], f"{path}.")
+
+    walk(config, base_config(), "")
+
+
+def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
+    """Returns the config with `--config.optimizer.lr=1e-4` and the like applied.
+
+    Args:
+      config: a locked config; changed in place.
+      arguments: command-line words that begin with "--config.".
+
+    Raises:
+      UserError: an unknown field, or a value of another type.
+    """
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=["aver", *arguments]
+        )
+        leftovers = values(["aver", *arguments])[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        message = " ".join(str(error).replace("'''", "").split())
+        raise UserError(f"{' '.join(arguments)}: {message}") from error
+    if leftovers:
+        raise UserError(f"unknown argument {leftovers[0]!r}; see aver train --help")
+    return config
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns the config as JSON types: references resolved, tuples as lists."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, ConfigDict | dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        return value
+
+    return plain(config)

@@ -1,0 +1,108 @@
+"""Fine-tuning: parameters of earlier runs as the start of a new one."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from aver_jax.errors import UserError
+from aver_jax.optimizer import parameter_path
+from aver_jax.runs import load_run
+
+WHOLE_MODEL = "model"
+# The classifier is the one part that another set of classes may replace.
+HEAD = "head"
+
+
+def _leaves(tree: Any) -> dict[str, jax.Array]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {parameter_path(path): leaf for path, leaf in flat}
+
+
+def _is_head(path: str) -> bool:
+    return HEAD in path.split("/")
+
+
+def merge(fresh: Any, trained: Any, same_classes: bool) -> tuple[Any, list[str]]:
+    """Returns the fresh parameters with the trained ones put in, and the paths left fresh.
+
+    Args:
+      fresh: initial parameters.
+      trained: parameters of another run, of the same structure.
+      same_classes: False leaves the head fresh: its rows would mean other emotions.
+
+    Raises:
+      UserError: a parameter outside the head is missing, unknown, or of another shape.
+    """
+    old, new = _leaves(trained), _leaves(fresh)
+    reasons = [f"{path} is missing" for path in new.keys() - old.keys() if not _is_head(path)]
+    reasons += [f"{path} is not in this model" for path in old.keys() - new.keys()]
+    reasons += [
+        f"{path} is {old[path].shape}, this model has {new[path].shape}"
+        for path in new.keys() & old.keys()
+        if old[path].shape != new[path].shape and not _is_head(path)
+    ]
+    if reasons:
+        more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        raise UserError("; ".join(sorted(reasons)[:3]) + more)
+    left_fresh = []
+
+    def pick(key_path, leaf):
+        path = parameter_path(key_path)
+        taken = path in old and old[path].shape == leaf.shape
+        if _is_head(path) and not (taken and same_classes):
+            left_fresh.append(path)
+            return leaf
+        return old[path].astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(pick, fresh), left_fresh
+
+
+def initialize_from(
+    variables: dict[str, Any], init: Any, classes: tuple[str, ...]
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns the variables with the subtrees that `config.init` names taken from earlier runs.
+
+    Args:
+      variables: fresh collections.
+      init: mapping subtree -> run folder; "model" is the whole tree, "a/b" a part of it; an empty
+        folder name is passed over.
+      classes: class names of the new run.
+
+    Returns:
+      The variables, and a report: one line per run.
+
+    Raises:
+      UserError: no such subtree, no such run, or a run of another model.
+    """
+    report = []
+    for subtree, folder in init.items():
+        if not folder:
+            continue
+        run = load_run(Path(folder))
+        keys = [] if subtree == WHOLE_MODEL else subtree.split("/")
+        merged = {}
+        fresh_paths: list[str] = []
+        for collection, tree in variables.items():
+            if collection not in run.variables:
+                raise UserError(f"config.init.{subtree}={folder}: that run has no {collection}")
+            try:
+                merged[collection], left = _put(
+                    tree, keys, run.variables[collection], run.classes == classes
+                )
+            except UserError as error:
+                raise UserError(f"config.init.{subtree}={folder}: {error}") from error
+            fresh_paths += left
+        variables = merged
+        left = f"; initialised anew: {', '.join(fresh_paths)}" if fresh_paths else ""
+        report.append(f"{subtree} from {folder} (step {run.step}){left}")
+    return variables, report
+
+
+def _put(tree: Any, keys: list[str], trained: Any, same_classes: bool) -> tuple[Any, list[str]]:
+    if not keys:
+        return merge(tree, trained, same_classes)
+    if keys[0] not in tree:
+        raise UserError(f"no subtree {keys[0]!r}; there are: {', '.join(sorted(tree))}")
+    inner, left = _put(tree[keys[0]], keys[1:], trained, same_classes)
+    return {**tree, keys[0]: inner}, [f"{keys[0]}/{path}" for path in left]

@@ -1,0 +1,119 @@
+"""Optimizer and learning-rate schedule: from config to optax."""
+
+import fnmatch
+import re
+from typing import Any
+
+import jax
+import optax
+
+from aver_jax.errors import UserError
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "constant", "plateau")
+
+
+def parameter_path(key_path: tuple[Any, ...]) -> str:
+    """Returns a parameter's path as users write it: "blocks/attn/qkv/kernel"."""
+    return "/".join(str(getattr(key, "key", key)) for key in key_path)
+
+
+def decay_mask(params: Any) -> Any:
+    """Returns a tree of bools: True where weight decay applies.
+
+    Kernels alone decay: biases, norms' scales, cls token, position and time embeddings do not.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def frozen_mask(tree: Any, patterns: tuple[str, ...]) -> Any:
+    """Returns a tree of bools: True where a pattern matches the leaf's path or a parent of it.
+
+    Args:
+      tree: a nested dict of arrays (parameters, or another collection such as batch statistics).
+      patterns: shell-style patterns over paths, e.g. "blocks" or "*/attn/*".
+    """
+    regexes = [re.compile(fnmatch.translate(pattern)) for pattern in patterns]
+
+    def matches(key_path, _):
+        parts = parameter_path(key_path).split("/")
+        prefixes = ["/".join(parts[: n + 1]) for n in range(len(parts))]
+        return any(regex.match(prefix) for regex in regexes for prefix in prefixes)
+
+    return jax.tree_util.tree_map_with_path(matches, tree)
+
+
+def check_freeze(trees: dict[str, Any], patterns: tuple[str, ...]) -> None:
+    """Raises UserError for a pattern that matches nothing in any of the trees."""
+    for pattern in patterns:
+        if not any(any(jax.tree.leaves(frozen_mask(t, (pattern,)))) for t in trees.values()):
+            top = ", ".join(sorted({key for tree in trees.values() for key in tree}))
+            raise UserError(
+                f"config.freeze pattern {pattern!r} matches no parameter; the top level has: {top}"
+            )
+
+
+def learning_rate(config: Any, steps_per_epoch: int) -> optax.Schedule:
+    """Returns the schedule step -> learning rate: linear warm-up, then constant or cosine to 0.
+
+    Under "plateau" the rate is constant after warm-up; the scale of `plateau` multiplies it.
+    """
+    peak, name = config.optimizer.lr, config.schedule.name
+    total = max(1, round(config.epochs * steps_per_epoch))
+    warmup = min(round(config.schedule.warmup_epochs * steps_per_epoch), total)
+    if name == "cosine":
+        after = optax.cosine_decay_schedule(peak, max(1, total - warmup))
+    elif name in ("constant", "plateau"):
+        after = optax.constant_schedule(peak)
+    else:
+        raise UserError(f"config.schedule.name is {name!r}; expected one of {', '.join(SCHEDULES)}")
+    # Starts at one warm-up step's worth, not at zero: no step is wasted.
+    start = peak / max(1, warmup)
+    return optax.join_schedules([optax.linear_schedule(start, peak, warmup), after], [warmup])
+
+
+def plateau(config: Any) -> optax.GradientTransformationExtraArgs:
+    """Returns the rule that scales the rate down when the validation loss stops falling.
+
+    Its `update` is called once per validation with `value=loss`; `state.scale` multiplies the
+    updates in between (thesis 5.3.2: halved after 10 epochs without improvement).
+    """
+    return optax.contrib.reduce_on_plateau(
+        factor=config.schedule.plateau_factor, patience=config.schedule.plateau_patience
+    )
+
+
+def make_optimizer(config: Any, params: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Returns clipping by global norm, then AdamW or SGD, over the parameters that are not frozen.
+
+    Args:
+      config: the experiment; reads `optimizer` and `freeze`.
+      params: the parameters or their shapes, for the masks.
+      schedule: step -> learning rate.
+    """
+    settings = config.optimizer
+    if settings.name == "adamw":
+        rule = optax.adamw(
+            schedule,
+            b1=settings.b1,
+            b2=settings.b2,
+            weight_decay=settings.weight_decay,
+            mask=decay_mask,
+        )
+    elif settings.name == "sgd":
+        rule = optax.chain(
+            optax.add_decayed_weights(settings.weight_decay, mask=decay_mask),
+            optax.sgd(schedule, momentum=settings.momentum or None),
+        )
+    else:
+        raise UserError(
+            f"config.optimizer.name is {settings.name!r}; expected one of {', '.join(OPTIMIZERS)}"
+        )
+    if settings.clip_norm:
+        rule = optax.chain(optax.clip_by_global_norm(settings.clip_norm), rule)
+    if not config.freeze:
+        return rule
+    labels = jax.tree.map(
+        lambda frozen: "frozen" if frozen else "trained", frozen_mask(params, tuple(config.freeze))
+    )
+    return optax.partition({"trained": rule, "frozen": optax.set_to_zero()}, labels)

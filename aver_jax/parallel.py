@@ -1,0 +1,137 @@
+"""Data parallelism: one mesh axis, batches laid over it, a step mapped by shard_map or by pmap."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from aver_jax.errors import UserError
+
+AXIS = "data"
+MAPPINGS = ("shard_map", "pmap")
+
+Batch = dict[str, np.ndarray]
+
+
+def make_mesh(devices: int | None = None) -> Mesh:
+    """Returns a one-axis mesh over the first `devices` devices (default: all of them)."""
+    return jax.make_mesh(
+        (devices or jax.device_count(),),
+        (AXIS,),
+        axis_types=(AxisType.Auto,),
+        devices=jax.devices()[: devices or None],
+    )
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises UserError unless every device gets equally many examples, in `accumulate` parts."""
+    parts = mesh.size * accumulate
+    if batch_size % parts:
+        below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
+        choice = f"{below} or {above}" if below else str(above)
+        raise UserError(
+            f"batch_size {batch_size} cannot be divided by {mesh.size} devices"
+            + (f" x {accumulate} accumulation parts" if accumulate > 1 else "")
+            + f"; take {choice}"
+        )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a value that every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def to_devices(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
+    """Lays a batch over the mesh along its first axis.
+
+    Args:
+      batch: this process' part of the global batch, arrays [B / processes, ...].
+      mesh: from `make_mesh`.
+
+    Returns:
+      Global arrays [B, ...], the transfer under way.
+    """
+    sharding = NamedSharding(mesh, P(AXIS))
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }
+
+
+def map_forward(forward: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Returns `forward(variables, batch)` jitted and mapped over the devices.
+
+    Args:
+      forward: takes replicated variables and one device's batch [B / n, ...], returns arrays
+        [B / n, ...].
+      mesh: from `make_mesh`.
+
+    Returns:
+      A function of variables and a batch laid out by `to_devices`, which gives arrays [B, ...].
+    """
+    mapped = jax.shard_map(
+        forward, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False
+    )
+    return jax.jit(mapped)
+
+
+def to_host(array: jax.Array) -> np.ndarray:
+    """Returns an array [B, ...] laid over the devices as one numpy array on every process."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
+def map_step(
+    gradients: Callable[..., Any], update: Callable[..., Any], mesh: Mesh, mapping: str
+) -> Callable[..., Any]:
+    """Returns the train step `(state, host batch) -> (state, metrics)`, data-parallel.
+
+    Args:
+      gradients: `(state, one device's batch) -> (gradients, metrics)`, already averaged over
+        `AXIS`, so equal on all devices.
+      update: `(state, gradients) -> state`.
+      mesh: from `make_mesh`.
+      mapping: "shard_map" maps `gradients` and leaves `update` an ordinary function under the same
+        jit, whose shardings may later split parameters and optimizer state; "pmap" maps both.
+    """
+    # The default check_vma=True sums the gradient of replicated parameters by itself, and the
+    # explicit mean would leave it n times too large.
+    if mapping == "shard_map":
+        mapped = jax.shard_map(
+            gradients, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=(P(), P()), check_vma=False
+        )
+
+        def sharded_step(state, batch):
+            grads, metrics = mapped(state, batch)
+            return update(state, grads), metrics
+
+        jitted = jax.jit(sharded_step, donate_argnums=0)
+        return lambda state, batch: jitted(state, to_devices(batch, mesh))
+
+    if mapping == "pmap":
+
+        def device_step(state, batch):
+            grads, metrics = gradients(state, batch)
+            return update(state, grads), metrics
+
+        pmapped = jax.pmap(
+            device_step,
+            AXIS,
+            in_axes=(None, 0),
+            out_axes=None,
+            devices=list(mesh.devices.flat),
+            donate_argnums=0,
+        )
+        local = mesh.local_mesh.size
+
+        def split(array: np.ndarray) -> np.ndarray:
+            return array.reshape(local, array.shape[0] // local, *array.shape[1:])
+
+        return lambda state, batch: pmapped(state, jax.tree.map(split, batch))
+
+    raise UserError(f"config.parallel is {mapping!r}; expected one of {', '.join(MAPPINGS)}")

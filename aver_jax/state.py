@@ -1,0 +1,61 @@
+"""The train state: everything a step reads and writes, and a checkpoint keeps."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The state of a training.
+
+    Attributes:
+      step: int32 [], optimizer updates done so far.
+      variables: the model's collections: "params" and, for some models, "batch_stats".
+      ema: moving average of the parameters; an empty dict if none is kept.
+      opt_state: optax state.
+      plateau: state of `optimizer.plateau`; its scale multiplies every update.
+    """
+
+    step: jax.Array
+    variables: dict[str, Any]
+    ema: dict[str, Any]
+    opt_state: Any
+    plateau: Any
+
+    def items(self) -> dict[str, Any]:
+        """Returns the state as the items of a checkpoint."""
+        training = {"step": self.step, "opt_state": self.opt_state, "plateau": self.plateau}
+        items = {"variables": self.variables, "training": training}
+        return {**items, "ema": self.ema} if self.ema else items
+
+    @classmethod
+    def from_items(cls, items: dict[str, Any]) -> "TrainState":
+        """Returns the state that `items` was taken from."""
+        return cls(variables=items["variables"], ema=items.get("ema", {}), **items["training"])
+
+    def evaluation_variables(self) -> dict[str, Any]:
+        """Returns what evaluation applies: the moving average where one is kept."""
+        return {**self.variables, "params": self.ema} if self.ema else self.variables
+
+
+def create_state(
+    variables: dict[str, Any],
+    optimizer: optax.GradientTransformation,
+    plateau: optax.GradientTransformationExtraArgs,
+    ema_decay: float,
+) -> TrainState:
+    """Returns the state before the first step."""
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        variables=variables,
+        # A copy: the step donates its state, and one buffer cannot be given away twice.
+        ema=jax.tree.map(jnp.copy, params) if ema_decay else {},
+        opt_state=optimizer.init(params),
+        plateau=plateau.init(params),
+    )

@@ -1,0 +1,128 @@
+"""The train step: loss and gradient of one device's examples, and the update."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from aver_jax.frontend import training_inputs
+from aver_jax.frontend.keys import example_keys
+from aver_jax.optimizer import frozen_mask
+from aver_jax.parallel import AXIS
+from aver_jax.state import TrainState
+
+# Separates the model's random numbers from the augmentation's, drawn from the same example key.
+_MODEL_STREAM = 1
+
+Batch = dict[str, jax.Array]
+
+
+def make_loss(model: Any, config: Any) -> Callable[..., Any]:
+    """Returns `loss(params, collections, batch) -> (loss, (collections, metrics))`.
+
+    The loss is softmax cross-entropy with label smoothing, averaged over the examples; metrics are
+    scalars float32: "loss" and "war" (the share of examples predicted right).
+    """
+
+    def loss(params, collections, batch: Batch):
+        inputs = training_inputs(config, batch)
+        keys = example_keys(config.seed, batch["seed"])
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, _MODEL_STREAM))(keys)
+        (logits, _), updated = model.apply(
+            {"params": params, **collections},
+            inputs,
+            train=True,
+            keys=keys,
+            mutable=list(collections),
+        )
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(batch["label"], logits.shape[-1]), config.label_smoothing
+        )
+        value = optax.softmax_cross_entropy(logits, targets).mean()
+        war = (jnp.argmax(logits, -1) == batch["label"]).mean()
+        return value, (updated, {"loss": value, "war": war})
+
+    return loss
+
+
+def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
+    """Returns `gradients(state, batch) -> ((grads, collections), metrics)` for one device.
+
+    Runs inside a map over `AXIS`; what it returns is averaged over the devices. With
+    `config.optimizer.accumulate` = k the device works through its examples in k parts, so that
+    the step, the schedule and the position in the data mean the same for every k.
+    """
+    loss = make_loss(model, config)
+    parts = config.optimizer.accumulate
+    frozen = tuple(config.freeze)
+
+    def trained(params):
+        # Cuts the backward pass of frozen parameters away, not only their update.
+        return jax.tree.map(
+            lambda fixed, p: jax.lax.stop_gradient(p) if fixed else p,
+            frozen_mask(params, frozen),
+            params,
+        )
+
+    def of_part(params, collections, batch):
+        return jax.value_and_grad(lambda p: loss(trained(p), collections, batch), has_aux=True)(
+            params
+        )
+
+    def gradients(state: TrainState, batch: Batch):
+        params = state.variables["params"]
+        collections = {k: v for k, v in state.variables.items() if k != "params"}
+        if parts == 1:
+            (_, (collections, metrics)), grads = of_part(params, collections, batch)
+        else:
+            split = jax.tree.map(
+                lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch
+            )
+
+            def one(carry, part):
+                collections, total = carry
+                (_, (collections, metrics)), grads = of_part(params, collections, part)
+                return (collections, jax.tree.map(jnp.add, total, grads)), metrics
+
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            (collections, total), metrics = jax.lax.scan(one, (collections, zeros), split)
+            grads = jax.tree.map(lambda g: g / parts, total)
+            metrics = jax.tree.map(jnp.mean, metrics)
+        (grads, collections), metrics = jax.lax.pmean(((grads, collections), metrics), AXIS)
+        return (grads, collections), {**metrics, "grad_norm": optax.global_norm(grads)}
+
+    return gradients
+
+
+def make_update(optimizer: optax.GradientTransformation, config: Any) -> Callable[..., Any]:
+    """Returns `update(state, (grads, collections)) -> state`."""
+    decay, frozen = config.ema_decay, tuple(config.freeze)
+
+    def keep_frozen(old, new):
+        return jax.tree.map(
+            lambda fixed, a, b: a if fixed else b, frozen_mask(old, frozen), old, new
+        )
+
+    def update(state: TrainState, gradients) -> TrainState:
+        grads, collections = gradients
+        params = state.variables["params"]
+        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        updates = optax.tree.scale(state.plateau.scale, updates)
+        params = optax.apply_updates(params, updates)
+        ema = state.ema
+        if ema:
+            # A young average follows quickly, or it would stay near the initial weights.
+            rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = jax.tree.map(lambda mean, p: mean + (1.0 - rate) * (p - mean), ema, params)
+        old = {k: v for k, v in state.variables.items() if k != "params"}
+        return TrainState(
+            step=state.step + 1,
+            variables={"params": params, **keep_frozen(old, collections)},
+            ema=ema,
+            opt_state=opt_state,
+            plateau=state.plateau,
+        )
+
+    return update
