@@ -1,0 +1,196 @@
+"""Image augmentation on the device (Chang's thesis, 4.2.2 and 4.4), alike for all frames of a clip.
+
+Flip, crop and affine transform are composed into one matrix and cost one bilinear resampling. They
+come first, then blur, contrast and noise: the thesis applies its list in random order, and noise
+before the resampling would be smoothed away.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+OFF = {
+    "flip": 0.0,
+    "crop": 0.0,
+    "scale": (1.0, 1.0),
+    "translate": 0.0,
+    "rotate": 0.0,
+    "shear": 0.0,
+    "blur": 0.0,
+    "blur_sigma": 0.0,
+    "contrast": (1.0, 1.0),
+    "noise": 0.0,
+}
+"""Every amount, with the value at which its transformation is off (and is not computed).
+
+flip: probability of a mirror image; crop: largest share of the rows, and of the columns, that is
+cut away (the rest is stretched to the full size); scale: range of the magnification; translate:
+largest shift as a share of the width and height; rotate, shear: largest angle in degrees; blur:
+probability of a Gaussian blur, whose sigma is uniform in 0..blur_sigma pixels; contrast: range of
+the factor about grey level 128; noise: standard deviation in grey levels (of 255).
+"""
+
+
+class Factors(NamedTuple):
+    """The random factors of one clip."""
+
+    matrix: Array  # float32 [2,3]: output pixel (x, y, 1) -> source pixel (x, y)
+    sigma: Array  # float32 []: of the blur, in pixels; 0 leaves the frames sharp
+    contrast: Array  # float32 []
+    noise_key: Array  # typed key []
+
+
+def checked_amounts(augment: Mapping[str, Any]) -> dict[str, Any]:
+    """All amounts of `OFF`, taken from `augment` where it has them.
+
+    Raises:
+      ValueError: for an unknown name, or a value out of its range.
+    """
+    if unknown := sorted(set(augment) - set(OFF)):
+        raise ValueError(
+            f"frontend.augment has unknown fields {', '.join(unknown)}; known: {', '.join(OFF)}"
+        )
+    amounts = {name: augment.get(name, off) for name, off in OFF.items()}
+    for name in ("scale", "contrast"):
+        low, high = amounts[name]
+        if not 0 < low <= high:
+            raise ValueError(
+                f"frontend.augment.{name} is {tuple(amounts[name])}; expected (low, high) "
+                "with 0 < low <= high, (1, 1) being off"
+            )
+        amounts[name] = (float(low), float(high))
+    # Half the picture cropped away, and half a turn, are where these stop making sense.
+    limits = {"flip": 1, "blur": 1, "crop": 0.5, "translate": 1, "rotate": 180, "shear": 45}
+    limits |= {"blur_sigma": 10, "noise": 255}
+    for name, largest in limits.items():
+        if not 0 <= amounts[name] <= largest:
+            raise ValueError(
+                f"frontend.augment.{name} is {amounts[name]}; expected 0 (off) to {largest}"
+            )
+        amounts[name] = float(amounts[name])
+    return amounts
+
+
+def random_factors(key: Array, amounts: Mapping[str, Any], height: int, width: int) -> Factors:
+    """Factors drawn for one clip of height x width pixels; `amounts` as `checked_amounts` gives.
+
+    Each factor has its own key, so that turning one off leaves the others as they were.
+    """
+    *scalar_keys, noise_key = jax.random.split(key, 14)
+    keys = iter(scalar_keys)
+
+    def uniform(low: float, high: float) -> Array:
+        return jax.random.uniform(next(keys), (), jnp.float32, low, high)
+
+    mirror = jnp.where(uniform(0, 1) < amounts["flip"], -1.0, 1.0)
+    cut_x, cut_y = uniform(0, amounts["crop"]), uniform(0, amounts["crop"])
+    # Centre of the kept window, as a share of the size, from the centre of the frame.
+    window_x, window_y = uniform(-0.5, 0.5) * cut_x, uniform(-0.5, 0.5) * cut_y
+    scale = uniform(*amounts["scale"])
+    shift_x = uniform(-amounts["translate"], amounts["translate"])
+    shift_y = uniform(-amounts["translate"], amounts["translate"])
+    angle = uniform(-amounts["rotate"], amounts["rotate"]) * (math.pi / 180)
+    slant = jnp.tan(uniform(-amounts["shear"], amounts["shear"]) * (math.pi / 180))
+    blurred = uniform(0, 1) < amounts["blur"]
+    sigma = jnp.where(blurred, uniform(0, amounts["blur_sigma"]), 0.0)
+    contrast = uniform(*amounts["contrast"])
+
+    # The inverse of: mirror, crop, then translate . rotate . shear . scale, all about the centre.
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    one, zero = jnp.float32(1), jnp.float32(0)
+
+    def affine(a, b, c, d, e, f):
+        return jnp.stack([a, b, c, d, e, f, zero, zero, one]).reshape(3, 3)
+
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    inverses = (
+        affine(one, zero, one * centre_x, zero, one, one * centre_y),
+        affine(mirror, zero, zero, zero, one, zero),
+        affine(1 - cut_x, zero, window_x * width, zero, 1 - cut_y, window_y * height),
+        affine(1 / scale, -slant / scale, zero, zero, 1 / scale, zero),
+        affine(cos, sin, zero, -sin, cos, zero),
+        affine(one, zero, -shift_x * width - centre_x, zero, one, -shift_y * height - centre_y),
+    )
+    matrix = inverses[0]
+    for inverse in inverses[1:]:
+        # TF32 would move pixels of a 224 px frame by a tenth.
+        matrix = jnp.matmul(matrix, inverse, precision=jax.lax.Precision.HIGHEST)
+    return Factors(matrix[:2], sigma, contrast, noise_key)
+
+
+def augmented(frames: Array, factors: Factors, amounts: Mapping[str, Any]) -> Array:
+    """One clip with `factors` applied to all its frames: float32 [T,H,W,3] in 0..255.
+
+    Noise is drawn anew for every pixel, colour and frame: its strength is what the frames share.
+    A noise field shared by the frames would look like a texture that does not move.
+
+    Args:
+      frames: uint8 [T,H,W,3].
+      factors: of this clip.
+      amounts: static; what is off here is not computed.
+    """
+    num_frames, height, width, channels = frames.shape
+    # Planes [T*3,H,W]: all of them are read at the same places, and neighbours along a row stay
+    # neighbours in memory (4 times faster on a CPU than gathering pixels of 3 colours).
+    planes = frames.transpose(0, 3, 1, 2).reshape(num_frames * channels, height, width)
+    geometry = ("flip", "crop", "scale", "translate", "rotate", "shear")
+    if any(amounts[name] != OFF[name] for name in geometry):
+        planes = _resampled(planes, factors.matrix)
+    planes = planes.astype(jnp.float32)
+    if amounts["blur"] and amounts["blur_sigma"]:
+        # Beyond 4 sigma a Gaussian is below 1/2000 of its peak.
+        planes = _blurred(planes, factors.sigma, math.ceil(4 * amounts["blur_sigma"]))
+    if amounts["contrast"] != OFF["contrast"]:
+        planes = jnp.clip(factors.contrast * (planes - 128) + 128, 0, 255)
+    if amounts["noise"]:
+        noise = jax.random.normal(factors.noise_key, planes.shape, jnp.float32)
+        planes = jnp.clip(planes + amounts["noise"] * noise, 0, 255)
+    return planes.reshape(num_frames, channels, height, width).transpose(0, 2, 3, 1)
+
+
+def _resampled(planes: Array, matrix: Array) -> Array:
+    """Planes [P,H,W] read bilinearly at `matrix` (x, y, 1); outside, the nearest edge pixel.
+
+    Edge pixels are repeated because black corners would tell the angle, and shift the mean that
+    per-clip standardisation subtracts.
+    """
+    height, width = planes.shape[1:]
+    x = jnp.arange(width, dtype=jnp.float32)[None, :]
+    y = jnp.arange(height, dtype=jnp.float32)[:, None]
+    source_x = jnp.clip(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2], 0, width - 1)
+    source_y = jnp.clip(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2], 0, height - 1)
+    left = jnp.minimum(jnp.floor(source_x), width - 2)
+    top = jnp.minimum(jnp.floor(source_y), height - 2)
+    right_share, bottom_share = (source_x - left)[None], (source_y - top)[None]
+    corner = top.astype(jnp.int32) * width + left.astype(jnp.int32)
+    flat = planes.reshape(planes.shape[0], height * width)
+
+    def at(offset: int) -> Array:
+        # "clip" spares the test for indices out of range; none is.
+        return jnp.take(flat, corner + offset, axis=1, mode="clip").astype(jnp.float32)
+
+    upper = at(0) + right_share * (at(1) - at(0))
+    lower = at(width) + right_share * (at(width + 1) - at(width))
+    return upper + bottom_share * (lower - upper)
+
+
+def _blurred(planes: Array, sigma: Array, radius: int) -> Array:
+    """Planes [P,H,W] under a Gaussian of `sigma` pixels, edge pixels repeated outside."""
+    offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
+    # The floor makes sigma 0 an exact identity: exp(-large) is 0 beside the centre's 1.
+    weights = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-3)) ** 2)
+    weights = weights / jnp.sum(weights)
+    for axis in (1, 2):
+        pad = [(0, 0)] * 3
+        pad[axis] = (radius, radius)
+        padded = jnp.pad(planes, pad, mode="edge")
+        size = planes.shape[axis]
+        planes = sum(
+            weights[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
+            for i in range(2 * radius + 1)
+        )
+    return planes

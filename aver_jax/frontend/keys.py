@@ -1,0 +1,25 @@
+"""Random keys per example: a run does not depend on how its batches are spread over devices."""
+
+import jax
+from jax import Array
+
+AUGMENTATION = 0
+"""Folded into an example's key by the front end; a model folds in another number."""
+
+
+def example_keys(seed: int, example_seeds: Array) -> Array:
+    """Typed keys [B]: key i is `fold_in(key(seed), example_seeds[i])`.
+
+    Args:
+      seed: the experiment's seed.
+      example_seeds: uint32 [B], a batch's `seed`.
+    """
+    # Named, because under a user's `jax_default_prng_impl=rbg` a vmapped draw would depend on the
+    # whole batch.
+    root = jax.random.key(seed, impl="threefry2x32")
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(root, example_seeds)
+
+
+def stream_keys(keys: Array, stream: int) -> Array:
+    """Typed keys [B] for one use (say `AUGMENTATION`) of the example keys [B]."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stream)

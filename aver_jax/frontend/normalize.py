@@ -1,0 +1,53 @@
+"""Normalisation of frames to what a model expects."""
+
+import jax.numpy as jnp
+from jax import Array
+
+# Mean and standard deviation of R, G, B on a 0..1 scale.
+CHANNEL_STATISTICS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    # The official TimeSformer code.
+    "timesformer": ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),
+    # Older Hugging Face ports of TimeSformer.
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+NORMALIZATIONS = ("per_clip", *CHANNEL_STATISTICS)
+
+# In grey levels of 255. A clip of one colour is left near zero, instead of its noise blown up.
+SMALLEST_DEVIATION = 1.0
+
+
+def normalized(frames: Array, normalization: str) -> Array:
+    """Frames scaled for a model: float32 [..., T, H, W, 3].
+
+    Args:
+      frames: [..., T, H, W, 3], uint8 or float, RGB in 0..255.
+      normalization: `per_clip` subtracts the mean and divides by the standard deviation of each
+        colour over all frames and pixels of its clip, so that light, camera and skin tone weigh
+        less while brightness still moves from frame to frame; `imagenet`, `timesformer` and
+        `half` use fixed statistics.
+
+    Raises:
+      ValueError: for another name.
+    """
+    frames = frames.astype(jnp.float32)
+    if normalization == "per_clip":
+        mean = _clip_mean(frames)
+        centred = frames - mean
+        deviation = jnp.sqrt(_clip_mean(centred * centred))
+        return centred / jnp.maximum(deviation, SMALLEST_DEVIATION)
+    if normalization not in CHANNEL_STATISTICS:
+        raise ValueError(
+            f"frontend.normalization is {normalization!r}; expected one of "
+            f"{', '.join(NORMALIZATIONS)}"
+        )
+    mean, deviation = (jnp.asarray(x, jnp.float32) for x in CHANNEL_STATISTICS[normalization])
+    leading = (1,) * (frames.ndim - 1)
+    return (frames / 255 - mean.reshape(*leading, 3)) / deviation.reshape(*leading, 3)
+
+
+def _clip_mean(x: Array) -> Array:
+    # One axis at a time: a float32 sum over a whole clip (400,000 values) loses digits.
+    for axis in (-2, -3, -4):
+        x = jnp.mean(x, axis=axis, keepdims=True)
+    return x
