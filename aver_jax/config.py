@@ -1,4 +1,4 @@
-"""Experiments as ml_collections configs: the fields there are, loading a file, overriding fields."""
+"""Experiments as ml_collections configs: their fields, loading a file, overriding fields."""
 
 import difflib
 import importlib.util
@@ -103,7 +103,9 @@ def parse_argument(arg: str | None, **defaults: Any) -> ConfigDict:
                 values[name] = type(default)(text)
             except ValueError:
                 kind = type(default).__name__
-                raise UserError(f"config argument {pair!r}: expected a value of type {kind}") from None
+                raise UserError(
+                    f"config argument {pair!r}: expected a value of type {kind}"
+                ) from None
     return ConfigDict(values)
 
 
@@ -115,7 +117,7 @@ def choice(name: str, value: str, choices: Any) -> str:
 
 
 def _shipped_folder() -> Path:
-    """The shipped experiments: inside the wheel when installed, beside the package in a checkout."""
+    """Returns where the experiments lie: inside the wheel, or beside the package in a checkout."""
     installed = Path(__file__).parent / "shipped_configs"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
 
@@ -158,7 +160,11 @@ def check_fields(config: ConfigDict) -> None:
             path = f"{prefix}{key}"
             if key not in known:
                 close = difflib.get_close_matches(key, list(known), n=1)
-                hint = f"did you mean {prefix}{close[0]}?" if close else f"there are: {', '.join(known)}"
+                hint = (
+                    f"did you mean {prefix}{close[0]}?"
+                    if close
+                    else f"there are: {', '.join(known)}"
+                )
                 raise UserError(f"unknown config field {path!r}; {hint}")
             if isinstance(known[key], ConfigDict) and path not in _OPEN:
                 walk(given[key], known[key], f"{path}.")

@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -75,15 +76,24 @@ def learning_rate(config: Any, steps_per_epoch: int) -> optax.Schedule:
 def plateau(config: Any) -> optax.GradientTransformationExtraArgs:
     """Returns the rule that scales the rate down when the validation loss stops falling.
 
-    Its `update` is called once per validation with `value=loss`; `state.scale` multiplies the
-    updates in between (thesis 5.3.2: halved after 10 epochs without improvement).
+    Its state's `scale` multiplies every update; `make_plateau_update` advances it (thesis 5.3.2:
+    halved after 10 epochs without improvement).
     """
     return optax.contrib.reduce_on_plateau(
         factor=config.schedule.plateau_factor, patience=config.schedule.plateau_patience
     )
 
 
-def make_optimizer(config: Any, params: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make_plateau_update(config: Any) -> Callable[[Any, Any], Any]:
+    """Returns `(plateau state, validation loss) -> plateau state`, to be called per validation."""
+    rule = plateau(config)
+    # The rule also scales the updates it is given: here there are none.
+    return lambda state, loss: rule.update({}, state, value=loss)[1]
+
+
+def make_optimizer(
+    config: Any, params: Any, schedule: optax.Schedule
+) -> optax.GradientTransformation:
     """Returns clipping by global norm, then AdamW or SGD, over the parameters that are not frozen.
 
     Args:

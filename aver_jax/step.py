@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from aver_jax.frontend import training_inputs
-from aver_jax.frontend.keys import example_keys
+from aver_jax.frontend import example_keys, stream_keys, training_inputs
 from aver_jax.optimizer import frozen_mask
 from aver_jax.parallel import AXIS
 from aver_jax.state import TrainState
 
-# Separates the model's random numbers from the augmentation's, drawn from the same example key.
+# Separates the model's random numbers from the front end's, drawn from the same example key.
 _MODEL_STREAM = 1
 
 Batch = dict[str, jax.Array]
@@ -28,8 +27,7 @@ def make_loss(model: Any, config: Any) -> Callable[..., Any]:
 
     def loss(params, collections, batch: Batch):
         inputs = training_inputs(config, batch)
-        keys = example_keys(config.seed, batch["seed"])
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, _MODEL_STREAM))(keys)
+        keys = stream_keys(example_keys(config.seed, batch["seed"]), _MODEL_STREAM)
         (logits, _), updated = model.apply(
             {"params": params, **collections},
             inputs,
