@@ -1,11 +1,14 @@
 """Each transformation against OpenCV or numpy, and what all frames of a clip share."""
 
+import functools
+
 import cv2
 import jax
 import numpy as np
 import pytest
 
-from aver_jax.frontend.augment import OFF, Factors, augmented, checked_amounts, random_factors
+from aver_jax.frontend import augment
+from aver_jax.frontend.augment import OFF, Factors, checked_amounts
 
 THESIS = {
     "flip": 0.5,
@@ -38,10 +41,25 @@ def with_only(**amounts):
     return checked_amounts(amounts)
 
 
-def drawn(amounts, count, height=H, width=W):
+@functools.cache
+def compiled_factors(height, width, batched):
+    def factors(key, amounts):
+        return augment.random_factors(key, amounts, height, width)
+
+    return jax.jit(jax.vmap(factors, in_axes=(0, None)) if batched else factors)
+
+
+def random_factors(key, amounts, height=H, width=W):
+    return compiled_factors(height, width, False)(key, amounts)
+
+
+def augmented(frames, factors, amounts):
+    return np.asarray(jax.jit(lambda f, x: augment.augmented(f, x, amounts))(frames, factors))
+
+
+def drawn(amounts, count):
     keys = jax.random.split(KEY, count)
-    amounts = checked_amounts(amounts)
-    factors = jax.jit(jax.vmap(lambda key: random_factors(key, amounts, height, width)))(keys)
+    factors = compiled_factors(H, W, True)(keys, checked_amounts(amounts))
     return jax.tree.map(np.asarray, factors._replace(noise_key=None))
 
 
@@ -55,7 +73,7 @@ def affine_parts(matrices):
 
 def test_everything_off_returns_the_frames(frames):
     amounts = checked_amounts({})
-    factors = random_factors(KEY, amounts, H, W)
+    factors = random_factors(KEY, amounts)
     np.testing.assert_allclose(factors.matrix, IDENTITY, atol=1e-6)
     assert np.array_equal(augmented(frames, factors, amounts), frames)
 
@@ -69,7 +87,7 @@ def test_identity_factors_leave_the_frames_even_where_all_is_computed(frames):
 def test_resampling_is_opencvs_warp_with_repeated_edges(frames):
     amounts = with_only(flip=1, crop=0.1, scale=(0.9, 1.1), translate=0.1, rotate=25, shear=8)
     for seed in range(3):
-        factors = random_factors(jax.random.key(seed), amounts, H, W)
+        factors = random_factors(jax.random.key(seed), amounts)
         actual = augmented(frames, factors, amounts)
         matrix = np.asarray(factors.matrix, np.float64)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -84,7 +102,7 @@ def test_resampling_is_opencvs_warp_with_repeated_edges(frames):
 
 def test_resampling_is_exact_bilinear_interpolation(frames):
     amounts = with_only(rotate=25, translate=0.1)
-    factors = random_factors(jax.random.key(5), amounts, H, W)
+    factors = random_factors(jax.random.key(5), amounts)
     y, x = np.mgrid[:H, :W].astype(np.float64)
     m = np.asarray(factors.matrix, np.float64)
     sx = np.clip(m[0, 0] * x + m[0, 1] * y + m[0, 2], 0, W - 1)
@@ -101,7 +119,7 @@ def test_resampling_is_exact_bilinear_interpolation(frames):
 
 def test_flip_alone_is_the_mirror_image(frames):
     amounts = with_only(flip=1)
-    mirrored = augmented(frames, random_factors(KEY, amounts, H, W), amounts)
+    mirrored = augmented(frames, random_factors(KEY, amounts), amounts)
     np.testing.assert_allclose(mirrored, frames[:, :, ::-1], atol=1e-3)
 
 
@@ -126,7 +144,7 @@ def test_contrast_turns_about_128_and_stays_in_range(frames):
 def test_noise_has_its_strength_and_differs_between_frames():
     grey = np.full((2, 64, 64, 3), 128, np.uint8)
     amounts = with_only(noise=25)
-    noise = np.asarray(augmented(grey, random_factors(KEY, amounts, 64, 64), amounts)) - 128
+    noise = augmented(grey, random_factors(KEY, amounts, 64, 64), amounts) - 128
     assert abs(noise.mean()) < 0.5
     assert noise.std() == pytest.approx(25, rel=0.02)
     assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.03
@@ -137,7 +155,7 @@ def test_noise_has_its_strength_and_differs_between_frames():
 def test_all_frames_of_a_clip_share_their_factors(frames):
     amounts = checked_amounts(THESIS | {"noise": 0.0})
     still = np.repeat(frames[:1], 4, axis=0)
-    moved = np.asarray(augmented(still, random_factors(KEY, amounts, H, W), amounts))
+    moved = augmented(still, random_factors(KEY, amounts), amounts)
     assert not np.allclose(moved[0], frames[0], atol=5)
     for picture in moved[1:]:
         np.testing.assert_array_equal(picture, moved[0])

@@ -79,7 +79,7 @@ def test_example_keys_do_not_follow_the_users_default_generator():
 
 def test_without_augmentation_training_sees_what_evaluation_sees(batch):
     config = make_config(augment={})
-    trained = training_inputs(config, batch)["frames"]
+    trained = jax.jit(lambda b: training_inputs(config, b))(batch)["frames"]
     evaluated = evaluation_inputs(config, {"frames": batch["frames"]})["frames"]
     np.testing.assert_allclose(trained, evaluated, atol=1e-6)
     np.testing.assert_allclose(evaluated, batch["frames"] / 127.5 - 1, atol=1e-6)
