@@ -1,0 +1,1 @@
+"""Reports: figures, overlay videos and one self-contained HTML page; needs no accelerator."""
