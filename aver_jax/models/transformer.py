@@ -1,0 +1,141 @@
+"""Parts of a video transformer: capturable attention, MLP, patch embedding, stochastic depth."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# The official code truncates at an absolute 2.0, which leaves the deviation at .02; a cut at two
+# deviations would shrink it to .0176.
+token_init = nn.initializers.truncated_normal(0.02, lower=-5.0, upper=5.0)
+# torch's default for a convolution, uniform within 1/sqrt(fan in), which the official code keeps.
+_patch_weights = nn.initializers.variance_scaling(
+    1 / 3, "fan_in", "uniform", in_axis=(0, 1, 2), out_axis=3
+)
+
+
+def dense(features: int, dtype: Any, name: str, kernel_init: Any = token_init) -> nn.Dense:
+    """Return a dense layer computed in dtype, with this family's initial weights."""
+    return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
+
+
+def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
+    """Return a LayerNorm (epsilon 1e-6) with float32 statistics and a result of dtype."""
+    # E[x^2] - E[x]^2, flax's default, loses digits where the mean is large.
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def scaled(x: jax.Array, factor: jax.Array | None) -> jax.Array:
+    """Multiply x [A, ..., D] by factor, which has x's leading axes."""
+    if factor is None:
+        return x
+    return x * factor.reshape(factor.shape + (1,) * (x.ndim - factor.ndim)).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over axis 1 of x [A, S, D]; `qkv` is [q|k|v], head-major."""
+
+    num_heads: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, explicit: bool, probe: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Return the output [A, S, D] and, if explicit, the softmax, float32 [A, h, S, S]."""
+        batch, length, width = x.shape
+        qkv = dense(3 * width, self.dtype, "qkv")(x)
+        qkv = qkv.reshape(batch, length, 3, self.num_heads, width // self.num_heads)
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        if explicit:
+            scores = jnp.einsum("aqhd,akhd->ahqk", q, k, preferred_element_type=jnp.float32)
+            weights = jax.nn.softmax(scores * (width // self.num_heads) ** -0.5, axis=-1)
+            if probe is not None:
+                weights = weights + probe
+            out = jnp.einsum("ahqk,akhd->aqhd", weights.astype(self.dtype), v)
+        else:
+            weights = None
+            out = jax.nn.dot_product_attention(q, k, v)
+        return dense(width, self.dtype, "proj")(out.reshape(batch, length, width)), weights
+
+
+class Mlp(nn.Module):
+    """Dense, exact GELU, dense."""
+
+    hidden: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map x [..., D] to [..., D]."""
+        hidden = nn.gelu(dense(self.hidden, self.dtype, "fc1")(x), approximate=False)
+        return dense(x.shape[-1], self.dtype, "fc2")(hidden)
+
+
+class PatchEmbed(nn.Module):
+    """A convolution whose stride is its kernel, as one matrix product."""
+
+    width: int
+    patch_size: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, frames: jax.Array) -> jax.Array:
+        """Map frames [B, T, H, W, 3] to patches [B, N, T, D], N row by row."""
+        size = self.patch_size
+        kernel = self.param("kernel", _patch_weights, (size, size, 3, self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        batch, length, height, width, _ = frames.shape
+        grid = (height // size, width // size)
+        pixels = frames.astype(self.dtype).reshape(batch, length, grid[0], size, grid[1], size, 3)
+        pixels = pixels.transpose(0, 2, 4, 1, 3, 5, 6).reshape(batch, grid[0] * grid[1], length, -1)
+        out = pixels @ kernel.astype(self.dtype).reshape(-1, self.width)
+        return out + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+
+def drop_factors(
+    keys: jax.Array, rates: np.ndarray, sites: Mapping[str, tuple[int, ...]]
+) -> dict[str, jax.Array]:
+    """Return the factors of stochastic depth (Huang et al. 2016), 0 or 1/(1 - rate).
+
+    Args:
+      keys: typed PRNG keys [B]; row b of a factor depends on keys[b] alone.
+      rates: float32 [L], the probability of dropping by layer.
+      sites: {name: shape per example} of the places in a layer that are dropped on their own.
+
+    Returns:
+      {name: float32 [L, B, *shape]}.
+    """
+
+    def factor(
+        layer: jax.Array, rate: jax.Array, key: jax.Array, site: int, shape: tuple[int, ...]
+    ) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(key, layer), site)
+        return jax.random.bernoulli(key, 1 - rate, shape) / (1 - rate)
+
+    factors = {}
+    for site, (name, shape) in enumerate(sites.items()):
+        of_clip = functools.partial(factor, site=site, shape=shape)
+        of_batch = jax.vmap(of_clip, in_axes=(None, None, 0))
+        of_stack = jax.vmap(of_batch, in_axes=(0, 0, None))
+        factors[name] = of_stack(jnp.arange(len(rates)), rates, keys)
+    return factors
+
+
+def checked_keys(keys: jax.Array | None, batch: int) -> jax.Array:
+    """Return keys; ValueError unless they are typed PRNG keys [batch]."""
+    found = "none" if keys is None else f"{keys.dtype} {keys.shape}"
+    if (
+        keys is None
+        or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+        or keys.shape != (batch,)
+    ):
+        raise ValueError(
+            f"stochastic depth needs typed PRNG keys of shape ({batch},), one per clip, "
+            f"found {found}; pass keys=jax.random.split(key, {batch}), or train=False"
+        )
+    return keys
