@@ -4,7 +4,10 @@ import csv
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -210,6 +213,100 @@ class DatasetWriter:
     ) -> None:
         self._index_file.close()
         shutil.rmtree(self._partial, ignore_errors=True)
+
+
+@dataclass
+class Summary:
+    """What a preparation did.
+
+    out: the dataset, or None when no clip could be prepared and none was written.
+    prepared: number of clips written.
+    skipped: (file, reason) of clips that could not be used.
+    excluded: number of files left out on purpose.
+    faces: {(sampled frames with the face, sampled frames): number of clips}.
+    seconds: wall time.
+    """
+
+    out: Path | None = None
+    prepared: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    excluded: int = 0
+    faces: dict[tuple[int, int], int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def write_dataset(
+    out: str | Path,
+    name: str,
+    classes: Sequence[str],
+    jobs: Sequence,
+    preparation,
+    *,
+    workers: int | None = None,
+    source: str | Path | None = None,
+    skipped: Sequence[tuple[str, str]] = (),
+    excluded: Sequence[tuple[str, str]] = (),
+    extra_files: Sequence[Path] = (),
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Summary:
+    """Prepares clips and writes the dataset, which appears at `out` only when it is complete.
+
+    Args:
+      out: folder to make.
+      name: dataset name.
+      classes: class names in label order.
+      jobs: `data_prep.clip.Job` of every clip, in the order in which they are stored.
+      preparation: `data_prep.clip.Preparation`.
+      workers: processes; None for one per core, 0 for none but this one.
+      source: folder to which `skipped.csv` is relative.
+      skipped: (file, reason) of files that a reader found unusable.
+      excluded: (file, reason) of files left out on purpose; listed, not counted as skipped.
+      extra_files: files copied into the dataset.
+      overwrite: replace a complete dataset at `out`.
+      progress: show a progress bar when standard error is a terminal.
+
+    Raises:
+      UserError: `out` cannot be written, or the detector is not installed.
+    """
+    from tqdm import tqdm
+
+    from data_prep.clip import sampled_faces
+    from data_prep.corpus import listed
+    from data_prep.faces import check_detector
+    from data_prep.pool import prepared_clips
+
+    check_detector(preparation.detector)
+    begin = time.perf_counter()
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    workers = min(workers, len(jobs))
+    source = Path(source or ".")
+    summary = Summary(skipped=list(skipped), excluded=len(excluded))
+    with (
+        DatasetWriter(out, name, classes, preparation.to_json(), overwrite=overwrite) as writer,
+        closing(prepared_clips(jobs, preparation, workers)) as results,
+    ):
+        bar = tqdm(
+            results,
+            "preparing",
+            len(jobs),
+            unit="clip",
+            disable=None if progress else True,
+        )
+        for job, result in bar:
+            if isinstance(result, dict):
+                writer.add(result)
+                seen = sampled_faces(result)
+                summary.faces[seen] = summary.faces.get(seen, 0) + 1
+            else:
+                summary.skipped.append((listed(job.path, source), str(result)))
+        summary.prepared = writer.rows
+        if writer.rows:
+            writer.close([*summary.skipped, *excluded], extra_files)
+            summary.out = writer.out
+    summary.seconds = time.perf_counter() - begin
+    return summary
 
 
 def is_dataset(folder: Path) -> bool:

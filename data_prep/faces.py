@@ -120,7 +120,7 @@ def _corners(boxes: np.ndarray) -> np.ndarray:
 
 
 def sample_indices(frames: int, samples: int = SAMPLES) -> np.ndarray:
-    """int [min(frames, samples)]: evenly spaced frames, the first and the last among them."""
+    """Evenly spaced frames, the first and the last among them: int [min(frames, samples)]."""
     return np.unique(np.round(np.linspace(0, frames - 1, samples)).astype(int))
 
 

@@ -1,0 +1,141 @@
+"""`aver prepare`: a folder of clips in, a prepared dataset out."""
+
+import argparse
+import signal
+from collections import Counter
+from pathlib import Path
+
+from data_prep.errors import UserError
+
+# Heavy imports (OpenCV, PyAV, TFDS) are made where they are used: --help answers at once.
+
+_CORPORA = {
+    "crema_d": "CREMA-D's official layout (VideoFlash, or MP4/AVI with its file names)",
+    "ravdess": "RAVDESS' official file names (audio-video speech)",
+    "folder": "your own clips, labelled by a CSV file",
+}
+_LISTED = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the corpora of `aver prepare` and their flags."""
+    corpora = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
+    for name, text in _CORPORA.items():
+        corpus = corpora.add_parser(name, help=text, description=text)
+        corpus.add_argument("--source", type=Path, required=True, help="folder with the clips")
+        if name == "folder":
+            text = "CSV: file,label[,actor]; file is relative to --source"
+            corpus.add_argument("--labels", type=Path, required=True, help=text)
+        corpus.add_argument("--out", type=Path, required=True, help="dataset folder to make")
+        corpus.add_argument("--overwrite", action="store_true", help="replace a dataset at --out")
+        text = "processes (default: one per core)"
+        corpus.add_argument("--workers", type=_at_least(1), default=None, help=text)
+        text = "face detector (default: haar)"
+        corpus.add_argument("--detector", choices=("haar", "mtcnn"), default="haar", help=text)
+        text = "side of the stored face crops in pixels (default: 224)"
+        corpus.add_argument("--size", type=_at_least(16), default=224, help=text)
+        text = "side of the crop over that of the face (default: 1.3)"
+        corpus.add_argument("--margin", type=_margin, default=1.3, help=text)
+    try:
+        from data_prep.synthetic import cli as synthetic
+    except ImportError:
+        return
+    text = "render the synthetic corpus: talking faces and voices as media files"
+    synthetic.add_arguments(corpora.add_parser("synthetic", help=text, description=text))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepares a corpus and prints what came of it.
+
+    Returns:
+      0 when every clip was prepared, 3 when some were skipped, 2 when nothing could be done.
+
+    Raises:
+      UserError: the source, the output or the detector cannot be used.
+    """
+    if args.corpus == "synthetic":
+        from data_prep.synthetic import cli as synthetic
+
+        return synthetic.run(args)
+    # A job that is asked to end cleans up as after Ctrl-C.
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _prepare(args)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from data_prep import crema_d, folder, ravdess
+    from data_prep.clip import Preparation
+    from data_prep.corpus import truth_files
+    from data_prep.dataset import check_out, write_dataset
+
+    check_out(args.out, args.overwrite)
+    if args.corpus == "folder":
+        corpus = folder.read_corpus(args.source, args.labels)
+    else:
+        reader = {"crema_d": crema_d, "ravdess": ravdess}[args.corpus]
+        corpus = reader.read_corpus(args.source)
+    truth = truth_files(args.source)
+    for note in () if truth else corpus.notes:
+        print(f"note: {note}")
+    summary = write_dataset(
+        args.out,
+        "synthetic" if truth else corpus.name,
+        corpus.classes,
+        corpus.jobs,
+        Preparation(detector=args.detector, margin=args.margin, size=args.size),
+        workers=args.workers,
+        source=args.source,
+        skipped=corpus.skipped,
+        excluded=corpus.excluded,
+        extra_files=truth,
+        overwrite=args.overwrite,
+    )
+    _report(summary)
+    if not summary.prepared:
+        found = f"none of {len(summary.skipped)} clips under {args.source} could be prepared"
+        if not summary.skipped:
+            found = f"no clips to prepare under {args.source}, {summary.excluded} files left out"
+        raise UserError(f"{found}; expected at least one; the reasons are listed above")
+    return 3 if summary.skipped else 0
+
+
+def _report(summary) -> None:
+    rate = summary.prepared / summary.seconds
+    print(f"prepared {summary.prepared} clips in {summary.seconds:.1f} s ({rate:.1f} clips/s)")
+    for (found, sampled), clips in sorted(summary.faces.items(), reverse=True):
+        print(f"  face found in {found} of {sampled} sampled frames: {clips} clips")
+    if summary.excluded:
+        print(f"left out on purpose: {summary.excluded} files")
+    if summary.skipped:
+        print(f"skipped {len(summary.skipped)} clips:")
+        for file, reason in summary.skipped[:_LISTED]:
+            print(f"  {file}: {reason}")
+        rest = Counter(reason for _, reason in summary.skipped[_LISTED:])
+        for reason, clips in rest.most_common():
+            print(f"  and {clips} more: {reason}")
+    if summary.out is not None:
+        print(f"dataset: {summary.out}")
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _at_least(least: int):
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
+
+    return number
+
+
+def _margin(text: str) -> float:
+    value = float(text)
+    if not 1.0 <= value <= 4.0:
+        raise argparse.ArgumentTypeError(f"{value} is not between 1 and 4")
+    return value

@@ -1,0 +1,75 @@
+"""A folder of clips as a reader sees it: the jobs, and the files that are none."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_prep.clip import Job
+from data_prep.errors import UserError
+
+VIDEO_SUFFIXES = frozenset(
+    (".flv", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
+)
+SOUND_SUFFIXES = (".wav", ".flac", ".m4a", ".ogg", ".mp3")
+
+
+@dataclass
+class Corpus:
+    """What a reader found in a folder.
+
+    name: "crema_d", "ravdess" or "folder".
+    classes: class names in label order.
+    jobs: clips to prepare, in the order in which they are stored.
+    skipped: (file, reason) of files that should have been clips; they count as failures.
+    excluded: (file, reason) of files left out on purpose; they do not.
+    notes: lines for the person at the keyboard (a table that is missing).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    jobs: list[Job] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    excluded: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def files_under(source: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Files below a folder with one of the suffixes (lower case), sorted; hidden ones left out.
+
+    Raises:
+      UserError: the folder does not exist.
+    """
+    if not source.is_dir():
+        raise UserError(f"no folder {source}; expected the clips there, give it with --source")
+    wanted = frozenset(suffixes)
+    return sorted(
+        file
+        for file in source.rglob("*")
+        if file.suffix.lower() in wanted
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(source).parts)
+    )
+
+
+def listed(file: Path, source: Path) -> str:
+    """The name of a file as `skipped.csv` lists it: relative to the source where it lies there."""
+    return file.relative_to(source).as_posix() if file.is_relative_to(source) else str(file)
+
+
+def one_file_per_clip(
+    corpus: Corpus, candidates: Iterable[tuple[str, Path]], source: Path
+) -> Iterator[tuple[str, Path]]:
+    """Passes on the first file of every clip id; further ones are listed as excluded."""
+    first: dict[str, Path] = {}
+    for clip_id, file in candidates:
+        if clip_id in first:
+            reason = f"same clip as {listed(first[clip_id], source)}"
+            corpus.excluded.append((listed(file, source), reason))
+        else:
+            first[clip_id] = file
+            yield clip_id, file
+
+
+def truth_files(source: Path) -> list[Path]:
+    """The synthetic corpus' truth tables in a folder; empty for recorded clips."""
+    return sorted(file for file in source.glob("truth.*") if file.is_file())
