@@ -1,0 +1,32 @@
+"""From a prepared dataset to batches: protocols, temporal sampling, decoding, sharded batching."""
+
+from aver_jax.input.clips import SAMPLE_RATE, ClipShape, clip_arrays
+from aver_jax.input.decode import decode_frames, resize
+from aver_jax.input.pipeline import (
+    Batch,
+    clips_cut,
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+)
+from aver_jax.input.protocols import PROTOCOLS, TARGETS, Split, split
+from aver_jax.input.sources import Dataset, open_dataset
+
+__all__ = [
+    "PROTOCOLS",
+    "SAMPLE_RATE",
+    "TARGETS",
+    "Batch",
+    "ClipShape",
+    "Dataset",
+    "Split",
+    "clip_arrays",
+    "clips_cut",
+    "decode_frames",
+    "evaluation_batches",
+    "open_dataset",
+    "resize",
+    "split",
+    "steps_per_epoch",
+    "training_batches",
+]

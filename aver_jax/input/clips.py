@@ -1,0 +1,102 @@
+"""Prepared records and time slices in, the rows of a batch out; training and prediction alike."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from aver_jax.errors import UserError
+from aver_jax.input.decode import decode_frames
+from aver_jax.input.sampling import centre_window, clip_seconds, frame_indices
+
+SAMPLE_RATE = 16_000
+MODALITIES = ("frames", "audio")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipShape:
+    """The static shape of one clip in a batch.
+
+    Attributes:
+      num_frames: T.
+      image_size: side of a frame, pixels.
+      max_seconds: longer clips are cut to their middle; `audio` holds this many seconds.
+      modalities: what a batch carries, of "frames" and "audio".
+    """
+
+    num_frames: int = 8
+    image_size: int = 224
+    max_seconds: float = 6.0
+    modalities: tuple[str, ...] = ("frames",)
+
+    def __post_init__(self) -> None:
+        strange = set(self.modalities) - set(MODALITIES)
+        if strange or not self.modalities:
+            raise UserError(
+                f"modalities are {tuple(self.modalities)}, expected one or more of {MODALITIES}"
+            )
+        for name in ("num_frames", "image_size", "max_seconds"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} is {getattr(self, name)}, expected more than 0")
+
+    @property
+    def num_samples(self) -> int:
+        """S, the length of `audio`."""
+        return round(self.max_seconds * SAMPLE_RATE)
+
+
+def clip_arrays(
+    records: Sequence[Mapping[str, Any]],
+    slices: Sequence[tuple[float, float]] | np.ndarray,
+    shape: ClipShape,
+) -> dict[str, np.ndarray]:
+    """The modality arrays of a batch.
+
+    A slice is a share of the clip's window: the whole clip, or the middle `max_seconds` of a
+    longer one (see `sampling.clip_seconds`). Only the frames that are used are decoded.
+
+    Args:
+      records: B prepared records; each is read once, in order.
+      slices: B pairs (start, stop), 0 <= start < stop <= 1; (0, 1) is the whole window.
+      shape: shapes and modalities.
+
+    Returns:
+      With "frames": `frames` uint8 [B,T,H,W,3] RGB and `frame_times` float32 [B,T], seconds from
+      the start of the slice, at which sample 0 of `audio` lies too. With "audio": `audio` int16
+      [B,S], zeros after the end, and `audio_length` int32 [B] (0 where a slice has no sound).
+
+    Raises:
+      UserError: a stored image cannot be decoded.
+    """
+    count, side = len(slices), shape.image_size
+    arrays = {}
+    if "frames" in shape.modalities:
+        arrays["frames"] = np.empty((count, shape.num_frames, side, side, 3), np.uint8)
+        arrays["frame_times"] = np.empty((count, shape.num_frames), np.float32)
+    if "audio" in shape.modalities:
+        arrays["audio"] = np.zeros((count, shape.num_samples), np.int16)
+        arrays["audio_length"] = np.zeros(count, np.int32)
+    for position in range(count):
+        record = records[position]
+        timestamps, pcm = record["timestamps"], np.frombuffer(record["pcm"], "<i2")
+        seconds = clip_seconds(timestamps, len(pcm), SAMPLE_RATE)
+        first, last = centre_window(seconds, shape.max_seconds)
+        start, stop = (first + share * (last - first) for share in slices[position])
+        if "frames" in shape.modalities:
+            chosen = frame_indices(timestamps, start, stop, shape.num_frames)
+            try:
+                decode_frames(
+                    [record["frames"][frame] for frame in chosen], side, arrays["frames"][position]
+                )
+            except UserError as error:
+                clip = record["clip_id"]
+                name = clip.decode() if isinstance(clip, bytes) else clip
+                raise UserError(f"clip {name}: {error}") from None
+            arrays["frame_times"][position] = timestamps[chosen] - start
+        if "audio" in shape.modalities:
+            sound = pcm[round(start * SAMPLE_RATE) : round(stop * SAMPLE_RATE)]
+            sound = sound[: shape.num_samples]
+            arrays["audio"][position, : len(sound)] = sound
+            arrays["audio_length"][position] = len(sound)
+    return arrays

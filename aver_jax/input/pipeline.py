@@ -1,0 +1,212 @@
+"""Batches from a prepared dataset: deterministic, sharded by process, resumable at any step.
+
+The order of the grain stages is what makes the batches independent of the number of processes:
+everything random is drawn for a global position first, and the positions are sliced by process
+afterwards. The position is the step, so there is no iterator state to save.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from aver_jax.errors import UserError
+from aver_jax.input.clips import ClipShape, clip_arrays
+from aver_jax.input.sampling import time_slice, view_slices
+from aver_jax.input.sources import Dataset
+
+Batch = dict[str, np.ndarray]
+
+
+def steps_per_epoch(rows: Sequence[int] | np.ndarray, batch_size: int) -> int:
+    """Training steps of one epoch: whole batches in one pass over the rows.
+
+    Passes follow each other without a gap, so the clips left over begin the next epoch and none
+    is ever dropped.
+
+    Raises:
+      UserError: there are fewer rows than one batch holds.
+    """
+    if len(rows) < batch_size:
+        raise UserError(
+            f"the training part has {len(rows)} clips, expected at least one batch of "
+            f"{batch_size}; lower batch_size to {len(rows)} or less, or prepare more clips"
+        )
+    return len(rows) // batch_size
+
+
+def clips_cut(dataset: Dataset, rows: np.ndarray, max_seconds: float) -> int:
+    """How many of the rows are longer than `max_seconds`, of which only the middle is used."""
+    return int(np.sum(dataset.index["seconds"][rows] > max_seconds))
+
+
+def training_batches(
+    dataset: Dataset,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    num_frames: int = 8,
+    image_size: int = 224,
+    min_slice: float = 0.5,
+    max_seconds: float = 6.0,
+    modalities: Sequence[str] = ("frames",),
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+) -> Iterator[Batch]:
+    """Endless training batches, reshuffled at every pass, a random time slice of each clip.
+
+    Args:
+      dataset: an open dataset.
+      rows: int [n] rows that train.
+      labels: int32 [rows of the dataset] (`Split.labels`).
+      batch_size: B of all processes together.
+      seed: fixes the order, the slices and `batch["seed"]`.
+      first_step: the first batch is the one that an uninterrupted run sees at this step.
+      num_frames: T.
+      image_size: H = W.
+      min_slice: slices are U(min_slice, 1) of the clip; 1 uses the whole clip.
+      max_seconds: longer clips are cut to their middle.
+      modalities: of "frames" and "audio".
+      process_index: this process, 0 ... process_count - 1.
+      process_count: processes that share a batch.
+      threads: batches made at a time, each in its thread; 0 makes them in the caller's.
+
+    Returns:
+      A grain iterator (with `close()`) of dicts, b = B / process_count: the arrays of
+      `clips.clip_arrays`, and label int32 [b], mask bool [b] (all True), row int32 [b], seed
+      uint32 [b], distinct for the first 2**32 positions of a run. Process p holds elements
+      p, p + process_count, ... of the global batch.
+
+    Raises:
+      UserError: fewer rows than one batch, or a batch that the processes do not divide.
+    """
+    shape = ClipShape(num_frames, image_size, max_seconds, tuple(modalities))
+    steps_per_epoch(rows, batch_size)
+    time_slice(np.random.default_rng(0), min_slice)  # a wrong min_slice fails here, not in a thread
+    key = np.random.SeedSequence(seed).generate_state(1)[0]
+
+    def draw(row: int, rng: np.random.Generator) -> dict[str, Any]:
+        start, stop = time_slice(rng, min_slice)
+        return {"row": row, "slice": np.array([start, stop]), "mask": np.True_}
+
+    def name(position: int, element: dict[str, Any]) -> dict[str, Any]:
+        # One to one for a given seed, so that no two examples of a run share their randomness.
+        return element | {"seed": np.uint32(position % 2**32) ^ key}
+
+    import grain  # here, not above: it imports jax, which `aver --help` need not wait for
+
+    plan = grain.MapDataset.source(np.asarray(rows, np.int32)).seed(int(key)).shuffle().repeat()
+    plan = plan.random_map(draw).map_with_index(name)
+    shard = _Shard(batch_size, process_index, process_count)
+    return _batches(plan, dataset, labels, shape, shard, threads, first_step)
+
+
+def evaluation_batches(
+    dataset: Dataset,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    views: int = 1,
+    num_frames: int = 8,
+    image_size: int = 224,
+    max_seconds: float = 6.0,
+    modalities: Sequence[str] = ("frames",),
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+) -> Iterator[Batch]:
+    """Every clip exactly once per view, in the order of `rows`, a clip's views side by side.
+
+    The last batch is filled up by repeating the last clip with mask False, so that all batches
+    have one shape and all processes the same number of batches. Arguments, keys and errors as for
+    `training_batches`; `seed` is the position; `views` slices are those of
+    `sampling.view_slices`.
+
+    Raises:
+      UserError: no rows, fewer than one view, or a batch that the processes do not divide.
+    """
+    shape = ClipShape(num_frames, image_size, max_seconds, tuple(modalities))
+    if not len(rows):
+        raise UserError("no clips to evaluate, expected at least one; choose another split or fold")
+    slices = view_slices(views)
+    shard = _Shard(batch_size, process_index, process_count)
+    real = len(rows) * views
+
+    def element(position: int) -> dict[str, Any]:
+        clip, view = divmod(min(position, real - 1), views)
+        return {
+            "row": np.int32(rows[clip]),
+            "slice": slices[view],
+            "mask": np.bool_(position < real),
+            "seed": np.uint32(position),
+        }
+
+    import grain
+
+    plan = grain.MapDataset.range(-(-real // batch_size) * batch_size).map(element)
+    return _batches(plan, dataset, labels, shape, shard, threads, first_step=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    batch_size: int
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.batch_size % self.count:
+            raise UserError(
+                f"batch size {self.batch_size} is not divisible by {self.count} processes; "
+                f"choose a multiple of {self.count}"
+            )
+
+
+def _batches(
+    plan: Any,
+    dataset: Dataset,
+    labels: np.ndarray,
+    shape: ClipShape,
+    shard: _Shard,
+    threads: int,
+    first_step: int,
+) -> Iterator[Batch]:
+    """Slices the plan by process, batches it, and only then reads and decodes."""
+
+    def load(elements: dict[str, np.ndarray]) -> Batch:
+        rows = elements["row"]
+        records = _Records(dataset, rows)
+        return clip_arrays(records, elements["slice"], shape) | {
+            "label": labels[rows].astype(np.int32),
+            "mask": elements["mask"],
+            "row": rows,
+            "seed": elements["seed"],
+        }
+
+    import grain
+
+    # Frames are small and the threads are ours: OpenCV's own would fight over the cores.
+    cv2.setNumThreads(1)
+    plan = plan[shard.index :: shard.count].batch(shard.batch_size // shard.count)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+    return iter(plan.map(load)[first_step:].to_iter_dataset(options))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Records:
+    """The records of some rows, read when asked for: a batch of them would be 30 MB of JPEG."""
+
+    dataset: Dataset
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return self.dataset.source[int(self.rows[position])]
