@@ -89,7 +89,7 @@ def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
             grads = jax.tree.map(lambda g: g / parts, total)
             metrics = jax.tree.map(jnp.mean, metrics)
         (grads, collections), metrics = jax.lax.pmean(((grads, collections), metrics), AXIS)
-        return (grads, collections), {**metrics, "grad_norm": optax.global_norm(grads)}
+        return (grads, collections), {**metrics, "grad_norm": optax.tree.norm(grads)}
 
     return gradients
 
