@@ -16,7 +16,7 @@ from aver_jax import optimizer as optimizers
 from aver_jax import parallel
 from aver_jax.checkpoints import Checkpoints, abstract_like
 from aver_jax.errors import UserError
-from aver_jax.evaluate import Evaluator, make_forward
+from aver_jax.evaluator import Evaluator, Forward
 from aver_jax.initialize import initialize_from
 from aver_jax.input import (
     Dataset,
@@ -220,7 +220,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
         make_gradients(model, config), make_update(rule, config), mesh, config.parallel
     )
     after_validation = jax.jit(optimizers.make_plateau_update(config))
-    forward = make_forward(model, config, mesh)
+    forward = Forward(model, config, mesh)
     evaluator = Evaluator(forward, config, dataset, parts.validation, parts.labels, "validation")
     batches = _batches(config, dataset, parts, start)
     progress = Progress(

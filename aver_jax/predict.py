@@ -1,0 +1,276 @@
+"""The prediction job: emotions in media files, and pictures of what the model looked at."""
+
+import argparse
+import csv
+import dataclasses
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from aver_jax.errors import UnusableClip, UserError
+from aver_jax.frontend import evaluation_inputs
+from aver_jax.input.clips import SAMPLE_RATE, ClipShape, clip_arrays
+from aver_jax.input.sampling import centre_window, clip_seconds, view_slices
+from aver_jax.relevance import METHODS, explain
+from aver_jax.report.overlay_video import write_overlay
+from aver_jax.runs import LoadedRun, load_run
+from data_prep.clip import Job, Preparation, prepare_clip, sampled_faces
+
+# Which modality of a prepared clip a model's input needs.
+_NEEDS = {"frames": "video", "audio": "audio"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says about one clip.
+
+    Attributes:
+      path: the media file.
+      probabilities: float32 [C].
+      features: float32 [D], the input of the classifier.
+      record: the prepared clip, see `data_prep.clip.prepare_clip`.
+      frame_times: float32 [T] seconds in the clip of the frames the model saw.
+      maps: float32 [T, h, w] relevance of the predicted class in 0..1, or None if not asked for.
+    """
+
+    path: Path
+    probabilities: np.ndarray
+    features: np.ndarray
+    record: dict[str, Any]
+    frame_times: np.ndarray
+    maps: np.ndarray | None
+
+
+class Predictor:
+    """A run's model applied to media files, prepared as its training data were.
+
+    Args:
+      run: an open run folder.
+      temperature: divides the logits; `aver evaluate --temperature` fits it.
+      method: relevance method, or None to explain nothing.
+      path: relevance path, "space_time" or "spatial".
+    """
+
+    def __init__(
+        self,
+        run: LoadedRun,
+        temperature: float = 1.0,
+        method: str | None = None,
+        path: str = "space_time",
+    ):
+        self._run, self._temperature = run, temperature
+        self._method, self._path = method, path
+        self._preparation = Preparation.from_json(run.preparation)
+        data = run.config.data
+        self._shape = ClipShape(
+            data.num_frames, data.image_size, data.max_seconds, tuple(run.modalities)
+        )
+        self._views = view_slices(run.config.evaluation.views)
+
+        def forward(variables, batch):
+            logits, taps = run.model.apply(variables, evaluation_inputs(run.config, batch))
+            return logits, taps["features"]
+
+        self._forward = jax.jit(forward)
+        self._inputs = jax.jit(lambda batch: evaluation_inputs(run.config, batch))
+
+    def predict(self, path: Path) -> Prediction:
+        """Predicts one clip; several views of it are averaged as in evaluation.
+
+        Raises:
+          UnusableClip: its text says why.
+        """
+        require = [_NEEDS[modality] for modality in self._run.modalities]
+        record = prepare_clip(Job(path, clip_id=path.stem), self._preparation, require)
+        views = len(self._views)
+        batch = clip_arrays([record] * views, self._views, self._shape)
+        logits, features = self._forward(self._run.variables, batch)
+        probabilities = jax.nn.softmax(logits / self._temperature).mean(axis=0)
+
+        whole = clip_arrays([record], [(0.0, 1.0)], self._shape) if views > 1 else batch
+        maps = None
+        if self._method:
+            maps = explain(
+                self._run.model,
+                self._run.variables,
+                self._inputs(whole),
+                method=self._method,
+                path=self._path,
+                target=int(probabilities.argmax()),
+            ).maps[0]
+        return Prediction(
+            path=path,
+            probabilities=np.asarray(probabilities),
+            features=np.asarray(features.mean(axis=0)),
+            record=record,
+            frame_times=whole["frame_times"][0] + _window_start(record, self._shape.max_seconds),
+            maps=None if maps is None else np.asarray(maps),
+        )
+
+
+def _window_start(record: dict[str, Any], max_seconds: float) -> float:
+    """Seconds at which the used part of a clip begins: 0 unless the clip is cut to its middle."""
+    samples = len(record["pcm"]) // 2
+    seconds = clip_seconds(record["timestamps"], samples, SAMPLE_RATE)
+    return centre_window(seconds, max_seconds)[0]
+
+
+def predict_all(
+    predictor: Predictor, paths: Iterable[Path], failures: list[tuple[Path, str]]
+) -> Iterator[Prediction]:
+    """Yields the predictions of the clips that can be used; lists the others with their reasons."""
+    for path in paths:
+        try:
+            yield predictor.predict(path)
+        except UnusableClip as reason:
+            failures.append((path, str(reason)))
+
+
+def table(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
+    """Returns the class probabilities as text, a line per clip, the highest marked by a star."""
+    width = max([len("clip"), *(len(p.path.name) for p in predictions)])
+    columns = [max(6, len(name) + 1) for name in classes]
+    head = " ".join(f"{name:>{w}}" for name, w in zip(classes, columns, strict=True))
+    lines = [f"{'clip':<{width}}  {'predicted':<9} {head}  face found in"]
+    for p in predictions:
+        best = int(p.probabilities.argmax())
+        cells = " ".join(
+            f"{value:{w - 1}.3f}{'*' if i == best else ' '}"
+            for i, (value, w) in enumerate(zip(p.probabilities, columns, strict=True))
+        )
+        found, sampled = sampled_faces(p.record)
+        lines.append(
+            f"{p.path.name:<{width}}  {classes[best]:<9} {cells}  {found} of {sampled} frames"
+        )
+    return "\n".join(lines)
+
+
+def csv_text(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
+    """Returns the predictions as CSV: file, prediction, one probability per class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "prediction", *classes])
+    for p in predictions:
+        best = classes[int(p.probabilities.argmax())]
+        writer.writerow([p.path, best, *(f"{value:.6f}" for value in p.probabilities)])
+    return text.getvalue()
+
+
+def _write_features(path: Path, predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name that ends in .npz, or numpy would add the ending.
+    temporary = path.with_name(f".{path.name}.partial.npz")
+    np.savez(
+        temporary,
+        file=np.array([str(p.path) for p in predictions]),
+        features=np.stack([p.features for p in predictions]),
+        probabilities=np.stack([p.probabilities for p in predictions]),
+        classes=np.array(classes),
+    )
+    os.replace(temporary, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def overlay_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Returns a file name for each clip's overlay; clips of one name in two folders stay apart."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name, number = path.stem, 1
+        while name in taken:
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name)
+        names[path] = f"{name}.mp4"
+    return names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of `aver predict`."""
+    parser.add_argument("run", type=Path, help="run folder, the --workdir of aver train")
+    parser.add_argument("clips", type=Path, nargs="+", help="media files with a face")
+    parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the probabilities")
+    parser.add_argument(
+        "--features", type=Path, metavar="FILE.npz", help="write the classifier's inputs"
+    )
+    parser.add_argument(
+        "--overlay", type=Path, metavar="DIR", help="write videos with a heat map over the face"
+    )
+    parser.add_argument(
+        "--method", choices=METHODS, default="tibav", help="relevance of the overlay (tibav)"
+    )
+    parser.add_argument(
+        "--path",
+        choices=("space_time", "spatial"),
+        default=None,
+        help="attentions the relevance goes through (default: space_time where the model has it)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="divides the logits, as fitted by aver evaluate --temperature (default: 1)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs `aver predict`.
+
+    Returns:
+      0 when every clip was predicted, 3 when some could not be used, 2 when none could.
+    """
+    if args.temperature <= 0:
+        raise UserError(f"--temperature is {args.temperature}, expected more than 0")
+    loaded = load_run(args.run, args.checkpoint)
+    path = args.path or _default_path(loaded)
+    predictor = Predictor(loaded, args.temperature, args.method if args.overlay else None, path)
+    names = overlay_names(args.clips)
+    failures: list[tuple[Path, str]] = []
+    predictions = []
+    bar = tqdm(args.clips, unit=" clips", disable=len(args.clips) < 2, leave=False)
+    for prediction in predict_all(predictor, bar, failures):
+        if args.overlay:
+            args.overlay.mkdir(parents=True, exist_ok=True)
+            write_overlay(
+                args.overlay / names[prediction.path],
+                prediction,
+                loaded.classes,
+                loaded.preparation["margin"],
+            )
+        # The crops are not needed any more; a thousand clips should fit in memory.
+        prediction.record.pop("frames")
+        predictions.append(prediction)
+    if predictions:
+        print(table(predictions, loaded.classes))
+        print(f"model: {args.run} (step {loaded.step}, trained under {loaded.protocol})")
+    if predictions and args.csv:
+        _write_text(args.csv, csv_text(predictions, loaded.classes))
+        print(f"probabilities: {args.csv}")
+    if predictions and args.features:
+        _write_features(args.features, predictions, loaded.classes)
+        print(f"features: {args.features}")
+    if predictions and args.overlay:
+        print(f"overlays ({args.method}, {path}): {args.overlay}")
+    for file, reason in failures:
+        print(f"aver predict: {file}: {reason}", file=sys.stderr)
+    if not predictions:
+        raise UserError(f"none of {len(args.clips)} clips could be used; the reasons are above")
+    return 3 if failures else 0
+
+
+def _default_path(run: LoadedRun) -> str:
+    return "spatial" if run.config.model.get("attention") == "space_only" else "space_time"

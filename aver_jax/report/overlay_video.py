@@ -1,0 +1,80 @@
+"""A clip written again with the prediction beside it and its relevance over the face."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aver_jax.report.overlay import draw_frame, heat_at, square_region
+from data_prep import media
+
+
+def overlay_frames(
+    prediction: Any, classes: Sequence[str], margin: float, truth: str | None = None
+) -> Iterator[np.ndarray]:
+    """Yields every frame of the clip, uint8 [h, w, 3] RGB, drawn by `overlay.draw_frame`.
+
+    Args:
+      prediction: has `path`, `record`, `probabilities`, `frame_times` and `maps`.
+      classes: C names.
+      margin: of the face crop (`preparation.json`).
+      truth: the true class, if known.
+    """
+    clip = media.decode(prediction.path, video=True, audio=False)
+    boxes = np.asarray(prediction.record["face_box"], np.float64)
+    relevance = prediction.maps.sum(axis=(1, 2))
+    moments = (prediction.frame_times, relevance / max(relevance.max(), 1e-12))
+    label = classes[int(prediction.probabilities.argmax())]
+    for frame, box, time in zip(clip.frames, boxes, clip.timestamps, strict=True):
+        yield draw_frame(
+            frame,
+            square_region(box, margin),
+            heat_at(float(time), prediction.frame_times, prediction.maps),
+            label,
+            classes,
+            prediction.probabilities,
+            truth=truth,
+            time=float(time),
+            moments=moments,
+        )
+
+
+def write_overlay(
+    path: Path,
+    prediction: Any,
+    classes: Sequence[str],
+    margin: float,
+    truth: str | None = None,
+    crf: int = 18,
+) -> None:
+    """Writes the overlay of one clip as MP4 with the clip's own times and sound.
+
+    Args:
+      path: file to write, `.mp4`.
+      prediction: see `overlay_frames`; its sound is the record's `pcm`.
+      classes: C names.
+      margin: of the face crop.
+      truth: the true class, if known.
+      crf: H.264 quality, 0 (lossless) to 51.
+    """
+    timestamps = prediction.record["timestamps"]
+    pcm = np.frombuffer(prediction.record["pcm"], "<i2")
+    frames = len(timestamps)
+    span = float(timestamps[-1] - timestamps[0]) if frames > 1 else 0.0
+    fps = (frames - 1) / span if span > 0 else 25.0
+    temporary = path.with_name(f".{path.stem}.partial.mp4")
+    try:
+        media.write_clip(
+            temporary,
+            overlay_frames(prediction, classes, margin, truth),
+            fps,
+            pcm,
+            media.SAMPLE_RATE,
+            timestamps=timestamps,
+            crf=crf,
+        )
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
