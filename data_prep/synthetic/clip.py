@@ -1,0 +1,164 @@
+"""One clip rendered: the face's frames, the voice, and the truth about both."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data_prep.synthetic.expression import CARRIERS, blinks, envelope, unit_weights
+from data_prep.synthetic.face import REGIONS, FacePainter, Pose
+from data_prep.synthetic.head import make_head
+from data_prep.synthetic.identity import make_identity
+from data_prep.synthetic.plan import STRENGTH, ClipPlan, Knobs, shown_emotion
+from data_prep.synthetic.scene import UNIT, frame_matrix, make_light, make_motion, make_stage
+from data_prep.synthetic.speech import STEP, articulate
+from data_prep.synthetic.voice import SAMPLE_RATE, mixed_prosody, synthesize
+
+
+@dataclass(frozen=True)
+class Format:
+    """Of every clip: side of the frames in pixels, frames per second, mean length in seconds."""
+
+    size: int = 160
+    fps: int = 25
+    seconds: float = 2.0
+
+
+class Clip:
+    """A planned clip, ready to be rendered.
+
+    Attributes:
+      times: float64 [F], seconds of the frames.
+      pcm: int16 [S], mono, 16 kHz.
+      boxes: float32 [F, 4, 4], filled while `frames` is iterated: x0 y0 x1 y1 in pixels of
+        `face.REGIONS`.
+      truth: the clip's row of the truth table.
+    """
+
+    def __init__(self, plan: ClipPlan, seed: int, form: Format, knobs: Knobs):
+        # One stream per subject: the label changes no draw of light, motion, room or sentence.
+        streams = np.random.SeedSequence(plan.seed).spawn(8)
+        timing, face, voice, light, motion, room, head, noise = map(np.random.default_rng, streams)
+        self._plan, self._form, self._knobs = plan, form, knobs
+        self._who = who = make_identity(seed, plan.actor)
+        frames = round(form.seconds * timing.uniform(0.92, 1.08) * form.fps)
+        seconds = frames / form.fps
+        self.times = np.arange(frames) / form.fps
+
+        start, stop = _span(knobs, seconds, timing)
+        onset = timing.uniform(0.15, 0.3) * min(1.0, stop - start)
+        offset = timing.uniform(0.12, 0.3) * min(1.0, stop - start)
+        self._envelope = envelope(self.times, start, stop, onset, offset)
+        controls = (np.arange(round(seconds / STEP)) + 0.5) * STEP
+        share = envelope(controls, start, stop, onset, offset)
+
+        shown = mixed_prosody(plan.voice, voice)
+        # The rate changes only as far as the label shows.
+        rate = 1 + (shown.rate - 1) * (stop - start) / seconds
+        length = seconds * timing.uniform(0.66, 0.74) / rate
+        lead = timing.uniform(0.25, 0.6) * (seconds - length)
+        said = articulate(plan.sentence, lead, length, seconds, voice)
+        samples = round(seconds * SAMPLE_RATE)
+        self.pcm = synthesize(who, said, shown, share, samples, voice)
+        self._opening = np.interp(self.times, controls, said.opening)
+        self._rounding = np.interp(self.times, controls, said.rounding)
+
+        self._units = unit_weights(
+            {e: s * who.expressiveness for e, s in plan.face.items()}, knobs.carrier, face
+        )
+        self._asymmetry = face.uniform(0.88, 1.08, 2)
+        self._shut = blinks(self.times, face)
+        self._motion = make_motion(self.times, motion)
+        self._light = make_light(light)
+        self._stage = make_stage(who, self._light, form.size, room)
+        self._head = make_head(who, self._light, UNIT * form.size, head)
+        self._noise = noise
+        self.boxes = np.zeros((frames, len(REGIONS), 4), np.float32)
+        half = (start + onset / 2, stop - offset / 2)
+        self.truth = self._truth_row(half, seconds)
+
+    def _truth_row(self, half: tuple[float, float], seconds: float) -> dict:
+        plan, form = self._plan, self._form
+        parts = CARRIERS[self._knobs.carrier] if "face" in plan.carriers else ()
+        return {
+            "clip_id": plan.clip_id,
+            "file": plan.file,
+            "actor": plan.actor_name,
+            "sex": self._who.sex.lower(),
+            "age": self._who.age,
+            "label": plan.label,
+            "intensity": plan.level,
+            "strength": STRENGTH[plan.level] if plan.label != "NEU" else 0.0,
+            "sentence": plan.sentence,
+            "condition": plan.condition,
+            "modalities": "+".join(plan.carriers),
+            "face_emotion": shown_emotion(plan.face),
+            "voice_emotion": shown_emotion(plan.voice),
+            "regions": "+".join(parts),
+            "label_start": f"{half[0]:.3f}",
+            "label_end": f"{half[1]:.3f}",
+            "seconds": f"{seconds:.3f}",
+            "fps": form.fps,
+            "frames": len(self.times),
+            "width": form.size,
+            "height": form.size,
+        }
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Render frame after frame: uint8 [size, size, 3], RGB."""
+        size, head, motion = self._form.size, self._head, self._motion
+        painter = FacePainter(self._who, head, self._light, self._asymmetry)
+        grain = self._noise.normal(0, 1.6, (size + 16, size + 16, 1)).astype(np.int16)
+        whole_face = len(CARRIERS[self._knobs.carrier]) == 3
+        for i, level in enumerate(self._envelope):
+            units = {unit: level * weight for unit, weight in self._units.items()}
+            speech = float(self._opening[i])
+            # The chin lies outside the mouth's box, so it tells nothing when parts carry alone.
+            jaw = 0.5 * speech + (units["AU26"] if whole_face else 0.0)
+            pose = Pose(
+                units=units,
+                shut=float(self._shut[i]),
+                speech=speech,
+                rounded=float(self._rounding[i]),
+                jaw=jaw,
+                yaw=float(motion.yaw[i]),
+                pitch=float(motion.pitch[i]),
+            )
+            image, mask, boxes = painter.paint(pose)
+            matrix = frame_matrix(motion, i, size, head.scale, head.origin)
+            frame = self._stage
+            if head.back is not None:
+                frame = _over(frame, head.back, head.back_mask, matrix)
+            frame = _over(frame, image, mask, matrix)
+            dy, dx = self._noise.integers(0, 16, 2)
+            moved = cv2.merge([grain[dy : dy + size, dx : dx + size]] * 3)
+            self.boxes[i] = _frame_boxes(boxes, matrix, size)
+            yield cv2.add(frame, moved, dtype=cv2.CV_8U)
+
+
+def _span(knobs: Knobs, seconds: float, rng: np.random.Generator) -> tuple[float, float]:
+    """When the expression leaves and reaches rest again, in seconds."""
+    if isinstance(knobs.span, tuple):
+        start, stop = knobs.span
+    else:
+        start = rng.uniform(0, 1 - knobs.span)
+        stop = start + knobs.span
+    late, early = rng.uniform(0, 0.08, 2) * (stop - start)
+    return (start + late) * seconds, (stop - early) * seconds
+
+
+def _over(frame: np.ndarray, image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """`image`, premultiplied by `mask`, moved by `matrix` onto `frame`; uint8."""
+    size = frame.shape[1::-1]
+    moved = cv2.warpAffine(image, matrix, size)
+    around = 255 - cv2.warpAffine(mask, matrix, size)
+    return cv2.add(cv2.multiply(frame, cv2.merge([around] * 3), scale=1 / 255), moved)
+
+
+def _frame_boxes(boxes: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Upright boxes [n, 4] around the turned `boxes` [n, 2, 2], cut to the frame."""
+    (x0, y0), (x1, y1) = boxes[:, 0].T, boxes[:, 1].T
+    corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 4, 2)
+    moved = corners @ matrix[:, :2].T + matrix[:, 2]
+    return np.clip(np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1), 0, size)

@@ -1,0 +1,126 @@
+"""Who a rendered actor is: proportions, colours and voice, fixed by the seed and the actor."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_SKINS = np.array(
+    [
+        (244, 208, 186),
+        (236, 194, 166),
+        (226, 180, 148),
+        (211, 162, 126),
+        (190, 138, 102),
+        (160, 112, 82),
+        (128, 88, 64),
+        (104, 72, 54),
+    ],
+    np.float64,
+)
+_HAIRS = np.array(
+    [
+        (38, 28, 24),
+        (58, 40, 30),
+        (86, 58, 38),
+        (122, 84, 50),
+        (176, 136, 84),
+        (134, 66, 38),
+    ],
+    np.float64,
+)
+_GREY = np.array((168, 166, 164), np.float64)
+_IRISES = np.array(
+    [(72, 46, 28), (96, 64, 36), (88, 96, 52), (62, 98, 120), (84, 108, 112)], np.float64
+)
+_WOMEN = ("long", "long", "bob", "bun", "fringe", "curly")
+_MEN = ("short", "short", "parted", "receding", "curly", "cropped")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One actor. Lengths are in face units (half the width of the face); colours are RGB 0-255."""
+
+    actor: int
+    sex: str  # "Male" or "Female"
+    age: int
+    skin: tuple[float, float, float]
+    hair: tuple[float, float, float]
+    iris: tuple[float, float, float]
+    lips: tuple[float, float, float]
+    hair_style: str
+    beard: float  # 0 shaven .. 1 dark stubble
+    head: float  # size of the whole head
+    face_height: float
+    jaw: float
+    chin: float
+    eye_distance: float
+    eye_width: float
+    eye_open: float
+    eye_tilt: float
+    brow_height: float
+    brow_thickness: float
+    nose_width: float
+    nose_length: float
+    mouth_width: float
+    mouth_height: float
+    lip_fullness: float
+    pitch: float  # Hz, the habitual fundamental frequency
+    tract: float  # formant scale; shorter vocal tracts are above 1
+    breath: float
+    expressiveness: float
+
+
+def sex_of(actor: int) -> str:
+    """Odd numbers are men, as in RAVDESS."""
+    return "Male" if actor % 2 else "Female"
+
+
+def make_identity(seed: int, actor: int) -> Identity:
+    """The identity of actor number `actor` (1, 2, ...) in the corpus of `seed`."""
+    rng = np.random.default_rng([seed, 1, actor])
+    male = sex_of(actor) == "Male"
+    age = int(rng.integers(20, 72))
+    tone = rng.uniform(0, len(_SKINS) - 1)
+    low = int(tone)
+    skin = _SKINS[low] + (tone - low) * (_SKINS[min(low + 1, len(_SKINS) - 1)] - _SKINS[low])
+    # Fair hair and light eyes go with light skin often enough to look natural.
+    hair = _HAIRS[rng.integers(0, len(_HAIRS) if tone < 3 else 3)] * rng.uniform(0.85, 1.15)
+    grey = np.clip((age - 45) / 30, 0, 1) * rng.uniform(0.2, 1.0)
+    hair = hair + grey * (_GREY - hair)
+    iris = _IRISES[rng.integers(0, len(_IRISES) if tone < 3 else 2)]
+    rosy = np.array((178, 88, 84) if male else (186, 70, 78), np.float64)
+    lips = skin * 0.45 + rosy * 0.55 * (0.55 + 0.45 * skin.mean() / 190)
+
+    def around(center: float, spread: float) -> float:
+        return float(center + spread * np.clip(rng.normal(), -2, 2))
+
+    return Identity(
+        actor=actor,
+        sex="Male" if male else "Female",
+        age=age,
+        skin=tuple(map(float, skin)),
+        hair=tuple(map(float, np.clip(hair, 0, 255))),
+        iris=tuple(map(float, iris)),
+        lips=tuple(map(float, lips)),
+        hair_style=str(rng.choice(_MEN if male else _WOMEN)),
+        beard=float(rng.choice([0.0, 0.0, 0.35, 0.7])) if male else 0.0,
+        head=around(1.0, 0.025),
+        face_height=around(1.0, 0.03),
+        jaw=around(1.06 if male else 0.95, 0.04),
+        chin=around(1.1 if male else 0.9, 0.06),
+        eye_distance=around(0.43, 0.012),
+        eye_width=around(0.2 if male else 0.215, 0.008),
+        eye_open=around(0.092 if male else 0.105, 0.006),
+        eye_tilt=around(0.012, 0.012),
+        brow_height=around(0.3 if male else 0.33, 0.014),
+        brow_thickness=around(0.078 if male else 0.056, 0.007),
+        nose_width=around(0.2 if male else 0.175, 0.014),
+        nose_length=around(1.0, 0.04),
+        mouth_width=around(0.36 if male else 0.335, 0.016),
+        mouth_height=around(0.79, 0.014),
+        lip_fullness=around(0.9 if male else 1.12, 0.1),
+        pitch=around(112.0 if male else 205.0, 11.0 if male else 16.0),
+        tract=around(1.0 if male else 1.15, 0.03),
+        breath=float(rng.uniform(0.02, 0.08)),
+        expressiveness=around(1.0, 0.05),
+    )

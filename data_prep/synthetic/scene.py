@@ -1,0 +1,165 @@
+"""What surrounds a face and says nothing of its emotion: light, head motion, clothes, room."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data_prep.synthetic.canvas import Canvas, mirrored, shifted, spline
+from data_prep.synthetic.identity import Identity
+
+UNIT = 0.208  # half a face's width, as a share of the frame's size
+
+
+@dataclass(frozen=True)
+class Light:
+    """One lamp: direction (unit vector; x right, y down, z to the camera), share that is ambient,
+    colour gains and overall level."""
+
+    x: float
+    y: float
+    z: float
+    ambient: float
+    tint: np.ndarray
+    level: float
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Pose per frame, float64 [F]: offset of the head (face units), roll (degrees), yaw and pitch
+    (-1..1, moved as parallax of the features), and the size of the head."""
+
+    x: np.ndarray
+    y: np.ndarray
+    roll: np.ndarray
+    yaw: np.ndarray
+    pitch: np.ndarray
+    size: np.ndarray
+
+
+def make_light(rng: np.random.Generator) -> Light:
+    """A lamp somewhere in front of the face and above it."""
+    direction = np.array((rng.uniform(-0.7, 0.7), rng.uniform(-0.65, -0.15), 1.0))
+    direction /= np.linalg.norm(direction)
+    warmth = rng.uniform(-0.06, 0.06)
+    level = rng.uniform(0.86, 1.08)
+    tint = np.array((1 + warmth, 1.0, 1 - warmth)) * level
+    return Light(*map(float, direction), float(rng.uniform(0.55, 0.72)), tint, float(level))
+
+
+def make_motion(times: np.ndarray, rng: np.random.Generator) -> Motion:
+    """Slow sway of a speaking head; `times` [F] in seconds."""
+
+    def sway(amount: float, start: float = 0.0) -> np.ndarray:
+        rates = rng.uniform(0.15, 0.9, 3)[:, None]
+        phases = rng.uniform(0, 2 * np.pi, 3)[:, None]
+        weights = rng.dirichlet(np.ones(3))[:, None]
+        waves = weights * np.sin(2 * np.pi * rates * times + phases)
+        return start + amount * waves.sum(axis=0)
+
+    return Motion(
+        x=sway(0.1, rng.uniform(-0.16, 0.16)),
+        y=sway(0.07, rng.uniform(-0.1, 0.1)),
+        roll=sway(3.5, rng.uniform(-3.5, 3.5)),
+        yaw=sway(0.35, rng.uniform(-0.4, 0.4)),
+        pitch=sway(0.3, rng.uniform(-0.3, 0.3)),
+        size=sway(0.015, rng.uniform(0.94, 1.05)),
+    )
+
+
+def _room(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A blurred wall with a few things on it, float32 [size, size, 3]."""
+    hsv = np.uint8([[[rng.integers(0, 180), rng.integers(15, 110), rng.integers(95, 205)]]])
+    base = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
+    coarse = rng.normal(0, 1, (6, 6, 1)).astype(np.float32)
+    cloud = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
+    room = base * (1 + 0.06 * cloud)
+    for _ in range(int(rng.integers(0, 5))):
+        x0, y0 = rng.integers(-size // 4, size, 2)
+        x1, y1 = x0 + rng.integers(size // 8, size // 2), y0 + rng.integers(size // 8, size)
+        color = base * rng.uniform(0.7, 1.25) + rng.normal(0, 12, 3)
+        cv2.rectangle(room, (int(x0), int(y0)), (int(x1), int(y1)), color.tolist(), cv2.FILLED)
+    room = cv2.GaussianBlur(room, (0, 0), size * rng.uniform(0.012, 0.04))
+    slope = np.linspace(-1, 1, size, dtype=np.float32)
+    fall = rng.uniform(-0.12, 0.12, 2)
+    return room * (1 + fall[0] * slope[None, :, None] + fall[1] * slope[:, None, None])
+
+
+def make_stage(who: Identity, light: Light, size: int, rng: np.random.Generator) -> np.ndarray:
+    """The room with neck and shoulders in it, uint8 [size, size, 3] RGB."""
+    fine = 2
+    room = _room(size, rng)
+    image = cv2.resize(room, (size * fine, size * fine), interpolation=cv2.INTER_LINEAR)
+    image = np.clip(image * light.level, 0, 255).astype(np.uint8)
+    scale = UNIT * size * fine
+    canvas = Canvas(image, scale, (size * fine / 2, size * fine * 0.5))
+    hsv = np.uint8([[[rng.integers(0, 180), rng.integers(20, 190), rng.integers(40, 215)]]])
+    cloth = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(float) * light.tint
+    broad = 1.12 if who.sex == "Male" else 1.0
+    neck = 0.6 if who.sex == "Male" else 0.5
+
+    def tone(color, gain):
+        return [int(np.clip(c * gain, 0, 255)) for c in color]
+
+    skin = np.asarray(who.skin) * light.tint
+    body = spline(
+        mirrored(
+            [
+                (0.0, 1.5),
+                (neck + 0.06, 1.42),
+                (neck + 0.3, 1.62),
+                (1.5 * broad, 1.86),
+                (1.9 * broad, 2.3),
+                (2.0 * broad, 3.2),
+                (0, 3.3),
+            ]
+        ),
+        closed=True,
+    )
+    throat = [(-neck, 0.4), (neck, 0.4), (neck + 0.04, 1.5), (0.3, 1.86), (0, 1.9)]
+    throat += [(-0.3, 1.86), (-neck - 0.04, 1.5)]
+    collar = int(rng.integers(0, 3))
+    canvas.fill(body, tone(cloth, 0.8))
+    lit = body * (0.94, 1.0) + (0.05 * light.x, 0.06)
+    canvas.fill(lit, tone(cloth, 0.92))
+    depth = (1.72, 1.98, 1.86)[collar]
+    canvas.fill(throat, tone(skin, 0.78))
+    canvas.fill(
+        spline(mirrored([(0, 1.1), (neck * 0.98, 1.1), (neck, 1.34), (0, 1.52)]), closed=True),
+        tone(skin, 0.62),
+    )
+    if collar == 0:  # round neck
+        ring = [(-neck - 0.1, 1.42), (-neck * 0.7, 1.66), (0, depth), (neck * 0.7, 1.66)]
+        ring = spline([*ring, (neck + 0.1, 1.42)])
+        below = np.concatenate([ring, [(neck + 0.1, 2.2), (-neck - 0.1, 2.2)]])
+        canvas.fill(below, tone(cloth, 0.92))
+        canvas.line(ring, tone(cloth, 0.7), 0.07)
+    elif collar == 1:  # V neck
+        for s in (-1, 1):
+            flap = [(s * (neck + 0.12), 1.42), (s * 0.03, depth), (s * 0.03, 2.3), (s * 0.95, 2.3)]
+            canvas.fill(flap, tone(cloth, 0.92))
+            canvas.line([(s * (neck + 0.08), 1.44), (0, depth)], tone(cloth, 0.68), 0.06)
+    else:  # shirt
+        canvas.fill([(-neck, 1.6), (0, depth), (neck, 1.6), (neck, 2.4), (-neck, 2.4)],
+                    tone(cloth, 0.92))  # fmt: skip
+        for s in (-1, 1):
+            flap = [(s * (neck + 0.06), 1.36), (s * (neck + 0.3), 1.72), (s * 0.3, 2.02),
+                    (0, 1.84)]  # fmt: skip
+            canvas.fill(flap, tone(cloth, 1.08))
+            canvas.line([*flap, flap[0]], tone(cloth, 0.7), 0.03)
+        canvas.line([(0, 1.9), (0, 3.0)], tone(cloth, 0.72), 0.03)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def frame_matrix(motion: Motion, index: int, size: int, scale: float, origin) -> np.ndarray:
+    """Affine map [2, 3] from the head's canvas pixels to the frame's pixels."""
+    unit = UNIT * size
+    zoom = unit * motion.size[index] / scale
+    angle = np.deg2rad(motion.roll[index])
+    cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
+    # The head turns about the neck.
+    pivot = shifted(origin, 0.0, 1.1 * scale)
+    rotation = np.array(((cos, -sin), (sin, cos)))
+    target = np.array((size / 2, size * 0.5 + 1.1 * unit))
+    target = target + unit * np.array((motion.x[index], motion.y[index]))
+    return np.concatenate([rotation, (target - rotation @ pivot)[:, None]], axis=1)
