@@ -15,6 +15,8 @@ SAMPLE_RATE = 16_000  # Hz
 MAX_SECONDS = 120.0
 # Decoded frames are kept up to this size; a larger clip is decoded again whenever it is read.
 HELD_BYTES = 320 << 20
+# Frames so large that a second of them would not fit are not held at all.
+_FEWEST_HELD = 24
 # Sound that is missing for longer than this inside a clip is replaced by silence.
 _GAP_SECONDS = 0.05
 
@@ -134,7 +136,7 @@ def _scan(path: Path, video: bool, audio: bool, held_bytes: int) -> _Scan:
             if scan.frames is not None:
                 scan.frames.append(_upright_rgb(frame))
                 held += scan.frames[-1].nbytes
-                if held > held_bytes:
+                if held > held_bytes or scan.frames[-1].nbytes > held_bytes / _FEWEST_HELD:
                     scan.frames = None
         scan.samples, scan.sample_start = sound.samples(), sound.start
         if container.duration and (video_stream or audio_stream):
@@ -313,8 +315,7 @@ def write_clip(
       crf: H.264 quality, 0 (lossless) to 51.
     """
     with av.open(str(path), "w") as container:
-        rate = Fraction(fps).limit_denominator(1001)
-        video = container.add_stream("libx264", rate=rate)
+        video = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         video.pix_fmt = "yuv420p"
         video.options = {"crf": str(crf), "preset": "veryfast"}
         # One thread makes the file the same on every machine.
