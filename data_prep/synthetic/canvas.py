@@ -9,23 +9,27 @@ _SHIFT = 4  # OpenCV takes fixed-point corners: 1/16 px
 
 
 @functools.cache
-def _basis(steps: int) -> np.ndarray:
+def _basis(count: int, closed: bool, steps: int) -> np.ndarray:
+    """Weights of `count` points in a Catmull-Rom curve through them, float64 [samples, count]."""
     t = np.linspace(0.0, 1.0, steps, endpoint=False)[:, None]
     powers = np.concatenate([np.ones_like(t), t, t**2, t**3], axis=1)
     matrix = 0.5 * np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]])
-    return powers @ matrix
+    local = powers @ matrix
+    spans = count if closed else count - 1
+    weights = np.zeros((spans * steps + (not closed), count))
+    for span in range(spans):
+        for k, w in enumerate(local.T):
+            point = span + k - 1
+            point = point % count if closed else min(max(point, 0), count - 1)
+            weights[span * steps : (span + 1) * steps, point] += w
+    if not closed:
+        weights[-1, -1] = 1.0
+    return weights
 
 
 def spline(points, closed: bool = False, steps: int = 6) -> np.ndarray:
     """Catmull-Rom curve through `points` [K, 2]; float64 [about K * steps, 2], same units."""
-    points = np.asarray(points, np.float64)
-    if closed:
-        padded = np.concatenate([points[-1:], points, points[:2]])
-    else:
-        padded = np.concatenate([points[:1], points, points[-1:]])
-    windows = np.stack([padded[i : len(padded) - 3 + i] for i in range(4)], axis=1)
-    curve = np.einsum("sk,wkd->wsd", _basis(steps), windows).reshape(-1, 2)
-    return curve if closed else np.concatenate([curve, points[-1:]])
+    return _basis(len(points), closed, steps) @ np.asarray(points, np.float64)
 
 
 def shifted(points, dx: float, dy: float) -> np.ndarray:
@@ -60,7 +64,7 @@ class Canvas:
         return np.asarray(points, np.float64) * self.scale + self.origin
 
     def _fixed(self, points) -> np.ndarray:
-        return np.rint(self.pixels(points) * (1 << _SHIFT)).astype(np.int32)
+        return (self.pixels(points) * (1 << _SHIFT) + 0.5).astype(np.int32)
 
     def fill(self, points, color) -> None:
         """Fill the polygon `points` [K, 2]."""
@@ -74,16 +78,13 @@ class Canvas:
 
     def ellipse(self, center, axes, color, angle: float = 0.0) -> None:
         """Fill an ellipse: centre, half axes (face units), rotation in degrees."""
-        center = tuple(int(v) for v in self._fixed(center))
+        center = self._fixed(center).tolist()
         axes = tuple(max(1, round(a * self.scale * (1 << _SHIFT))) for a in axes)
         cv2.ellipse(self.image, center, axes, angle, 0, 360, color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
 
     def view(self, low, high) -> tuple["Canvas", tuple[slice, slice]]:
         """A canvas on the rectangle between two corners (face units), sharing the pixels."""
-        x0, y0 = np.floor(self.pixels(low)).astype(int)
-        x1, y1 = np.ceil(self.pixels(high)).astype(int) + 1
-        height, width = self.image.shape[:2]
-        x0, x1 = np.clip((x0, x1), 0, width)
-        y0, y1 = np.clip((y0, y1), 0, height)
-        window = (slice(int(y0), int(y1)), slice(int(x0), int(x1)))
+        x0, y0 = (max(0, int(v)) for v in self.pixels(low).tolist())
+        x1, y1 = (max(0, int(v) + 2) for v in self.pixels(high).tolist())
+        window = (slice(y0, y1), slice(x0, x1))
         return Canvas(self.image[window], self.scale, self.origin - (x0, y0)), window

@@ -11,7 +11,7 @@ from data_prep.synthetic.face import REGIONS, FacePainter, Pose
 from data_prep.synthetic.head import make_head
 from data_prep.synthetic.identity import make_identity
 from data_prep.synthetic.plan import STRENGTH, ClipPlan, Knobs, shown_emotion
-from data_prep.synthetic.scene import UNIT, frame_matrix, make_light, make_motion, make_stage
+from data_prep.synthetic.scene import UNIT, Stage, frame_matrix, make_light, make_motion, make_stage
 from data_prep.synthetic.speech import STEP, articulate
 from data_prep.synthetic.voice import SAMPLE_RATE, mixed_prosody, synthesize
 
@@ -110,6 +110,8 @@ class Clip:
         size, head, motion = self._form.size, self._head, self._motion
         painter = FacePainter(self._who, head, self._light, self._asymmetry)
         grain = self._noise.normal(0, 1.6, (size + 16, size + 16, 1)).astype(np.int16)
+        stage = self._stage
+        still = _on_body(stage.room, stage)
         whole_face = len(CARRIERS[self._knobs.carrier]) == 3
         for i, level in enumerate(self._envelope):
             units = {unit: level * weight for unit, weight in self._units.items()}
@@ -127,9 +129,10 @@ class Clip:
             )
             image, mask, boxes = painter.paint(pose)
             matrix = frame_matrix(motion, i, size, head.scale, head.origin)
-            frame = self._stage
-            if head.back is not None:
-                frame = _over(frame, head.back, head.back_mask, matrix)
+            frame = still
+            if head.back is not None:  # hair falls behind the neck
+                frame = _over(stage.room, head.back, head.back_mask, matrix)
+                frame = _on_body(frame, stage)
             frame = _over(frame, image, mask, matrix)
             dy, dx = self._noise.integers(0, 16, 2)
             moved = cv2.merge([grain[dy : dy + size, dx : dx + size]] * 3)
@@ -154,6 +157,10 @@ def _over(frame: np.ndarray, image: np.ndarray, mask: np.ndarray, matrix: np.nda
     moved = cv2.warpAffine(image, matrix, size)
     around = 255 - cv2.warpAffine(mask, matrix, size)
     return cv2.add(cv2.multiply(frame, cv2.merge([around] * 3), scale=1 / 255), moved)
+
+
+def _on_body(frame: np.ndarray, stage: Stage) -> np.ndarray:
+    return cv2.add(cv2.multiply(frame, stage.around, scale=1 / 255), stage.body)
 
 
 def _frame_boxes(boxes: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:

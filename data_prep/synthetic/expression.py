@@ -33,7 +33,7 @@ EMOTIONS: dict[str, dict[str, float]] = {
         "AU12": 1.0, "AU25": 0.45, "AU10": 0.1,
     },
     "SAD": {
-        "AU1": 0.95, "AU4": 0.5, "AU43": 0.55, "gaze": 0.6, "redness": 0.9, "tip": 0.25,
+        "AU1": 0.95, "AU4": 0.5, "AU43": 0.55, "gaze": 0.6, "redness": 0.6, "tip": 0.25,
         "AU15": 1.0, "AU17": 0.75,
     },
     "SUR": {

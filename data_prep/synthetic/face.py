@@ -51,19 +51,19 @@ class Brush:
 
     def color(self, rgb, gain: float = 1.0) -> tuple[int, int, int]:
         """A colour in this clip's light."""
-        lit = np.asarray(rgb) * self.light.tint * gain
-        return tuple(int(v) for v in np.clip(lit, 0, 255))
+        tint = self.light.tint
+        return tuple(min(255, int(c * t * gain)) for c, t in zip(rgb, tint, strict=True))
 
     def shade(self, region: str, points, amount: float, width: float) -> None:
         """A soft line: darker for negative `amount` (share of the skin's light), else lighter."""
         if abs(amount) > 0.01:
-            self.soft.line(points, int(np.clip(128 * (1 + amount), 0, 255)), width)
+            self.soft.line(points, max(0, min(255, int(128 * (1 + amount)))), width)
             self.reach(region, points)
 
     def dab(self, region: str, center, axes, amount: float, angle: float = 0.0) -> None:
         """A soft patch, as `shade`."""
         if abs(amount) > 0.01:
-            self.soft.ellipse(center, axes, int(np.clip(128 * (1 + amount), 0, 255)), angle)
+            self.soft.ellipse(center, axes, max(0, min(255, int(128 * (1 + amount)))), angle)
             self.reach(region, [np.subtract(center, axes), np.add(center, axes)])
 
     def reach(self, region: str, points) -> None:

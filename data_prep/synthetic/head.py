@@ -84,9 +84,9 @@ def _skin(x, y, who: Identity, light: Light, rng: np.random.Generator) -> np.nda
     # Light that went through skin is redder, so shadows lose red last.
     pixels = np.stack(
         [
-            who.skin[0] * shade**0.9 * (1 + 0.035 * flush),
-            who.skin[1] * shade**1.05 * (1 - 0.05 * flush),
-            who.skin[2] * shade**1.12 * (1 - 0.05 * flush),
+            who.skin[0] * shade**0.82 * (1 + 0.03 * flush),
+            who.skin[1] * shade**1.05 * (1 - 0.055 * flush),
+            who.skin[2] * shade**1.18 * (1 - 0.055 * flush),
         ],
         axis=-1,
     )
@@ -106,18 +106,18 @@ _FRINGES = {  # lower edge of the front hair, right half from the temple to the 
     "cropped": [(1.02, -0.2), (0.96, -0.4), (0.92, -0.8), (0.72, -1.1), (0.36, -1.14), (0, -1.12)],
     "receding": [(1.04, 0.0), (0.97, -0.3), (0.95, -0.7), (0.84, -1.12), (0.5, -1.36), (0, -1.2)],
     "curly": [(1.06, 0.1), (0.96, -0.3), (0.88, -0.68), (0.62, -0.9), (0.3, -0.98), (0, -1.0)],
-    "long": [(1.08, 0.75), (0.98, 0.1), (0.93, -0.5), (0.66, -0.9), (0.25, -1.08), (0, -1.12)],
-    "bob": [(1.1, 0.6), (0.98, 0.1), (0.93, -0.45), (0.7, -0.84), (0.3, -0.98), (0, -1.04)],
+    "long": [(1.16, 1.3), (0.99, 0.35), (0.93, -0.5), (0.66, -0.9), (0.25, -1.08), (0, -1.12)],
+    "bob": [(1.14, 0.95), (1.0, 0.3), (0.93, -0.45), (0.7, -0.84), (0.3, -0.98), (0, -1.04)],
     "bun": [(1.02, -0.05), (0.96, -0.35), (0.88, -0.72), (0.62, -1.0), (0.28, -1.1), (0, -1.12)],
-    "fringe": [(1.08, 0.7), (0.97, 0.1), (0.92, -0.45), (0.7, -0.72), (0.35, -0.74), (0, -0.73)],
+    "fringe": [(1.12, 1.1), (0.99, 0.3), (0.92, -0.45), (0.7, -0.72), (0.35, -0.74), (0, -0.73)],
 }
 _CROWNS = {  # upper edge, right half from the temple to the top
     "short": [(1.1, 0.0), (1.13, -0.6), (1.0, -1.2), (0.6, -1.62), (0, -1.74)],
     "cropped": [(1.04, -0.2), (1.06, -0.7), (0.96, -1.15), (0.6, -1.5), (0, -1.62)],
     "receding": [(1.1, 0.0), (1.1, -0.6), (0.98, -1.15), (0.6, -1.5), (0, -1.6)],
     "curly": [(1.22, 0.1), (1.32, -0.6), (1.18, -1.3), (0.7, -1.78), (0, -1.9)],
-    "long": [(1.2, 0.8), (1.2, -0.4), (1.06, -1.18), (0.62, -1.66), (0, -1.8)],
-    "bob": [(1.24, 0.65), (1.22, -0.4), (1.06, -1.18), (0.62, -1.66), (0, -1.8)],
+    "long": [(1.22, 1.3), (1.24, 0.4), (1.2, -0.4), (1.06, -1.18), (0.62, -1.66), (0, -1.8)],
+    "bob": [(1.2, 0.97), (1.27, 0.45), (1.22, -0.4), (1.06, -1.18), (0.62, -1.66), (0, -1.8)],
 }
 _BACKS = {
     "long": [(0, -1.7), (0.9, -1.4), (1.24, -0.5), (1.28, 0.6), (1.16, 1.6), (0, 1.7)],
@@ -133,9 +133,9 @@ def _front_hair(who: Identity, rng: np.random.Generator) -> np.ndarray:
     crown = np.array(_CROWNS.get(style, _CROWNS["long" if style == "fringe" else "short"]))
     left, right = fringe.copy(), fringe.copy()
     if style in ("parted", "long", "bob"):  # hair falls from a parting beside the middle
-        left[3:5, 1] += 0.12
-        right[4:, 0] += 0.2
-        right[4:, 1] -= 0.06
+        left[3:5, 1] += 0.1
+        right[4:, 0] += 0.16
+        right[4:, 1] -= 0.05
     if style == "curly":
         crown = crown + rng.normal(0, 0.025, crown.shape)
     flip = np.array((-1.0, 1.0))
@@ -154,7 +154,8 @@ def _strands(x, y, who: Identity, light: Light, rng: np.random.Generator) -> np.
         curls = rng.normal(0, 1, (34, 30)).astype(np.float32)
         strand = 0.22 * cv2.resize(curls, x.shape[::-1], interpolation=cv2.INTER_CUBIC)
     ring = np.exp(-(((np.hypot(x - 0.3 * light.x, 0.85 * (y + 0.35)) - 1.02) / 0.12) ** 2))
-    gloss = 0.5 * ring * (y < -0.5) * (0.6 + 0.4 * np.sign(light.x) * x)
+    fade = 1 / (1 + np.exp((y + 0.55) * 9))
+    gloss = 0.5 * ring * fade * np.clip(0.6 + 0.5 * light.x * x, 0, 1)
     side = 1 + 0.16 * light.x * x - 0.1 * np.maximum(0, y)
     shade = np.clip((0.82 + strand + gloss) * side, 0.25, 2.2)
     return np.asarray(who.hair) * shade[..., None] + 10 * gloss[..., None]

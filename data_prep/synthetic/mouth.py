@@ -65,7 +65,7 @@ def _shade(brush, pose, edges: dict[str, np.ndarray]) -> None:
             "mouth", [shifted(top, s * 0.05, -0.015), shifted(top, s * 0.04, -0.1)], -0.07, 0.03
         )
         corner = right if s > 0 else left
-        brush.dab("mouth", shifted(corner, s * 0.025, 0.0), (0.045, 0.04), -0.25)
+        brush.dab("mouth", shifted(corner, s * 0.025, 0.0), (0.04, 0.035), -0.2)
         smile, sneer, drop = max(0.0, u["AU12"]), max(0.0, u["AU10"]), max(0.0, u["AU15"])
         aged = max(0.0, brush.who.age - 35) / 250
         fold = spline(
@@ -75,7 +75,7 @@ def _shade(brush, pose, edges: dict[str, np.ndarray]) -> None:
                 (corner[0] + s * (0.1 - 0.02 * drop), corner[1] + 0.02 + 0.06 * smile),
             ]
         )
-        brush.shade("mouth", fold, -(aged + 0.38 * smile + 0.36 * sneer + 0.05 * drop), 0.042)
+        brush.shade("mouth", fold, -(aged + 0.3 * smile + 0.33 * sneer + 0.05 * drop), 0.042)
         if drop > 0.05:
             line = [shifted(corner, s * 0.04, 0.03), shifted(corner, s * 0.07, 0.17)]
             brush.shade("mouth", line, -0.34 * drop, 0.04)

@@ -20,7 +20,7 @@ class Light:
     y: float
     z: float
     ambient: float
-    tint: np.ndarray
+    tint: tuple[float, float, float]
     level: float
 
 
@@ -41,9 +41,9 @@ def make_light(rng: np.random.Generator) -> Light:
     """A lamp somewhere in front of the face and above it."""
     direction = np.array((rng.uniform(-0.7, 0.7), rng.uniform(-0.65, -0.15), 1.0))
     direction /= np.linalg.norm(direction)
-    warmth = rng.uniform(-0.06, 0.06)
-    level = rng.uniform(0.86, 1.08)
-    tint = np.array((1 + warmth, 1.0, 1 - warmth)) * level
+    warmth = float(rng.uniform(-0.06, 0.06))
+    level = float(rng.uniform(0.86, 1.08))
+    tint = (level * (1 + warmth), level, level * (1 - warmth))
     return Light(*map(float, direction), float(rng.uniform(0.55, 0.72)), tint, float(level))
 
 
@@ -85,14 +85,25 @@ def _room(size: int, rng: np.random.Generator) -> np.ndarray:
     return room * (1 + fall[0] * slope[None, :, None] + fall[1] * slope[:, None, None])
 
 
-def make_stage(who: Identity, light: Light, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The room with neck and shoulders in it, uint8 [size, size, 3] RGB."""
+@dataclass(frozen=True)
+class Stage:
+    """The room, uint8 [size, size, 3] RGB; neck and shoulders, premultiplied by their mask; and
+    what the mask leaves of the room, uint8 [size, size, 3]."""
+
+    room: np.ndarray
+    body: np.ndarray
+    around: np.ndarray
+
+
+def make_stage(who: Identity, light: Light, size: int, rng: np.random.Generator) -> Stage:
+    """Room and body of one clip; `size`: side of the frame in pixels."""
     fine = 2
-    room = _room(size, rng)
-    image = cv2.resize(room, (size * fine, size * fine), interpolation=cv2.INTER_LINEAR)
-    image = np.clip(image * light.level, 0, 255).astype(np.uint8)
+    room = np.clip(_room(size, rng) * light.level, 0, 255).astype(np.uint8)
+    image = np.zeros((size * fine, size * fine, 3), np.uint8)
+    mask = np.zeros_like(image)
     scale = UNIT * size * fine
-    canvas = Canvas(image, scale, (size * fine / 2, size * fine * 0.5))
+    middle = (size * fine / 2, size * fine * 0.5)
+    canvas, on_mask = Canvas(image, scale, middle), Canvas(mask, scale, middle)
     hsv = np.uint8([[[rng.integers(0, 180), rng.integers(20, 190), rng.integers(40, 215)]]])
     cloth = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(float) * light.tint
     broad = 1.12 if who.sex == "Male" else 1.0
@@ -120,14 +131,17 @@ def make_stage(who: Identity, light: Light, size: int, rng: np.random.Generator)
     throat += [(-0.3, 1.86), (-neck - 0.04, 1.5)]
     collar = int(rng.integers(0, 3))
     canvas.fill(body, tone(cloth, 0.8))
+    on_mask.fill(body, (255, 255, 255))
     lit = body * (0.94, 1.0) + (0.05 * light.x, 0.06)
     canvas.fill(lit, tone(cloth, 0.92))
     depth = (1.72, 1.98, 1.86)[collar]
-    canvas.fill(throat, tone(skin, 0.78))
-    canvas.fill(
-        spline(mirrored([(0, 1.1), (neck * 0.98, 1.1), (neck, 1.34), (0, 1.52)]), closed=True),
-        tone(skin, 0.62),
-    )
+    canvas.fill(throat, tone(skin, 0.8))
+    on_mask.fill(throat, (255, 255, 255))
+    for reach, gain in ((1.56, 0.73), (1.46, 0.66), (1.36, 0.6)):  # the chin's shadow
+        edge = spline([(neck + 0.01, reach - 0.2), (0.5 * neck, reach - 0.05), (0, reach),
+                       (-0.5 * neck, reach - 0.05), (-neck - 0.01, reach - 0.2)])  # fmt: skip
+        top = [(-neck, 0.4), (neck, 0.4)]
+        canvas.fill(np.concatenate([edge, top]), tone(skin * (1, 0.96, 0.92), gain))
     if collar == 0:  # round neck
         ring = [(-neck - 0.1, 1.42), (-neck * 0.7, 1.66), (0, depth), (neck * 0.7, 1.66)]
         ring = spline([*ring, (neck + 0.1, 1.42)])
@@ -146,9 +160,12 @@ def make_stage(who: Identity, light: Light, size: int, rng: np.random.Generator)
             flap = [(s * (neck + 0.06), 1.36), (s * (neck + 0.3), 1.72), (s * 0.3, 2.02),
                     (0, 1.84)]  # fmt: skip
             canvas.fill(flap, tone(cloth, 1.08))
+            on_mask.fill(flap, (255, 255, 255))
             canvas.line([*flap, flap[0]], tone(cloth, 0.7), 0.03)
         canvas.line([(0, 1.9), (0, 3.0)], tone(cloth, 0.72), 0.03)
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    small = (size, size)
+    body = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    return Stage(room, body, 255 - cv2.resize(mask, small, interpolation=cv2.INTER_AREA))
 
 
 def frame_matrix(motion: Motion, index: int, size: int, scale: float, origin) -> np.ndarray:
