@@ -15,11 +15,12 @@ from aver_jax.report import lettering
 
 SHORT_SIDE = 480
 LONG_SIDE = 1280
+LEAST_SIDE = 400
+BACKGROUND = (18, 21, 28)
 MAX_BARS = 10
 ALPHA = 0.8
 GREY = 0.8
 
-_BACKGROUND = (18, 21, 28)
 _TEXT = (240, 242, 246)
 _MUTED = (150, 158, 172)
 _TRACK = (42, 48, 60)
@@ -128,7 +129,7 @@ def draw_frame(
 
     Returns:
       uint8 [h, w, 3] RGB; even sides, the same for all frames of one size; the picture's shorter
-      side is at least 480 pixels, its longer at most 1280 where both are possible.
+      side is at least 480 pixels unless its longer would exceed 1280.
     """
     height, width = frame.shape[:2]
     scale = _display_scale(height, width)
@@ -145,11 +146,12 @@ def draw_frame(
         if heat is not None:
             _blend_region(picture, corners, heat, alpha)
         _draw_corners(picture, corners, max(1, round(min(shown_h, shown_w) / 300)))
+    picture = _padded(picture)
     curve = None
     if moments is not None:
         curve = tuple(tuple(float(x) for x in part) for part in moments)
     panel, line = _panel(
-        (shown_h, min(shown_h, shown_w) / 480),
+        (picture.shape[0], min(picture.shape[:2]) / 480),
         label,
         tuple(classes),
         tuple(round(float(p), 4) for p in probabilities),
@@ -167,6 +169,16 @@ def _display_scale(height, width):
     grown = max(1.0, SHORT_SIDE / min(height, width))
     longest = max(height, width) * grown
     return grown * min(1.0, LONG_SIDE / longest)
+
+
+def _padded(picture):
+    """A ribbon of a picture gets margins, so that the panel beside it stays readable."""
+    height, width = picture.shape[:2]
+    more_h, more_w = max(0, LEAST_SIDE - height), max(0, LEAST_SIDE - width)
+    above, left = more_h // 2, more_w // 2
+    return cv2.copyMakeBorder(
+        picture, above, more_h - above, left, more_w - left, cv2.BORDER_CONSTANT, value=BACKGROUND
+    )
 
 
 def _even(size):
@@ -210,7 +222,7 @@ def _panel(size, label, classes, probabilities, truth, with_scale, curve):
     width = _even(300 * unit)
     pad, small, big = 22 * unit, 13 * unit, 34 * unit
     panel = np.empty((height, width, 3), np.uint8)
-    panel[:] = _BACKGROUND
+    panel[:] = BACKGROUND
     pen = lettering.Pen(panel)
     pen.text((pad, 30 * unit), "predicted", small, _MUTED)
     fitted = pen.fitting(label, big, width - 2 * pad, bold=True)
