@@ -1,6 +1,6 @@
 """From a prepared dataset to batches: protocols, temporal sampling, decoding, sharded batching."""
 
-from aver_jax.input.clips import SAMPLE_RATE, ClipShape, clip_arrays
+from aver_jax.input.clips import SAMPLE_RATE, ClipShape, clip_arrays, clip_window
 from aver_jax.input.decode import decode_frames, resize
 from aver_jax.input.pipeline import (
     Batch,
@@ -21,6 +21,7 @@ __all__ = [
     "Dataset",
     "Split",
     "clip_arrays",
+    "clip_window",
     "clips_cut",
     "decode_frames",
     "evaluation_batches",

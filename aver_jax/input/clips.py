@@ -46,6 +46,12 @@ class ClipShape:
         return round(self.max_seconds * SAMPLE_RATE)
 
 
+def clip_window(record: Mapping[str, Any], max_seconds: float) -> tuple[float, float]:
+    """(start, stop), in seconds on the record's timestamps, of what is used of a clip."""
+    samples = len(record["pcm"]) // np.dtype(np.int16).itemsize
+    return centre_window(clip_seconds(record["timestamps"], samples, SAMPLE_RATE), max_seconds)
+
+
 def clip_arrays(
     records: Sequence[Mapping[str, Any]],
     slices: Sequence[tuple[float, float]] | np.ndarray,
@@ -54,7 +60,7 @@ def clip_arrays(
     """The modality arrays of a batch.
 
     A slice is a share of the clip's window: the whole clip, or the middle `max_seconds` of a
-    longer one (see `sampling.clip_seconds`). Only the frames that are used are decoded.
+    longer one (`clip_window`). Only the frames that are used are decoded.
 
     Args:
       records: B prepared records; each is read once, in order.
@@ -80,19 +86,21 @@ def clip_arrays(
     for position in range(count):
         record = records[position]
         timestamps, pcm = record["timestamps"], np.frombuffer(record["pcm"], "<i2")
-        seconds = clip_seconds(timestamps, len(pcm), SAMPLE_RATE)
-        first, last = centre_window(seconds, shape.max_seconds)
+        first, last = clip_window(record, shape.max_seconds)
         start, stop = (first + share * (last - first) for share in slices[position])
         if "frames" in shape.modalities:
+            if not len(timestamps):
+                raise UserError(
+                    f"clip {_name(record)} has no frames, but the model looks at frames; "
+                    "give a clip with a picture, or a model of sound alone"
+                )
             chosen = frame_indices(timestamps, start, stop, shape.num_frames)
             try:
                 decode_frames(
                     [record["frames"][frame] for frame in chosen], side, arrays["frames"][position]
                 )
             except UserError as error:
-                clip = record["clip_id"]
-                name = clip.decode() if isinstance(clip, bytes) else clip
-                raise UserError(f"clip {name}: {error}") from None
+                raise UserError(f"clip {_name(record)}: {error}") from None
             arrays["frame_times"][position] = timestamps[chosen] - start
         if "audio" in shape.modalities:
             sound = pcm[round(start * SAMPLE_RATE) : round(stop * SAMPLE_RATE)]
@@ -100,3 +108,9 @@ def clip_arrays(
             arrays["audio"][position, : len(sound)] = sound
             arrays["audio_length"][position] = len(sound)
     return arrays
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    # Bytes where it was read from a dataset, a string where it was just prepared.
+    clip = record["clip_id"]
+    return clip.decode() if isinstance(clip, bytes) else clip

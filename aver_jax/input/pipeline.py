@@ -101,7 +101,9 @@ def training_batches(
 
     import grain  # here, not above: it imports jax, which `aver --help` need not wait for
 
-    plan = grain.MapDataset.source(np.asarray(rows, np.int32)).seed(int(key)).shuffle().repeat()
+    plan = grain.MapDataset.source(np.asarray(rows, np.int32)).seed(int(key)).shuffle()
+    # Endless enough, and within what a length may be: grain's endless repeat overflows in `batch`.
+    plan = plan.repeat(2**48 // len(rows))
     plan = plan.random_map(draw).map_with_index(name)
     shard = _Shard(batch_size, process_index, process_count)
     return _batches(plan, dataset, labels, shape, shard, threads, first_step)

@@ -9,7 +9,8 @@ def clip_seconds(timestamps: np.ndarray, num_samples: int, sample_rate: int) -> 
     """Length of a clip in seconds: from time 0 to where both its frames and its sound have ended.
 
     Args:
-      timestamps: float [F], F >= 1, ascending, seconds; sample 0 of the sound is at time 0.
+      timestamps: float [F], ascending, seconds, F = 0 where a clip has no frames; sample 0 of the
+        sound is at time 0.
       num_samples: int, samples of sound (0 when there is none).
       sample_rate: int, Hz.
 
@@ -17,8 +18,11 @@ def clip_seconds(timestamps: np.ndarray, num_samples: int, sample_rate: int) -> 
       max(end of the last frame, end of the sound). A frame lasts the median frame interval; a
       single frame is taken to last 1/30 s.
     """
+    sound = num_samples / sample_rate
+    if not len(timestamps):
+        return sound
     interval = float(np.median(np.diff(timestamps))) if len(timestamps) > 1 else 1 / 30
-    return max(float(timestamps[-1]) + interval, num_samples / sample_rate)
+    return max(float(timestamps[-1]) + interval, sound)
 
 
 def centre_window(seconds: float, max_seconds: float) -> tuple[float, float]:

@@ -105,6 +105,20 @@ def test_slices_vary_and_can_be_turned_off(dataset):
         np.testing.assert_array_equal(batch["audio_length"], [whole[r] for r in batch["row"]])
 
 
+def test_a_clip_is_cut_anew_in_every_pass(dataset):
+    batches = train(dataset, CLIPS, modalities=("audio",))
+    rows = np.concatenate([batch["row"] for batch in batches])
+    lengths = np.concatenate([batch["audio_length"] for batch in batches])
+    for row in ROWS:
+        assert len(np.unique(lengths[rows == row])) == 4
+
+
+def test_one_clip_alone_can_train(dataset):
+    batches = training_batches(dataset, ROWS[3:4], LABELS, batch_size=1, seed=0, image_size=SIDE)
+    assert [next(batches)["row"].tolist() for _ in range(3)] == [[3]] * 3
+    batches.close()
+
+
 def test_every_pass_shows_every_clip_once_in_a_new_order(dataset):
     rows = np.concatenate([batch["row"] for batch in train(dataset, CLIPS)])[: 4 * CLIPS]
     passes = rows.reshape(4, CLIPS)
@@ -250,3 +264,11 @@ def test_a_damaged_record_names_its_clip(dataset):
     record["frames"] = [b"x"] * len(record["frames"])
     with pytest.raises(UserError, match="clip clip02: image 0"):
         clip_arrays([record], [(0, 1)], ClipShape(num_frames=2, image_size=SIDE))
+
+
+def test_a_clip_without_frames_serves_sound_and_refuses_frames(records):
+    record = records[0] | {"frames": [], "timestamps": np.zeros(0, np.float32)}
+    heard = clip_arrays([record], [(0, 1)], ClipShape(modalities=("audio",)))
+    assert heard["audio_length"][0] == len(record["pcm"]) // 2
+    with pytest.raises(UserError, match="clip clip00 has no frames"):
+        clip_arrays([record], [(0, 1)], ClipShape())

@@ -68,6 +68,7 @@ def test_the_clip_ends_when_both_frames_and_sound_have_ended():
     timestamps = 0.03 + np.arange(50) / 25
     assert clip_seconds(timestamps, 0, 16_000) == pytest.approx(2.03)
     assert clip_seconds(timestamps, 40_000, 16_000) == pytest.approx(2.5)
+    assert clip_seconds(timestamps[:0], 40_000, 16_000) == pytest.approx(2.5)
 
 
 def test_a_single_frame_has_a_length():
