@@ -266,7 +266,7 @@ class TimeSformer(nn.Module):
         )(
             num_frames=self.num_frames,
             num_heads=self.num_heads,
-            mlp_hidden=int(self.width * self.mlp_ratio),
+            mlp_hidden=round(self.width * self.mlp_ratio),
             attention=self.attention,
             capture=capture,
             dtype=self.dtype,
