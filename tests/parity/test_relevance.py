@@ -1,0 +1,63 @@
+"""Relevance against torch autograd on transformers' TimeSformer and dense float64 matrices."""
+
+import numpy as np
+import pytest
+
+from aver_jax.models.timesformer import TimeSformer
+from aver_jax.models.timesformer_checkpoints import convert
+from aver_jax.relevance import METHODS, explain
+from tools.make_reference import noisy_model
+from tools.reference_relevance import PATHS, relevance
+
+pytestmark = pytest.mark.parity
+
+
+@pytest.mark.parametrize("attention", PATHS)
+def test_maps_agree_with_torch(attention):
+    torch_model = noisy_model(
+        attention,
+        width=24,
+        heads=3,
+        hidden=48,
+        depth=3,
+        image_size=12,
+        patch_size=4,
+        num_frames=4,
+        num_classes=6,
+    )
+    converted = convert(
+        {name: value.numpy() for name, value in torch_model.state_dict().items()},
+        num_heads=3,
+        num_frames=4,
+    )
+    model = TimeSformer(**converted.fields)
+    frames = np.random.default_rng(0).normal(size=(2, 4, 12, 12, 3)).astype(np.float32)
+    predicted = relevance(torch_model, frames)
+    other_class = (predicted["target"] + 1) % 6
+    for target in (None, other_class):
+        expected = relevance(torch_model, frames, target)
+        for path in PATHS[attention]:
+            for method in METHODS:
+                found = explain(
+                    model,
+                    {"params": converted.params},
+                    {"frames": frames},
+                    method,
+                    path,
+                    target=target,
+                    normalize=False,
+                )
+                np.testing.assert_array_equal(found.target, expected["target"])
+                np.testing.assert_allclose(found.logits, expected["logits"], atol=1e-5, rtol=1e-5)
+                raw = expected[f"{method}/{path}"]
+                np.testing.assert_allclose(found.maps, raw, rtol=1e-4, atol=1e-5 * raw.max())
+                low, high = (f(raw, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
+                scaled = explain(
+                    model,
+                    {"params": converted.params},
+                    {"frames": frames},
+                    method,
+                    path,
+                    target=target,
+                ).maps
+                np.testing.assert_allclose(scaled, (raw - low) / (high - low), atol=1e-5)
