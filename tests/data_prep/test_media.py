@@ -1,0 +1,172 @@
+"""Decoding and writing of media files: times, sound, broken files."""
+
+import av
+import numpy as np
+import pytest
+
+from data_prep import media
+from data_prep.errors import UnusableClip
+from data_prep.media import decode, write_clip
+
+RATE = 16_000
+BEEP = slice(4_000, 4_400)
+
+
+def ramp(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
+    return [np.full((height, width, 3), 20 + 8 * i, np.uint8) for i in range(count)]
+
+
+def beep(samples: int = 12_800) -> np.ndarray:
+    """Silence with one beep in it, so that a shift in time shows."""
+    pcm = np.zeros(samples, np.int16)
+    pcm[BEEP] = 12_000 * np.sign(np.sin(2 * np.pi * 1_000 * np.arange(400) / RATE))
+    return pcm
+
+
+def onset(pcm: np.ndarray) -> int:
+    return int(np.argmax(np.abs(pcm.astype(int)) > 4_000))
+
+
+def test_written_clip_comes_back_with_its_frames_times_and_sound(tmp_path):
+    write_clip(tmp_path / "a.mp4", ramp(20), 25, beep(), RATE)
+    clip = decode(tmp_path / "a.mp4")
+    assert len(clip.frames) == 20
+    assert clip.frames[0].shape == (48, 64, 3)
+    assert clip.frames[0].dtype == np.uint8
+    np.testing.assert_allclose([f.mean() for f in clip.frames], 20 + 8 * np.arange(20), atol=3)
+    np.testing.assert_allclose(clip.timestamps, np.arange(20) / 25, atol=1e-4)
+    assert clip.timestamps.dtype == np.float32
+    assert clip.pcm.dtype == np.int16
+    assert clip.frame_interval == pytest.approx(0.04, abs=1e-4)
+    assert onset(clip.pcm) == pytest.approx(BEEP.start, abs=8)
+
+
+def test_odd_sizes_are_padded_by_their_own_edge(tmp_path):
+    write_clip(tmp_path / "odd.mp4", ramp(3, 47, 63), 25, beep(), RATE)
+    frame = decode(tmp_path / "odd.mp4").frames[0]
+    assert frame.shape == (48, 64, 3)
+    np.testing.assert_allclose(frame[-1, -1], 20, atol=4)
+
+
+def test_uneven_times_are_kept_and_video_may_start_after_the_sound(tmp_path):
+    times = np.array([0.027, 0.060, 0.093, 0.200, 0.233])
+    write_clip(tmp_path / "late.mp4", ramp(5), 30, beep(), RATE, timestamps=times)
+    clip = decode(tmp_path / "late.mp4")
+    np.testing.assert_allclose(clip.timestamps, times, atol=1e-3)
+    assert onset(clip.pcm) == pytest.approx(BEEP.start, abs=8)
+
+
+def write_sound_at(path, starts: list[float]) -> None:
+    """A Matroska file: frames from time 0, and a beep block at each of the times."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for image in ramp(25):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+        for start in starts:
+            block = av.AudioFrame.from_ndarray(beep(6_400)[None], format="s16", layout="mono")
+            block.sample_rate, block.pts = RATE, round(start * RATE)
+            container.mux(audio.encode(block))
+        container.mux(audio.encode(None))
+
+
+def test_sound_that_starts_late_is_padded_to_time_zero(tmp_path):
+    write_sound_at(tmp_path / "late.mkv", [0.2])
+    clip = decode(tmp_path / "late.mkv")
+    assert clip.timestamps[0] == 0
+    assert onset(clip.pcm) == pytest.approx(0.2 * RATE + BEEP.start, abs=40)
+
+
+def test_missing_sound_inside_a_clip_becomes_silence(tmp_path):
+    write_sound_at(tmp_path / "gap.mkv", [0.0, 0.6])
+    pcm = decode(tmp_path / "gap.mkv").pcm
+    assert len(pcm) == pytest.approx(RATE, abs=40)
+    second = 6_400 + onset(pcm[6_400:])
+    assert second == pytest.approx(0.6 * RATE + BEEP.start, abs=40)
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100])
+def test_sound_is_resampled_to_16_khz_in_place(tmp_path, rate):
+    pcm = np.zeros(rate, np.int16)
+    pcm[rate // 2 : rate // 2 + rate // 50] = 12_000
+    write_clip(tmp_path / "r.mp4", ramp(25), 25, pcm, rate)
+    assert onset(decode(tmp_path / "r.mp4").pcm) == pytest.approx(RATE / 2, abs=40)
+
+
+def test_a_clip_too_large_to_hold_gives_the_same_frames_in_any_order(tmp_path):
+    write_clip(tmp_path / "a.mp4", ramp(8), 25, beep(), RATE)
+    held = decode(tmp_path / "a.mp4").frames
+    streamed = decode(tmp_path / "a.mp4", held_bytes=0).frames
+    assert not isinstance(streamed, list)
+    assert len(streamed) == 8
+    for index in (0, 5, 5, 2, -1):
+        np.testing.assert_array_equal(streamed[index], held[index])
+    for one, other in zip(streamed, held, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(IndexError):
+        streamed[8]
+
+
+def test_sound_beside_the_clip_serves_only_a_clip_without_its_own(tmp_path):
+    write_clip(tmp_path / "silent.mp4", ramp(20), 25, np.zeros(0), RATE)
+    write_clip(tmp_path / "sound.mp4", ramp(20), 25, beep(), RATE)
+    write_clip(tmp_path / "other.mp4", ramp(2), 25, np.roll(beep(), 4_000), RATE)
+    without = decode(tmp_path / "silent.mp4", audio_path=tmp_path / "sound.mp4")
+    assert onset(without.pcm) == pytest.approx(BEEP.start, abs=8)
+    own = decode(tmp_path / "sound.mp4", audio_path=tmp_path / "other.mp4")
+    assert onset(own.pcm) == pytest.approx(BEEP.start, abs=8)
+
+
+def test_what_is_not_required_may_be_missing(tmp_path):
+    write_clip(tmp_path / "silent.mp4", ramp(4), 25, np.zeros(0), RATE)
+    clip = decode(tmp_path / "silent.mp4", require=("video",))
+    assert len(clip.frames) == 4
+    assert clip.pcm.shape == (0,)
+    with pytest.raises(UnusableClip, match="no sound"):
+        decode(tmp_path / "silent.mp4")
+
+
+def test_a_recording_longer_than_the_limit_is_refused(tmp_path, monkeypatch):
+    write_clip(tmp_path / "a.mp4", ramp(20), 25, beep(), RATE)
+    monkeypatch.setattr(media, "MAX_SECONDS", 0.3)
+    with pytest.raises(UnusableClip, match="cut it into clips"):
+        decode(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("1001_TIE_ANG_XX.mp4", "empty file"),
+        ("1001_IOM_ANG_XX.mp4", "truncated"),
+        ("1001_ITS_ANG_XX.flv", "truncated"),
+        ("1001_IWW_ANG_XX.mp4", "not a media file"),
+        ("1001_TAI_ANG_XX.mp4", r"no video stream \(sound only\)"),
+        ("1001_MTI_ANG_XX.mp4", "no sound"),
+        ("1001_ITH_ANG_XX.mp4", "single video frame"),
+        ("absent.mp4", "no such file"),
+        ("", "a folder"),
+    ],
+)
+def test_broken_files_have_their_own_reason(broken_folder, name, reason, capfd):
+    with pytest.raises(UnusableClip, match=reason):
+        decode(broken_folder / name)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_a_truncated_real_clip_says_so(real_clips, tmp_path, share):
+    whole = next((real_clips / "clips").glob("*.flv")).read_bytes()
+    (tmp_path / "cut.flv").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(UnusableClip, match="truncated"):
+        decode(tmp_path / "cut.flv")
+
+
+def test_real_clips_have_decoded_times_not_the_headers_rate(real_clips):
+    clip = decode(real_clips / "clips/1001_DFA_ANG_XX.flv")
+    assert len(clip.frames) == 67
+    assert clip.frames[0].shape == (360, 480, 3)
+    assert clip.timestamps[0] == pytest.approx(0.027)
+    assert 1 / clip.frame_interval == pytest.approx(30, abs=0.5)
+    assert len(clip.pcm) / RATE == pytest.approx(2.27, abs=0.01)

@@ -1,0 +1,176 @@
+"""Readers of CREMA-D, RAVDESS and a plain folder: names, tables, what is left out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep import crema_d, folder, ravdess
+from data_prep.errors import UserError
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+@given(
+    st.integers(0, 9999),
+    st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=3, max_size=3),
+    st.sampled_from(crema_d.CLASSES),
+    st.sampled_from(crema_d.LEVELS),
+)
+def test_every_official_crema_d_name_is_read(actor, sentence, label, level):
+    expected = {
+        "actor": f"{actor:04d}",
+        "sentence": sentence,
+        "label": label,
+        "intensity": level,
+    }
+    assert crema_d.parse_name(f"{actor:04d}_{sentence}_{label}_{level}") == expected
+
+
+@given(st.text(max_size=20))
+def test_no_text_breaks_the_name_parsers(text):
+    for parse in (crema_d.parse_name, ravdess.parse_name):
+        assert parse(text) is None or text
+
+
+@pytest.mark.parametrize("stem", ["1001_DFA_ANG", "101_DFA_ANG_XX", "1001_DFA_JOY_XX", "x"])
+def test_other_names_are_no_crema_d_clips(stem):
+    assert crema_d.parse_name(stem) is None
+
+
+def test_the_published_clip_with_a_lost_letter_is_read():
+    assert crema_d.parse_name("1040_ITH_SAD_X")["intensity"] == "XX"
+
+
+@pytest.mark.parametrize(
+    ("letters", "name"),
+    [("N", "NEU"), ("A:D", "ANG:DIS"), ("F:H:S", "FEA:HAP:SAD"), ("", ""), ("Q", "")],
+)
+def test_votes_are_class_names_and_ties_keep_all(letters, name):
+    assert crema_d.vote_name(letters) == name
+
+
+def test_crema_d_clips_carry_demographics_votes_and_the_sound_beside_them(tmp_path):
+    touch(
+        tmp_path,
+        "VideoFlash/1001_DFA_ANG_XX.flv",
+        "VideoFlash/1002_DFA_SAD_LO.flv",
+        "VideoFlash/._1001_DFA_ANG_XX.flv",
+        "VideoMP4/1001_DFA_ANG_XX.mp4",
+        "AudioWAV/1001_DFA_ANG_XX.wav",
+        "AudioMP3/1001_DFA_ANG_XX.mp3",
+        "AudioMP3/1002_DFA_SAD_LO.mp3",
+    )
+    touch(tmp_path, "extra/holiday.mp4", "readme.txt")
+    (tmp_path / "VideoDemographics.csv").write_text(
+        '"ActorID","Age","Sex","Race","Ethnicity"\n1001,51,"Male","Caucasian","Not Hispanic"\n'
+    )
+    (tmp_path / "processedResults").mkdir()
+    (tmp_path / "processedResults/summaryTable.csv").write_text(
+        '"","FileName","VoiceVote","VoiceLevel","FaceVote","FaceLevel","MultiModalVote",'
+        '"MultiModalLevel"\n"1","1001_DFA_ANG_XX","A:D","60","N","92","A","64"\n'
+    )
+    corpus = crema_d.read_corpus(tmp_path)
+    first, second = corpus.jobs
+    assert first.path == tmp_path / "VideoFlash/1001_DFA_ANG_XX.flv"
+    assert (first.sex, first.age, first.label, first.actor) == ("male", 51, "ANG", "1001")
+    assert (first.vote_voice, first.vote_face, first.vote_multimodal) == ("ANG:DIS", "NEU", "ANG")
+    assert first.audio_path == tmp_path / "AudioWAV/1001_DFA_ANG_XX.wav"
+    assert (second.sex, second.age, second.vote_voice) == ("", -1, "")
+    assert second.audio_path == tmp_path / "AudioMP3/1002_DFA_SAD_LO.mp3"
+    assert [file for file, _ in corpus.skipped] == ["extra/holiday.mp4"]
+    assert "ACTOR_SENTENCE_EMOTION_LEVEL" in corpus.skipped[0][1]
+    assert corpus.excluded == [
+        ("VideoMP4/1001_DFA_ANG_XX.mp4", "same clip as VideoFlash/1001_DFA_ANG_XX.flv")
+    ]
+    assert corpus.notes == []
+
+
+def test_tables_and_sound_are_found_from_within_the_clips_folder(tmp_path):
+    touch(tmp_path, "VideoFlash/1001_DFA_ANG_XX.flv", "AudioWAV/1001_DFA_ANG_XX.wav")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/VideoDemographics.csv").write_text("ActorID,Age,Sex\n1001,51,Male\n")
+    corpus = crema_d.read_corpus(tmp_path / "VideoFlash")
+    (job,) = corpus.jobs
+    assert job.age == 51
+    assert job.audio_path == tmp_path / "AudioWAV/1001_DFA_ANG_XX.wav"
+    assert len(corpus.notes) == 1
+    assert "summaryTable.csv" in corpus.notes[0]
+
+
+def test_the_real_tables_are_read_whole(real_clips):
+    corpus = crema_d.read_corpus(real_clips / "clips")
+    assert [(job.sex, job.age) for job in corpus.jobs] == [("male", 51)] * 4
+    assert all(job.vote_voice for job in corpus.jobs)
+    assert corpus.notes == []
+    votes = crema_d.crowd_votes(real_clips / "tables/summaryTable.csv")
+    assert len(votes) == 7442
+    assert all(vote["vote_multimodal"] for vote in votes.values())
+
+
+def test_ravdess_takes_audio_video_speech_and_leaves_the_rest_out(tmp_path):
+    touch(
+        tmp_path,
+        "Actor_12/01-01-03-02-01-01-12.mp4",
+        "Actor_12/02-01-03-02-01-01-12.mp4",
+        "Actor_12/01-02-03-02-01-01-12.mp4",
+        "Actor_12/03-01-03-02-01-01-12.wav",
+        "Actor_12/other.mp4",
+    )
+    corpus = ravdess.read_corpus(tmp_path)
+    (job,) = corpus.jobs
+    assert (job.label, job.actor, job.sex) == ("HAP", "12", "female")
+    assert (job.intensity, job.sentence, job.age) == ("strong", "01", -1)
+    assert len(corpus.excluded) == 3
+    assert len(corpus.skipped) == 1
+    assert all("not audio-video speech" in reason for _, reason in corpus.excluded)
+
+
+def test_ravdess_emotion_codes_follow_the_official_order():
+    names = [ravdess.parse_name(f"01-01-0{code}-01-01-01-01") for code in range(1, 9)]
+    found = [name["label"] for name in names]
+    assert found == ["NEU", "CAL", "HAP", "SAD", "ANG", "FEA", "DIS", "SUR"]
+    assert names[0]["sex"] == "male"
+
+
+@pytest.mark.parametrize("reader", [crema_d, ravdess])
+def test_an_absent_or_empty_source_is_one_clear_line(tmp_path, reader):
+    with pytest.raises(UserError, match="no folder"):
+        reader.read_corpus(tmp_path / "absent")
+    with pytest.raises(UserError, match="no video files under"):
+        reader.read_corpus(tmp_path)
+
+
+def test_a_folder_is_read_by_its_csv(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "\ufefffile, label,actor\nb/x.mp4,happy,Ann\na.mov,angry,\na.mov,angry,\nc.mp4,,\n"
+    )
+    corpus = folder.read_corpus(tmp_path, table)
+    assert corpus.classes == ("angry", "happy")
+    assert [(j.clip_id, j.label, j.actor) for j in corpus.jobs] == [
+        ("b/x", "happy", "Ann"),
+        ("a", "angry", ""),
+    ]
+    assert [reason for _, reason in corpus.skipped] == [
+        "listed twice in labels.csv",
+        "no label in labels.csv",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,label\nx,y\n", "expected file,label"),
+        ("file,label\n", "lists no files"),
+        ("file,label\na,x\nb,x\n", "expected at least 2"),
+        ("", "has the columns nothing"),
+    ],
+)
+def test_a_useless_csv_is_one_clear_line(tmp_path, text, message):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        folder.read_corpus(tmp_path, tmp_path / "labels.csv")
