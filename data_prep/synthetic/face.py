@@ -144,7 +144,7 @@ class FacePainter:
         boxes = [((-1.0, -1.1), (1.0, tall))]
         for region in REGIONS[1:]:
             points = np.concatenate(brush.reached[region])
-            boxes.append((points.min(axis=0) - 0.06, points.max(axis=0) + 0.06))
+            boxes.append((points.min(axis=0) - 0.08, points.max(axis=0) + 0.08))
         return brush.drawn.pixels(np.array(boxes))
 
 
@@ -239,7 +239,7 @@ def _draw_brow(brush: Brush, s: int, units: dict[str, float]) -> None:
     who = brush.who
     inner, outer, frown = units["AU1"], units["AU2"], units["AU4"]
     y = _EYE_LINE - who.brow_height
-    squint = 0.035 * units["AU9"] + 0.02 * units["AU6"]
+    squint = 0.025 * units["AU7"] + 0.02 * units["AU6"]
     spine = [
         (0.17 - 0.055 * frown, y + 0.015 - 0.2 * inner + 0.15 * frown),
         (0.3 - 0.04 * frown, y - 0.035 - 0.15 * inner - 0.03 * outer + 0.13 * frown),

@@ -151,8 +151,10 @@ def _strands(x, y, who: Identity, light: Light, rng: np.random.Generator) -> np.
     index = np.clip((angle / np.pi + 0.5) * 720, 0, 719).astype(int)
     strand = lines[index] * 0.2
     if who.hair_style == "curly":
-        curls = rng.normal(0, 1, (34, 30)).astype(np.float32)
-        strand = 0.22 * cv2.resize(curls, x.shape[::-1], interpolation=cv2.INTER_CUBIC)
+        strand = 0.0
+        for rows, amount in ((26, 0.07), (52, 0.11)):
+            curls = rng.normal(0, 1, (rows, rows)).astype(np.float32)
+            strand += amount * cv2.resize(curls, x.shape[::-1], interpolation=cv2.INTER_CUBIC)
     ring = np.exp(-(((np.hypot(x - 0.3 * light.x, 0.85 * (y + 0.35)) - 1.02) / 0.12) ** 2))
     fade = 1 / (1 + np.exp((y + 0.55) * 9))
     gloss = 0.5 * ring * fade * np.clip(0.6 + 0.5 * light.x * x, 0, 1)

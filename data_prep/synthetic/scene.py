@@ -164,7 +164,8 @@ def make_stage(who: Identity, light: Light, size: int, rng: np.random.Generator)
             canvas.line([*flap, flap[0]], tone(cloth, 0.7), 0.03)
         canvas.line([(0, 1.9), (0, 3.0)], tone(cloth, 0.72), 0.03)
     small = (size, size)
-    body = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    # Premultiplied: nothing shines where the mask is dark.
+    body = cv2.resize(np.minimum(image, mask), small, interpolation=cv2.INTER_AREA)
     return Stage(room, body, 255 - cv2.resize(mask, small, interpolation=cv2.INTER_AREA))
 
 
