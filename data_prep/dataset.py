@@ -329,7 +329,10 @@ def check_out(out: Path, overwrite: bool) -> None:
 
 
 def _remove_stale(out: Path) -> None:
-    for folder in out.parent.glob(f".{out.name}.partial-*"):
+    left = list(out.parent.glob(f".{out.name}.partial-*"))
+    # Without a dataset at `out`, what an interrupted --overwrite set aside is the only one.
+    left += out.parent.glob(f".{out.name}.old-*") if is_dataset(out) else []
+    for folder in left:
         if not _alive(folder.name.rpartition("-")[2]):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -68,7 +68,8 @@ def _until_broken(
             while left:
                 while len(running) < min(ahead, left):
                     job = waiting[len(running)]
-                    running.append(executor.submit(_attempt, job, preparation))
+                    with _interrupts_blocked():
+                        running.append(executor.submit(_attempt, job, preparation))
                 result = running.popleft().result()
                 left -= 1
                 yield waiting.popleft(), result
@@ -92,12 +93,24 @@ def _executor(workers: int) -> Iterator[ProcessPoolExecutor]:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started inside are born deaf to Ctrl-C: it reaches the whole group, and the
+    parent, which gets it right after, ends its workers itself."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
     import cv2
 
     cv2.setNumThreads(1)
-    # Ctrl-C reaches the whole group; the parent ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
