@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if job not in _JOBS:
         print(f"aver: no job {job!r}; there are: {', '.join(_JOBS)}", file=sys.stderr)
         return 2
+    # Libraries tell of their own affairs there (orbax of its options); errors still come through.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         module = importlib.import_module(_JOBS[job][0])
         parser = argparse.ArgumentParser(

@@ -169,7 +169,7 @@ def _write_features(path: Path, predictions: Sequence[Prediction], classes: Sequ
     temporary = path.with_name(f".{path.name}.partial.npz")
     np.savez(
         temporary,
-        file=np.array([str(p.path) for p in predictions]),
+        clips=np.array([str(p.path) for p in predictions]),
         features=np.stack([p.features for p in predictions]),
         probabilities=np.stack([p.probabilities for p in predictions]),
         classes=np.array(classes),

@@ -19,7 +19,7 @@ costs 1.175 TFLOP per clip: 50 epochs of CREMA-D are about 3.5e17 FLOP.
 from ml_collections import ConfigDict
 
 from aver_jax.config import base_config, choice, parse_argument
-from aver_jax.frontend.augment import SMALL_CORPUS, THESIS
+from aver_jax.frontend.presets import SMALL_CORPUS, THESIS
 from aver_jax.models.timesformer import SIZES
 
 # dataset -> default protocol
@@ -59,7 +59,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.dtype = "float32" if small else "bfloat16"
 
     if small:
-        # Measured in SPEC-sized trials: per-clip standardisation and clipping are what make a
+        # Measured: per-clip standardisation and clipping are what make a
         # small model learn at all; rotation and noise cost it accuracy.
         config.frontend.normalization = "per_clip"
         config.frontend.augment = ConfigDict(SMALL_CORPUS)
