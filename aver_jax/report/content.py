@@ -68,13 +68,15 @@ def summary(results: Mapping[str, Any], extra: Sequence[tuple[str, str, str]] = 
     return Section("Summary", [Tiles(tiles)], lead)
 
 
-def meaning(classes: Sequence[str], target: str = "intended") -> Section:
+def meaning(classes: Sequence[str], target: str = "intended", rendered: bool = False) -> Section:
     """What the labels mean, and what the system must not be used for.
 
     Args:
       classes: class names.
       target: whose opinion the labels are.
+      rendered: whether the clips are rendered, not filmed.
     """
+    origin = "in a rendered clip" if rendered else "in an acted clip"
     named = ", ".join(
         f"{name} ({CLASS_WORDS[name]})" if name in CLASS_WORDS else name for name in classes
     )
@@ -83,8 +85,8 @@ def meaning(classes: Sequence[str], target: str = "intended") -> Section:
         [
             Text(
                 [
-                    f"Classes: {named}. A label is {TARGET_WORDS.get(target, target)}, in a clip "
-                    "acted in a studio. It is not what the person felt.",
+                    f"Classes: {named}. A label is {TARGET_WORDS.get(target, target)}, {origin}. "
+                    "It is not what a person felt.",
                     "A probability says how much a clip resembles the training clips of a class. "
                     "It is not a measure of feeling, intent, honesty or health. People express the "
                     "same emotion differently; scores differ between people and groups of people, "
@@ -226,9 +228,10 @@ def training_report(run_dir: str | Path) -> Path:
     }
     ordered = [evaluations[s] for s in ("test", "validation", "train") if s in evaluations]
     data, target = config.get("data", {}), config.get("data", {}).get("target", "intended")
+    dataset = config.get("preparation", {}).get("dataset", "")
     facts = [
         ("model", str(config.get("model", {}).get("name", ""))),
-        ("dataset", str(config.get("preparation", {}).get("dataset", ""))),
+        ("dataset", str(dataset)),
         ("protocol", f"{config.get('protocol')}, fold {data.get('fold')}"),
         ("labels", target),
         ("steps", str(records[-1]["step"]) if records else "0"),
@@ -240,7 +243,7 @@ def training_report(run_dir: str | Path) -> Path:
             *([summary(ordered[0])] if ordered else []),
             training(records),
             *(scores(results) for results in ordered),
-            meaning(config.get("classes", ()), target),
+            meaning(config.get("classes", ()), target, rendered=dataset == "synthetic"),
             settings(config),
             environment(),
         ],

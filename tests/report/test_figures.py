@@ -1,0 +1,88 @@
+"""Figures: readable for any result, the same bytes every time, no global state."""
+
+import subprocess
+import sys
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+
+from aver_jax import scores
+from aver_jax.report import figures
+
+CLASSES = ["neutral", "surprised", "ANG"]
+
+
+@pytest.fixture(scope="module")
+def results():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 40)  # the third class has no clips
+    logits = rng.normal(size=(40, 3))
+    logits[np.arange(40), labels] += 1
+    actors = np.array([f"a{i % 4}" for i in range(40)])
+    result = scores.score_clips(logits, labels, actors, actors, CLASSES, samples=50)
+    result["temperature"] = {"value": 1.5, **scores.calibration(logits / 1.5, labels)}
+    return {**result, "classes": CLASSES}
+
+
+def _pixels(figure):
+    return cv2.imdecode(np.frombuffer(figures.png(figure, dpi=60), np.uint8), cv2.IMREAD_COLOR)
+
+
+RECORDS = [
+    {"step": 5, "epoch": 0.5, "train/loss": 2.0, "train/war": 0.1, "learning_rate": 1e-3},
+    {"step": 10, "epoch": 1.0, "train/loss": 1.0, "train/war": 0.4, "learning_rate": 5e-4},
+    {"step": 10, "epoch": 1.0, "validation/loss": 1.5, "validation/war": 0.3},
+]
+
+
+@pytest.mark.parametrize("theme", [figures.LIGHT, figures.DARK])
+def test_figures_stand_on_their_theme_and_leave_matplotlib_as_it_was(results, theme):
+    before = dict(matplotlib.rcParams)
+    for figure in (
+        figures.confusion(results, theme),
+        figures.reliability(results, theme),
+        figures.training_curves(RECORDS, theme),
+        figures.probability_bars(CLASSES, [0.2, 0.7, 0.1], "ANG", theme),
+    ):
+        pixels = _pixels(figure)
+        background = tuple(int(theme.background[i : i + 2], 16) for i in (5, 3, 1))
+        assert (pixels[0, 0] == background).all()
+        assert pixels.std() > 10
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_pyplot_and_its_open_figures_are_not_involved():
+    code = "import sys; from aver_jax.report import figures, html; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = set(run.stdout.split())
+    assert "aver_jax.report.figures" in loaded
+    assert not loaded & {"matplotlib.pyplot", "jax", "av", "librosa"}
+
+
+def test_an_svg_is_the_same_every_time(results):
+    first, second = (figures.svg(figures.confusion(results)) for _ in range(2))
+    assert first == second
+
+
+def test_confusion_shows_counts_and_shares_and_nothing_for_an_absent_class(results):
+    figure = figures.confusion(results)
+    (axes,) = figure.axes
+    texts = [text.get_text() for text in axes.texts]
+    counts = np.array(results["confusion"])
+    shares = counts[0] / counts[0].sum()
+    assert f"{100 * shares[0]:.0f}%" in texts
+    assert str(counts[0, 0]) in texts
+    assert "neutral  (" in axes.get_yticklabels()[0].get_text()
+    np.testing.assert_allclose(axes.images[0].get_array()[2], 0)
+
+
+def test_curves_hold_what_was_logged_and_miss_nothing_when_less_was_logged():
+    loss, score, rate = figures.training_curves(RECORDS).axes
+    train, validation = loss.get_lines()
+    np.testing.assert_array_equal(train.get_xydata(), [[0.5, 2.0], [1.0, 1.0]])
+    np.testing.assert_array_equal(validation.get_xydata(), [[1.0, 1.5]])
+    assert [line.get_label() for line in score.get_lines()] == ["training WAR", "validation WAR"]
+    assert len(rate.get_lines()) == 1
+    _pixels(figures.training_curves([{"step": 1, "train/loss": 1.0}]))
