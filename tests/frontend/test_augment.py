@@ -42,24 +42,29 @@ def with_only(**amounts):
 
 
 @functools.cache
-def compiled_factors(height, width, batched):
+def compiled_factors(batched):
     def factors(key, amounts):
-        return augment.random_factors(key, amounts, height, width)
+        return augment.random_factors(key, amounts, H, W)
 
     return jax.jit(jax.vmap(factors, in_axes=(0, None)) if batched else factors)
 
 
-def random_factors(key, amounts, height=H, width=W):
-    return compiled_factors(height, width, False)(key, amounts)
+def random_factors(key, amounts):
+    return compiled_factors(False)(key, amounts)
+
+
+@functools.cache
+def compiled_augmentation(amounts):
+    return jax.jit(lambda frames, factors: augment.augmented(frames, factors, dict(amounts)))
 
 
 def augmented(frames, factors, amounts):
-    return np.asarray(jax.jit(lambda f, x: augment.augmented(f, x, amounts))(frames, factors))
+    return np.asarray(compiled_augmentation(tuple(amounts.items()))(frames, factors))
 
 
 def drawn(amounts, count):
     keys = jax.random.split(KEY, count)
-    factors = compiled_factors(H, W, True)(keys, checked_amounts(amounts))
+    factors = compiled_factors(True)(keys, checked_amounts(amounts))
     return jax.tree.map(np.asarray, factors._replace(noise_key=None))
 
 
@@ -144,12 +149,12 @@ def test_contrast_turns_about_128_and_stays_in_range(frames):
 def test_noise_has_its_strength_and_differs_between_frames():
     grey = np.full((2, 64, 64, 3), 128, np.uint8)
     amounts = with_only(noise=25)
-    noise = augmented(grey, random_factors(KEY, amounts, 64, 64), amounts) - 128
+    factors = random_factors(KEY, amounts)
+    noise = augmented(grey, factors, amounts) - 128
     assert abs(noise.mean()) < 0.5
     assert noise.std() == pytest.approx(25, rel=0.02)
     assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.03
-    dark = np.zeros((1, 16, 16, 3), np.uint8)
-    assert augmented(dark, random_factors(KEY, amounts, 16, 16), amounts).min() == 0
+    assert augmented(np.zeros_like(grey), factors, amounts).min() == 0
 
 
 def test_all_frames_of_a_clip_share_their_factors(frames):

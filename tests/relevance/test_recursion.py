@@ -1,13 +1,18 @@
 """The vector recursion against the dense product over all 1 + N*T tokens, in numpy float64."""
 
+import jax
 import numpy as np
 import pytest
 
+from aver_jax.relevance import recursion
 from aver_jax.relevance.explain import METHODS
-from aver_jax.relevance.recursion import attention_row, space_time_row
 
 LAYERS, BATCH, HEADS, FRAMES, PATCHES = 3, 2, 2, 3, 4
 GRADIENT_METHODS = ("tibav", "rollout_grad")
+
+# Compiled once for all methods that share their static arguments.
+space_time_row = jax.jit(recursion.space_time_row, static_argnames=("rollout", "cls_weight"))
+attention_row = jax.jit(recursion.attention_row, static_argnames="rollout")
 
 
 def softmax_and_gradient(rng, *leading, tokens):
@@ -110,7 +115,7 @@ def test_divided_space_time_row_is_the_dense_products_cls_row(divided, method):
 def test_plain_attention_row_is_the_dense_products_cls_row(divided, method):
     """Joint attention over a clip, and spatial attention frame by frame, are this one function."""
     attention, gradient = divided[1]
-    row = attention_row(fused_by_library(method, attention, gradient), method != "tibav")
+    row = attention_row(fused_by_library(method, attention, gradient), rollout=method != "tibav")
     fused = fused_heads(method, attention, gradient)
     expected = [
         [accumulated(method, fused[:, b, t])[0, 1:] for t in range(FRAMES)] for b in range(BATCH)
@@ -121,10 +126,14 @@ def test_plain_attention_row_is_the_dense_products_cls_row(divided, method):
 def test_plain_rollout_rows_stay_distributions(divided):
     """With attention that sums to 1 the cls row of the product does too; nothing leaks."""
     time, space = (fused_heads("rollout_mean", *pair) for pair in divided)
-    row = space_time_row(np.float32(time), np.float32(space), True, 1 / FRAMES)
+    row = space_time_row(np.float32(time), np.float32(space), rollout=True, cls_weight=1 / FRAMES)
     cls_share = 2.0**-LAYERS  # what r keeps at least, since every row of I + M gives I one half
     assert (np.sum(row, (1, 2)) < 1 - cls_share + 1e-6).all()
-    uniform_space = np.full((1, 1, FRAMES, 1 + PATCHES, 1 + PATCHES), 1 / (1 + PATCHES))
-    uniform_time = np.full((1, 1, PATCHES, FRAMES, FRAMES), 1 / FRAMES)
-    row = space_time_row(np.float32(uniform_time), np.float32(uniform_space), True, 1 / FRAMES)
-    np.testing.assert_allclose(row, 0.5 / (1 + PATCHES) / FRAMES, rtol=1e-6)
+    uniform_space = np.full((LAYERS, BATCH, FRAMES, 1 + PATCHES, 1 + PATCHES), 1 / (1 + PATCHES))
+    uniform_time = np.full((LAYERS, BATCH, PATCHES, FRAMES, FRAMES), 1 / FRAMES)
+    row = space_time_row(
+        np.float32(uniform_time), np.float32(uniform_space), rollout=True, cls_weight=1 / FRAMES
+    )
+    # cls keeps half of itself in every layer, and receives 1/(1+N) of the other half.
+    of_patches = (1 - 1 / (1 + PATCHES)) * (1 - 2.0**-LAYERS)
+    np.testing.assert_allclose(row, of_patches / (PATCHES * FRAMES), rtol=1e-6)
