@@ -151,6 +151,8 @@ def training_curves(records: Sequence[Mapping[str, float]], theme: Theme = LIGHT
     def draw(axes, name, label, color, **style):
         points = [(r[along], r[name]) for r in records if name in r and along in r]
         if points:
+            # A line through one point would be invisible.
+            style = {"marker": "o"} | style if len(points) == 1 else style
             axes.plot(*zip(*points, strict=True), color=color, label=label, **style)
 
     with _style(theme):
@@ -176,9 +178,9 @@ def training_curves(records: Sequence[Mapping[str, float]], theme: Theme = LIGHT
             axes.set_xlabel(along)
             axes.margins(x=0.01)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        for axes, where in ((loss, "upper right"), (score, "lower right")):
+        for axes in (loss, score):
             if axes.get_lines():
-                axes.legend(loc=where)
+                axes.legend(loc="best")
     return figure
 
 
