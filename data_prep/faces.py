@@ -100,6 +100,9 @@ class _MtcnnDetector:
         import os
 
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        # Clips are spread over processes already.
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
         from mtcnn import MTCNN
 
         self._mtcnn = MTCNN(device="CPU:0")

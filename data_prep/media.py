@@ -76,7 +76,10 @@ def decode(
     scan = _scan(path, video, audio, held_bytes)
     samples, sample_start = scan.samples, scan.sample_start
     if audio and not samples.size and audio_path is not None:
-        samples = _scan(Path(audio_path), False, True, 0).samples
+        try:
+            samples = _scan(Path(audio_path), False, True, 0).samples
+        except UnusableClip as reason:
+            raise UnusableClip(f"its sound file {Path(audio_path).name}: {reason}") from None
         # A separate sound file begins where the clip begins, at the zero of the clip's clock.
         sample_start = 0.0
     if "video" in require:
@@ -139,7 +142,7 @@ def _scan(path: Path, video: bool, audio: bool, held_bytes: int) -> _Scan:
                 if held > held_bytes or scan.frames[-1].nbytes > held_bytes / _FEWEST_HELD:
                     scan.frames = None
         scan.samples, scan.sample_start = sound.samples(), sound.start
-        if container.duration and (video_stream or audio_stream):
+        if container.duration and video_stream is not None:
             stated = container.duration / av.time_base
             # A cut between two packets leaves no other trace than an early end.
             if end < 0.75 * stated - 0.5:

@@ -81,7 +81,7 @@ def find_clips(source: Path | None, scratch: Path) -> tuple[list[Path], str]:
     clips = sorted(file for file in source.glob("*") if file.suffix in (".flv", ".mp4"))
     if clips:
         return clips, f"{len(clips)} clips, {clips[0].suffix}"
-    from data_prep.synthetic import render_corpus
+    from data_prep.synthetic.corpus import render_corpus
 
     render_corpus(scratch, clips=8, actors=4, seed=0)
     return sorted(scratch.rglob("*.mp4")), "8 rendered clips"

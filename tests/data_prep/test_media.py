@@ -1,5 +1,7 @@
 """Decoding and writing of media files: times, sound, broken files."""
 
+import struct
+
 import av
 import numpy as np
 import pytest
@@ -115,8 +117,27 @@ def test_sound_beside_the_clip_serves_only_a_clip_without_its_own(tmp_path):
     write_clip(tmp_path / "other.mp4", ramp(2), 25, np.roll(beep(), 4_000), RATE)
     without = decode(tmp_path / "silent.mp4", audio_path=tmp_path / "sound.mp4")
     assert onset(without.pcm) == pytest.approx(BEEP.start, abs=8)
+    with pytest.raises(UnusableClip, match=r"its sound file gone.wav: no such file"):
+        decode(tmp_path / "silent.mp4", audio_path=tmp_path / "gone.wav")
     own = decode(tmp_path / "sound.mp4", audio_path=tmp_path / "other.mp4")
     assert onset(own.pcm) == pytest.approx(BEEP.start, abs=8)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns"),
+    [((0, 1, 0, -1, 0, 0), -1), ((0, -1, 0, 1, 0, 0), 1), ((-1, 0, 0, 0, -1, 0), 2)],
+)
+def test_a_clip_filmed_with_the_phone_turned_stands_upright(tmp_path, matrix, turns):
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, :8], image[:8] = (255, 0, 0), (0, 255, 0)
+    write_clip(tmp_path / "a.mp4", [image] * 3, 25, beep(), RATE)
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    # The display matrix of the first track header, 16.16 fixed point (ISO/IEC 14496-12, 8.3.2).
+    place = data.find(b"tkhd") + 44
+    data[place : place + 24] = struct.pack(">6i", *(65_536 * entry for entry in matrix))
+    (tmp_path / "turned.mp4").write_bytes(data)
+    frame = decode(tmp_path / "turned.mp4").frames[0].astype(int)
+    np.testing.assert_allclose(frame.mean(2), np.rot90(image, turns).mean(2), atol=40)
 
 
 def test_what_is_not_required_may_be_missing(tmp_path):
