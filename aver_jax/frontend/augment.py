@@ -56,13 +56,13 @@ def checked_amounts(augment: Mapping[str, Any]) -> dict[str, Any]:
         )
     amounts = {name: augment.get(name, off) for name, off in OFF.items()}
     for name in ("scale", "contrast"):
-        low, high = amounts[name]
-        if not 0 < low <= high:
+        pair = amounts[name]
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and 0 < pair[0] <= pair[1]):
             raise ValueError(
-                f"frontend.augment.{name} is {tuple(amounts[name])}; expected (low, high) "
-                "with 0 < low <= high, (1, 1) being off"
+                f"frontend.augment.{name} is {pair}; expected (low, high) with 0 < low <= high, "
+                "(1, 1) being off"
             )
-        amounts[name] = (float(low), float(high))
+        amounts[name] = (float(pair[0]), float(pair[1]))
     # Half the picture cropped away, and half a turn, are where these stop making sense.
     limits = {"flip": 1, "blur": 1, "crop": 0.5, "translate": 1, "rotate": 180, "shear": 45}
     limits |= {"blur_sigma": 10, "noise": 255}
@@ -186,13 +186,8 @@ def _blurred(planes: Array, sigma: Array, radius: int) -> Array:
     # The floor makes sigma 0 an exact identity: exp(-large) is 0 beside the centre's 1.
     weights = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-3)) ** 2)
     weights = weights / jnp.sum(weights)
-    for axis in (1, 2):
-        pad = [(0, 0)] * 3
-        pad[axis] = (radius, radius)
-        padded = jnp.pad(planes, pad, mode="edge")
-        size = planes.shape[axis]
-        planes = sum(
-            weights[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
-            for i in range(2 * radius + 1)
-        )
-    return planes
+    height, width = planes.shape[1:]
+    # Padded once for both passes: padding in between makes XLA compute the first pass 5 times.
+    padded = jnp.pad(planes, ((0, 0), (radius, radius), (radius, radius)), mode="edge")
+    rows = sum(weights[i] * padded[:, i : i + height] for i in range(2 * radius + 1))
+    return sum(weights[i] * rows[:, :, i : i + width] for i in range(2 * radius + 1))

@@ -1,4 +1,4 @@
-"""Ready-made augmentations for `config.frontend.augment`; a missing field is off (`augment.OFF`)."""
+"""Ready-made augmentations for `config.frontend.augment`, whose fields `augment.OFF` explains."""
 
 # Chang's thesis, 4.2.2: what it applies to face images.
 THESIS = {

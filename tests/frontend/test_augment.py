@@ -9,19 +9,8 @@ import pytest
 
 from aver_jax.frontend import augment
 from aver_jax.frontend.augment import OFF, Factors, checked_amounts
+from aver_jax.frontend.presets import SMALL_CORPUS, THESIS
 
-THESIS = {
-    "flip": 0.5,
-    "crop": 0.1,
-    "scale": (0.9, 1.1),
-    "translate": 0.1,
-    "rotate": 25.0,
-    "shear": 8.0,
-    "blur": 0.5,
-    "blur_sigma": 0.5,
-    "contrast": (0.75, 1.5),
-    "noise": 25.0,
-}
 H, W = 40, 48
 IDENTITY = np.eye(3, dtype=np.float32)[:2]
 KEY = jax.random.key(0)
@@ -60,6 +49,10 @@ def compiled_augmentation(amounts):
 
 def augmented(frames, factors, amounts):
     return np.asarray(compiled_augmentation(tuple(amounts.items()))(frames, factors))
+
+
+def of_thesis(*names):
+    return {name: THESIS[name] for name in names}
 
 
 def drawn(amounts, count):
@@ -167,8 +160,7 @@ def test_all_frames_of_a_clip_share_their_factors(frames):
 
 
 def test_drawn_factors_fill_the_ranges_of_the_thesis():
-    only = {"flip": 0.5, "crop": 0.1}
-    linear, shift = affine_parts(drawn(only, 400).matrix)
+    linear, shift = affine_parts(drawn(of_thesis("flip", "crop"), 400).matrix)
     assert 0.42 < np.mean(linear[:, 0, 0] < 0) < 0.58
     kept = 1 / np.abs(linear[:, [0, 1], [0, 1]])
     assert 0.9 - 1e-5 <= kept.min() < 0.905
@@ -177,7 +169,7 @@ def test_drawn_factors_fill_the_ranges_of_the_thesis():
     edges = (np.abs(shift) * kept + kept * [W / 2, H / 2]) / [W / 2, H / 2]
     assert edges.max() <= 1 + 1e-5
 
-    linear, shift = affine_parts(drawn({"rotate": 25, "scale": (0.9, 1.1)}, 400).matrix)
+    linear, shift = affine_parts(drawn(of_thesis("rotate", "scale"), 400).matrix)
     angles = np.degrees(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
     assert -25 <= angles.min() < -24
     assert 24 < angles.max() <= 25
@@ -186,7 +178,7 @@ def test_drawn_factors_fill_the_ranges_of_the_thesis():
     assert 1.09 < scales.max() <= 1.1 + 1e-5
     np.testing.assert_allclose(shift, 0, atol=1e-4)
 
-    linear, shift = affine_parts(drawn({"translate": 0.1, "shear": 8}, 400).matrix)
+    linear, shift = affine_parts(drawn(of_thesis("translate", "shear"), 400).matrix)
     shares = np.abs(shift) / [W, H]
     assert (shares.max(0) <= 0.1 + 1e-5).all()
     assert (shares.max(0) > 0.097).all()
@@ -194,6 +186,7 @@ def test_drawn_factors_fill_the_ranges_of_the_thesis():
     assert -8 - 1e-4 <= slants.min() < -7.8
     assert 7.8 < slants.max() <= 8 + 1e-4
 
+    assert THESIS["noise"] == 25
     factors = drawn(THESIS, 400)
     assert 0.42 < np.mean(factors.sigma == 0) < 0.58
     assert 0.48 < factors.sigma.max() <= 0.5
@@ -212,6 +205,9 @@ def test_unknown_and_impossible_amounts_are_named():
         checked_amounts({"jitter": 1})
     with pytest.raises(ValueError, match=r"contrast is \(1.5, 0.75\)"):
         checked_amounts({"contrast": (1.5, 0.75)})
+    with pytest.raises(ValueError, match=r"contrast is 0.2; expected \(low, high\)"):
+        checked_amounts({"contrast": 0.2})
     with pytest.raises(ValueError, match=r"flip is 2; expected 0 \(off\) to 1"):
         checked_amounts({"flip": 2})
     assert checked_amounts({}) == OFF
+    assert checked_amounts(SMALL_CORPUS) == OFF | SMALL_CORPUS

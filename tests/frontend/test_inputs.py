@@ -7,19 +7,7 @@ from jax.sharding import AxisType, PartitionSpec
 from ml_collections import ConfigDict
 
 from aver_jax.frontend import evaluation_inputs, example_keys, training_inputs
-
-AUGMENT = {
-    "flip": 0.5,
-    "crop": 0.1,
-    "scale": (0.9, 1.1),
-    "translate": 0.1,
-    "rotate": 25.0,
-    "shear": 8.0,
-    "blur": 0.5,
-    "blur_sigma": 0.5,
-    "contrast": (0.75, 1.5),
-    "noise": 25.0,
-}
+from aver_jax.frontend.presets import THESIS
 
 
 def make_config(seed=3, **frontend):
@@ -36,7 +24,7 @@ def batch():
 @pytest.fixture(scope="module")
 def inputs_of_batch():
     """(batch, seed) -> frames, with everything on, compiled once."""
-    compiled = jax.jit(lambda b, s: training_inputs(make_config(s, augment=AUGMENT), b)["frames"])
+    compiled = jax.jit(lambda b, s: training_inputs(make_config(s, augment=THESIS), b)["frames"])
     return lambda batch, seed=3: np.asarray(compiled(batch, seed))
 
 
@@ -49,7 +37,7 @@ def test_an_example_is_the_same_in_any_batch_and_at_any_place(batch, inputs_of_b
 
 def test_an_example_is_the_same_however_the_batch_is_spread(batch, inputs_of_batch):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-    config = make_config(augment=AUGMENT)
+    config = make_config(augment=THESIS)
     mapped = jax.jit(
         jax.shard_map(
             lambda b: training_inputs(config, b)["frames"],
@@ -85,7 +73,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees(batch):
 
 
 def test_evaluation_ignores_the_augmentation(batch):
-    plain, noisy = make_config(), make_config(augment=AUGMENT)
+    plain, noisy = make_config(), make_config(augment=THESIS)
     np.testing.assert_array_equal(
         evaluation_inputs(plain, batch)["frames"], evaluation_inputs(noisy, batch)["frames"]
     )
