@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -35,8 +36,9 @@ class Prediction:
       path: the media file.
       probabilities: float32 [C].
       features: float32 [D], the input of the classifier.
-      record: the prepared clip, see `data_prep.clip.prepare_clip`.
-      frame_times: float32 [T] seconds in the clip of the frames the model saw.
+      record: the prepared clip without its images, see `data_prep.clip.prepare_clip`.
+      frames: uint8 [T, H, W, 3] RGB, the crops the model saw.
+      frame_times: float32 [T], their seconds in the clip.
       maps: float32 [T, h, w] relevance of the predicted class in 0..1, or None if not asked for.
     """
 
@@ -44,6 +46,7 @@ class Prediction:
     probabilities: np.ndarray
     features: np.ndarray
     record: dict[str, Any]
+    frames: np.ndarray
     frame_times: np.ndarray
     maps: np.ndarray | None
 
@@ -92,7 +95,9 @@ class Predictor:
         views = len(self._views)
         batch = clip_arrays([record] * views, self._views, self._shape)
         logits, features = self._forward(self._run.variables, batch)
-        probabilities = jax.nn.softmax(logits / self._temperature).mean(axis=0)
+        # As in evaluation: the views' probabilities are averaged, then the temperature applies.
+        averaged = jax.nn.softmax(logits).mean(axis=0)
+        probabilities = jax.nn.softmax(jnp.log(averaged) / self._temperature)
 
         whole = clip_arrays([record], [(0.0, 1.0)], self._shape) if views > 1 else batch
         maps = None
@@ -109,7 +114,8 @@ class Predictor:
             path=path,
             probabilities=np.asarray(probabilities),
             features=np.asarray(features.mean(axis=0)),
-            record=record,
+            record={name: value for name, value in record.items() if name != "frames"},
+            frames=whole["frames"][0],
             frame_times=whole["frame_times"][0] + _window_start(record, self._shape.max_seconds),
             maps=None if maps is None else np.asarray(maps),
         )
@@ -163,17 +169,11 @@ def csv_text(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _write_features(path: Path, predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+def _write_arrays(path: Path, predictions: Sequence[Prediction], **arrays: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name that ends in .npz, or numpy would add the ending.
     temporary = path.with_name(f".{path.name}.partial.npz")
-    np.savez(
-        temporary,
-        clips=np.array([str(p.path) for p in predictions]),
-        features=np.stack([p.features for p in predictions]),
-        probabilities=np.stack([p.probabilities for p in predictions]),
-        classes=np.array(classes),
-    )
+    np.savez_compressed(temporary, clips=np.array([str(p.path) for p in predictions]), **arrays)
     os.replace(temporary, path)
 
 
@@ -211,7 +211,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overlay", type=Path, metavar="DIR", help="write videos with a heat map over the face"
     )
     parser.add_argument(
-        "--method", choices=METHODS, default="tibav", help="relevance of the overlay (tibav)"
+        "--relevance",
+        type=Path,
+        metavar="FILE.npz",
+        help="write the relevance maps [n, T, h, w] and the frames they belong to",
+    )
+    parser.add_argument(
+        "--method", choices=METHODS, default="tibav", help="relevance method (default: tibav)"
     )
     parser.add_argument(
         "--path",
@@ -237,7 +243,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--temperature is {args.temperature}, expected more than 0")
     loaded = load_run(args.run, args.checkpoint)
     path = args.path or _default_path(loaded)
-    predictor = Predictor(loaded, args.temperature, args.method if args.overlay else None, path)
+    explained = args.overlay or args.relevance
+    predictor = Predictor(loaded, args.temperature, args.method if explained else None, path)
     names = overlay_names(args.clips)
     failures: list[tuple[Path, str]] = []
     predictions = []
@@ -251,8 +258,6 @@ def run(args: argparse.Namespace) -> int:
                 loaded.classes,
                 loaded.preparation["margin"],
             )
-        # The crops are not needed any more; a thousand clips should fit in memory.
-        prediction.record.pop("frames")
         predictions.append(prediction)
     if predictions:
         print(table(predictions, loaded.classes))
@@ -261,8 +266,24 @@ def run(args: argparse.Namespace) -> int:
         _write_text(args.csv, csv_text(predictions, loaded.classes))
         print(f"probabilities: {args.csv}")
     if predictions and args.features:
-        _write_features(args.features, predictions, loaded.classes)
+        _write_arrays(
+            args.features,
+            predictions,
+            features=np.stack([p.features for p in predictions]),
+            probabilities=np.stack([p.probabilities for p in predictions]),
+            classes=np.array(loaded.classes),
+        )
         print(f"features: {args.features}")
+    if predictions and args.relevance:
+        _write_arrays(
+            args.relevance,
+            predictions,
+            maps=np.stack([p.maps for p in predictions]),
+            frames=np.stack([p.frames for p in predictions]),
+            frame_times=np.stack([p.frame_times for p in predictions]),
+            target=np.array([int(p.probabilities.argmax()) for p in predictions]),
+        )
+        print(f"relevance ({args.method}, {path}): {args.relevance}")
     if predictions and args.overlay:
         print(f"overlays ({args.method}, {path}): {args.overlay}")
     for file, reason in failures:

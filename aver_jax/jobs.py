@@ -1,0 +1,38 @@
+"""The jobs by name: which module does each, and how its words become a call."""
+
+import argparse
+import importlib
+from collections.abc import Sequence
+
+# Job -> (module with add_arguments(parser) and run(args[, overrides]), one line of help). The
+# modules of the jobs that train or predict import jax, which takes a second: only when asked for.
+JOBS = {
+    "prepare": ("data_prep.cli", "media files to a dataset (or render the synthetic corpus)"),
+    "train": ("aver_jax.train", "dataset and config to a run folder"),
+    "evaluate": ("aver_jax.evaluate", "scores of a run on clips it has not seen"),
+    "predict": ("aver_jax.predict", "emotions in your own clips, with overlays"),
+    "demo": ("aver_jax.demo", "the whole way on a rendered corpus, ending with a report"),
+}
+
+
+def run_job(job: str, words: Sequence[str]) -> int:
+    """Runs a job as `aver JOB WORDS` does and returns its exit code.
+
+    Args:
+      job: a key of `JOBS`.
+      words: the words after the job's name.
+
+    Raises:
+      UserError: something the user can put right.
+      SystemExit: wrong flags (2), or --help (0).
+    """
+    module = importlib.import_module(JOBS[job][0])
+    parser = argparse.ArgumentParser(
+        prog=f"aver {job}", description=module.__doc__, allow_abbrev=False
+    )
+    module.add_arguments(parser)
+    if job == "train":
+        # Fields of the config are flags that no parser can list beforehand.
+        args, overrides = parser.parse_known_args(words)
+        return module.run(args, overrides)
+    return module.run(parser.parse_args(words))
