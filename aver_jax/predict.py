@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from aver_jax.errors import UnusableClip, UserError
 from aver_jax.frontend import evaluation_inputs
-from aver_jax.input.clips import SAMPLE_RATE, ClipShape, clip_arrays
-from aver_jax.input.sampling import centre_window, clip_seconds, view_slices
+from aver_jax.input.clips import ClipShape, clip_arrays, clip_window
+from aver_jax.input.sampling import view_slices
 from aver_jax.relevance import METHODS, explain
 from aver_jax.report.overlay_video import write_overlay
 from aver_jax.runs import LoadedRun, load_run
@@ -116,16 +116,9 @@ class Predictor:
             features=np.asarray(features.mean(axis=0)),
             record={name: value for name, value in record.items() if name != "frames"},
             frames=whole["frames"][0],
-            frame_times=whole["frame_times"][0] + _window_start(record, self._shape.max_seconds),
+            frame_times=whole["frame_times"][0] + clip_window(record, self._shape.max_seconds)[0],
             maps=None if maps is None else np.asarray(maps),
         )
-
-
-def _window_start(record: dict[str, Any], max_seconds: float) -> float:
-    """Seconds at which the used part of a clip begins: 0 unless the clip is cut to its middle."""
-    samples = len(record["pcm"]) // 2
-    seconds = clip_seconds(record["timestamps"], samples, SAMPLE_RATE)
-    return centre_window(seconds, max_seconds)[0]
 
 
 def predict_all(

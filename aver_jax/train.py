@@ -251,6 +251,11 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
                     say(f"\nsaved after step {number}; the same command goes on from there")
                     raise SystemExit(128 + stop.number)
     finally:
+        batches.close()
         progress.close()
         checkpoints.close()
+    if jax.process_index() == 0:
+        from aver_jax.report.content import training_report  # matplotlib is slow to import
+
+        say(f"report: {training_report(workdir)}")
     return workdir

@@ -1,0 +1,176 @@
+"""The guided tour: every step on a corpus it renders itself, ending with a report."""
+
+import argparse
+import csv
+import json
+import shlex
+import shutil
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from aver_jax.errors import UserError
+from aver_jax.input import Dataset, open_dataset
+from aver_jax.jobs import run_job
+from aver_jax.logs import read_metrics
+from aver_jax.report import content, html, sheet
+
+_CONFIG = "timesformer.py:size=demo,dataset=synthetic"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of `aver demo`."""
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of everything")
+    parser.add_argument("--clips", type=int, default=480, help="clips to render (default: 480)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the corpus and the training")
+    parser.add_argument(
+        "--fast", action="store_true", help="60 clips and a few steps: shows the way, learns little"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the tour and prints the path of its report."""
+    began = time.perf_counter()
+    out: Path = args.out
+    media, data, trained = out / "media", out / "data", out / "run"
+    clips, actors = (60, 10) if args.fast else (args.clips, 20)
+    _clear(out)
+    done: list[tuple[str, str]] = []
+
+    def step(purpose: str, job: str, *words: object) -> None:
+        command = ["aver", job, *map(str, words)]
+        print(f"\n# {purpose}\n$ {shlex.join(command)}", flush=True)
+        code = run_job(job, command[2:])
+        if code:
+            raise UserError(f"`{shlex.join(command)}` ended with exit code {code}")
+        done.append((purpose, shlex.join(command)))
+
+    step(
+        "Render talking faces and voices as media files, with known ground truth",
+        "prepare", "synthetic", "--out", media, "--clips", clips, "--actors", actors,
+        "--seed", args.seed,
+    )  # fmt: skip
+    step(
+        "Prepare them: decode, find and crop the faces, store crops and sound",
+        "prepare", "crema_d", "--source", media, "--out", data, "--size", 64,
+    )  # fmt: skip
+    fast = ["epochs=2.0", "evaluation.every_epochs=1.0", "batch_size=16"] if args.fast else []
+    step(
+        "Train a small TimeSformer; its checkpoint is selected on validation actors",
+        "train", "--config", _CONFIG, f"--config.data.path={data}", f"--config.seed={args.seed}",
+        *(f"--config.{field}" for field in fast), "--workdir", trained,
+    )  # fmt: skip
+    step(
+        "Evaluate it on actors it has never seen",
+        "evaluate", trained, "--temperature", "--predictions", out / "predictions.csv",
+    )  # fmt: skip
+    dataset = open_dataset(data)
+    chosen = _one_clip_per_class(out / "predictions.csv", dataset)
+    files = [media / "VideoMP4" / f"{clip}.mp4" for clip in chosen]
+    step(
+        "Predict and explain clips, straight from their media files",
+        "predict", trained, *files, "--overlay", out / "overlays", "--relevance",
+        out / "relevance.npz", "--csv", out / "clips.csv",
+    )  # fmt: skip
+    report = _write_report(out, dataset, trained, list(chosen.items()), done)
+    print(f"\ndone in {time.perf_counter() - began:.0f} s\nreport: {report}")
+    return 0
+
+
+def _clear(out: Path) -> None:
+    """Removes what an earlier tour left; UserError if the folder holds anything else."""
+    mark = out / "made_by_aver_demo"
+    if out.exists() and any(out.iterdir()):
+        if not mark.exists():
+            raise UserError(f"{out} holds files that no demo made; choose another --out")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+
+def _one_clip_per_class(predictions: Path, dataset: Dataset) -> dict[str, str]:
+    """Returns clip id -> true class: the first test clip of each class, whatever was predicted."""
+    chosen: dict[str, str] = {}
+    with predictions.open(newline="") as file:
+        for line in csv.DictReader(file):
+            if line["label"] not in chosen.values():
+                chosen[line["clip_id"]] = line["label"]
+    return dict(sorted(chosen.items(), key=lambda item: dataset.classes.index(item[1])))
+
+
+def _example_frames(dataset: Dataset) -> html.Picture:
+    """One middle frame for each of six actors of every class."""
+    pictures, captions = [], []
+    labels, actors = dataset.index["label"], dataset.index["actor"]
+    some = list(dict.fromkeys(actors.tolist()))[:6]
+    for name in dataset.classes:
+        for actor in some:
+            rows = np.flatnonzero((labels == name) & (actors == actor))
+            if not len(rows):
+                continue
+            frames = dataset.source[int(rows[0])]["frames"]
+            jpeg = np.frombuffer(frames[len(frames) // 2], np.uint8)
+            pictures.append(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1])
+            captions.append(f"{name}, actor {actor}")
+    return html.photo(
+        sheet.contact_sheet(pictures, captions, columns=len(some), side=120),
+        "The crop around the detected face, as the network sees it; one row per emotion.",
+    )
+
+
+def _write_report(
+    out: Path,
+    dataset: Dataset,
+    trained: Path,
+    chosen: list[tuple[str, str]],
+    commands: list[tuple[str, str]],
+) -> Path:
+    results = json.loads((trained / "evaluation" / "test" / "results.json").read_text())
+    with np.load(out / "relevance.npz") as file:
+        explained = {name: file[name] for name in file.files}
+    stacks = []
+    for number, (clip, truth) in enumerate(chosen):
+        predicted = dataset.classes[int(explained["target"][number])]
+        verdict = "right" if predicted == truth else "wrong"
+        strip = sheet.filmstrip(
+            explained["frames"][number],
+            explained["maps"][number],
+            explained["frame_times"][number],
+        )
+        stacks.append(
+            [
+                html.video(
+                    out / "overlays" / f"{clip}.mp4",
+                    f"{clip}: true {truth}, predicted {predicted} ({verdict})",
+                ),
+                html.photo(strip, "The frames the network saw, and where its answer came from."),
+            ]
+        )
+    config = json.loads((trained / "config.json").read_text())
+    return html.write_report(
+        out / "report.html",
+        "aver_jax demo",
+        [
+            content.summary(results),
+            html.Section(
+                "The corpus",
+                [_example_frames(dataset)],
+                f"{len(dataset.index['row'])} rendered clips of "
+                f"{len(set(dataset.index['actor'].tolist()))} actors. Identity, light, "
+                "background, head motion and sentence vary independently of the emotion.",
+            ),
+            content.training(read_metrics(trained / "metrics.jsonl")),
+            content.scores(results),
+            content.explained(
+                stacks,
+                "The first test clip of each emotion, right or wrong. Relevance: TIBAV of the "
+                "predicted class, through time and space.",
+            ),
+            content.meaning(dataset.classes, config["data"]["target"], rendered=True),
+            content.steps(commands),
+            content.environment(),
+        ],
+        subtitle="From rendered clips to a trained, explained TimeSformer",
+    )
