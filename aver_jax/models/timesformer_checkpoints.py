@@ -82,7 +82,10 @@ def convert(
         fields["num_frames"] = (num_frames or 8) if time_embed is None else time_embed.shape[1]
     fields["num_heads"] = num_heads or fields["width"] // 64
     if not fields["num_heads"] or fields["width"] % fields["num_heads"]:
-        raise CheckpointError(f"width {fields['width']}: give the number of heads")
+        raise CheckpointError(
+            f"a width of {fields['width']} does not divide into {fields['num_heads']} heads; "
+            "say how many there are"
+        )
     if new_head:
         tensors = _with_new_head(tensors, fields["width"], new_head, notes)
     _check(tensors, fields, family)
