@@ -96,18 +96,30 @@ class Checkpoints:
           abstract: item name -> tree of jax.ShapeDtypeStruct with shardings.
 
         Raises:
-          UserError: the checkpoint is of another model, or cannot be read.
+          UserError: the checkpoint is of another model.
         """
+        stored = self._manager.item_metadata(step)
+        for name in set(abstract) & {"variables", "ema"}:
+            self._check_fit(step, stored[name], abstract[name])
         wanted = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
-        try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
-        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            raise UserError(
-                f"checkpoint {self._folder / str(step)} does not fit this model ({reason}); "
-                "was config.json changed, or is this the run of another model?"
-            ) from error
+        restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
         return {name: restored[name] for name in abstract}
+
+    def _check_fit(self, step: int, stored: Any, abstract: Any) -> None:
+        """Raises UserError if a checkpoint's arrays are not those of the model."""
+        found, expected = _shapes(stored.tree), _shapes(abstract)
+        misfits = [
+            f"{path} is {list(found[path]) if path in found else 'missing'}, this model has "
+            f"{list(expected[path]) if path in expected else 'none'}"
+            for path in sorted(found.keys() | expected.keys())
+            if found.get(path) != expected.get(path)
+        ]
+        if misfits:
+            more = f" and {len(misfits) - 1} more" if len(misfits) > 1 else ""
+            raise UserError(
+                f"checkpoint {self._folder / str(step)} does not fit this model: "
+                f"{misfits[0]}{more}; is this the run of another model?"
+            )
 
     def has(self, step: int, item: str) -> bool:
         """Tells whether a saved step holds an item."""
@@ -119,8 +131,11 @@ class Checkpoints:
         self._manager.close()
 
 
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in leaves}
+
+
 def abstract_like(tree: Any, sharding: jax.sharding.Sharding) -> Any:
     """Returns shapes, dtypes and shardings of a tree (of arrays or shapes), to restore onto."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

@@ -21,7 +21,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
-            raise UserError(f"{path} line {number} is not JSON ({error}); remove the line") from error
+            raise UserError(
+                f"{path} line {number} is not JSON ({error}); remove the line"
+            ) from error
     return records
 
 

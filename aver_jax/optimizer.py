@@ -64,10 +64,8 @@ def learning_rate(config: Any, steps_per_epoch: int) -> optax.Schedule:
     warmup = min(round(config.schedule.warmup_epochs * steps_per_epoch), total)
     if name == "cosine":
         after = optax.cosine_decay_schedule(peak, max(1, total - warmup))
-    elif name in ("constant", "plateau"):
-        after = optax.constant_schedule(peak)
     else:
-        raise UserError(f"config.schedule.name is {name!r}; expected one of {', '.join(SCHEDULES)}")
+        after = optax.constant_schedule(peak)
     # Starts at one warm-up step's worth, not at zero: no step is wasted.
     start = peak / max(1, warmup)
     return optax.join_schedules([optax.linear_schedule(start, peak, warmup), after], [warmup])
@@ -110,14 +108,10 @@ def make_optimizer(
             weight_decay=settings.weight_decay,
             mask=decay_mask,
         )
-    elif settings.name == "sgd":
+    else:
         rule = optax.chain(
             optax.add_decayed_weights(settings.weight_decay, mask=decay_mask),
             optax.sgd(schedule, momentum=settings.momentum or None),
-        )
-    else:
-        raise UserError(
-            f"config.optimizer.name is {settings.name!r}; expected one of {', '.join(OPTIMIZERS)}"
         )
     if settings.clip_norm:
         rule = optax.chain(optax.clip_by_global_norm(settings.clip_norm), rule)

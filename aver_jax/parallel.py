@@ -113,25 +113,21 @@ def map_step(
         jitted = jax.jit(sharded_step, donate_argnums=0)
         return lambda state, batch: jitted(state, to_devices(batch, mesh))
 
-    if mapping == "pmap":
+    def device_step(state, batch):
+        grads, metrics = gradients(state, batch)
+        return update(state, grads), metrics
 
-        def device_step(state, batch):
-            grads, metrics = gradients(state, batch)
-            return update(state, grads), metrics
+    pmapped = jax.pmap(
+        device_step,
+        AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        devices=list(mesh.devices.flat),
+        donate_argnums=0,
+    )
+    local = mesh.local_mesh.size
 
-        pmapped = jax.pmap(
-            device_step,
-            AXIS,
-            in_axes=(None, 0),
-            out_axes=None,
-            devices=list(mesh.devices.flat),
-            donate_argnums=0,
-        )
-        local = mesh.local_mesh.size
+    def split(array: np.ndarray) -> np.ndarray:
+        return array.reshape(local, array.shape[0] // local, *array.shape[1:])
 
-        def split(array: np.ndarray) -> np.ndarray:
-            return array.reshape(local, array.shape[0] // local, *array.shape[1:])
-
-        return lambda state, batch: pmapped(state, jax.tree.map(split, batch))
-
-    raise UserError(f"config.parallel is {mapping!r}; expected one of {', '.join(MAPPINGS)}")
+    return lambda state, batch: pmapped(state, jax.tree.map(split, batch))

@@ -64,7 +64,9 @@ def read_config(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
     """Returns the experiment of a run folder and its facts; UserError if it is not a run folder."""
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise UserError(f"{folder} is not a run folder: no config.json; give a --workdir of aver train")
+        raise UserError(
+            f"{folder} is not a run folder: no config.json; give a --workdir of aver train"
+        )
     try:
         content = json.loads(path.read_text())
         facts = {name: content.pop(name) for name in FACTS}

@@ -114,7 +114,9 @@ def make_update(optimizer: optax.GradientTransformation, config: Any) -> Callabl
             # A young average follows quickly, or it would stay near the initial weights.
             rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda mean, p: mean + (1.0 - rate) * (p - mean), ema, params)
-        kept = {name: keep_frozen(state.variables[name], tree) for name, tree in collections.items()}
+        kept = {
+            name: keep_frozen(state.variables[name], tree) for name, tree in collections.items()
+        }
         return TrainState(
             step=state.step + 1,
             variables={"params": params, **kept},

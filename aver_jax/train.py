@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -17,6 +18,7 @@ from aver_jax import parallel
 from aver_jax.checkpoints import Checkpoints, abstract_like
 from aver_jax.errors import UserError
 from aver_jax.evaluator import Evaluator, Forward
+from aver_jax.frontend import training_inputs
 from aver_jax.initialize import initialize_from
 from aver_jax.input import (
     Dataset,
@@ -102,13 +104,32 @@ def _check_same_run(workdir: Path, config: ConfigDict) -> None:
         )
 
 
+def _check_settings(config: ConfigDict) -> None:
+    """Raises UserError for what can be told before any data is read."""
+    if not config.data.path:
+        raise UserError("no dataset given; set --config.data.path to a folder aver prepare made")
+    configs.choice("config.optimizer.name", config.optimizer.name, optimizers.OPTIMIZERS)
+    configs.choice("config.schedule.name", config.schedule.name, optimizers.SCHEDULES)
+    configs.choice("config.parallel", config.parallel, parallel.MAPPINGS)
+    side, frames = config.data.image_size, config.data.num_frames
+    batch = {
+        "frames": jax.ShapeDtypeStruct((1, frames, side, side, 3), np.uint8),
+        "seed": jax.ShapeDtypeStruct((1,), np.uint32),
+    }
+    try:
+        jax.eval_shape(lambda batch: training_inputs(config, batch), batch)
+    except ValueError as error:
+        raise UserError(f"config.{error}") from error
+
+
 def _initial_state(
     config: ConfigDict, model: Any, schedule: optax.Schedule, classes: tuple[str, ...]
 ) -> tuple[TrainState, optax.GradientTransformation, list[str]]:
     """Returns the state before the first step, the optimizer, and where parameters came from."""
+    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    optimizers.check_freeze(shapes, tuple(config.freeze))
     variables = init_variables(model, jax.random.key(config.seed))
     variables, report = initialize_from(variables, config.init, classes)
-    optimizers.check_freeze(variables, tuple(config.freeze))
     rule = optimizers.make_optimizer(config, variables["params"], schedule)
     state = create_state(variables, rule, optimizers.plateau(config), config.ema_decay)
     return state, rule, report
@@ -163,7 +184,7 @@ def _header(
         f"{len(parts.test)} to test, {parts.dropped} dropped (no majority label), "
         f"{cut} cut to {config.data.max_seconds:g} s",
         f"{plan.total} steps of {config.batch_size} clips ({plan.per_epoch} an epoch) on "
-        f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+        f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s)",
     ]
     return "\n".join(lines)
 
@@ -189,6 +210,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
             print(text, file=sys.stderr)
 
     workdir = Path(workdir)
+    _check_settings(config)
     dataset = open_dataset(config.data.path)
     parts = split(dataset, config.data.protocol, config.data.fold, config.data.target)
     mesh = parallel.make_mesh()
