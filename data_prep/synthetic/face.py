@@ -155,7 +155,7 @@ def _eye_center(brush: Brush, s: int) -> np.ndarray:
 def _lids(brush: Brush, s: int, units: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
     who, shut = brush.who, brush.pose.shut
     up = who.eye_open * max(
-        0.16, 1.2 + 0.75 * units["AU5"] - 0.45 * units["AU7"] - 0.72 * units["AU43"]
+        0.16, 1.2 + 0.85 * units["AU5"] - 0.45 * units["AU7"] - 0.72 * units["AU43"]
         - 0.12 * units["AU6"] - 0.2 * max(0.0, units["gaze"]),
     )  # fmt: skip
     low = who.eye_open * max(
@@ -207,11 +207,13 @@ def _draw_eye(brush: Brush, s: int, units: dict[str, float]) -> None:
     slit = np.concatenate([upper, lower[-2:0:-1]])
     view, _ = brush.drawn.view(slit.min(axis=0) - 0.05, slit.max(axis=0) + 0.05)
     ball = np.empty_like(view.image)
-    side = 0.96 + 0.12 * brush.light.x * s
+    # Sockets shade the white of the eye, the more the darker they are; detectors look for a dark
+    # band across the eyes, which shining white would hide.
+    side = (0.96 + 0.12 * brush.light.x * s) * (0.52 + 0.45 * sum(who.skin) / 600)
     ball[:] = brush.color((236, 230, 224), side)
     canvas = Canvas(ball, view.scale, view.origin)
     center = shifted(_eye_center(brush, s), 0.05 * pose.yaw, 0.01 + 0.075 * units["gaze"])
-    radius = 0.108
+    radius = 0.118
     canvas.line(shifted(upper, 0, 0.015), brush.color((168, 156, 150), side), 0.05)
     canvas.ellipse(center, (radius, radius), brush.color(np.asarray(who.iris) * 0.5, side))
     canvas.ellipse(
@@ -241,11 +243,11 @@ def _draw_brow(brush: Brush, s: int, units: dict[str, float]) -> None:
     y = _EYE_LINE - who.brow_height
     squint = 0.025 * units["AU7"] + 0.02 * units["AU6"]
     spine = [
-        (0.17 - 0.055 * frown, y + 0.015 - 0.2 * inner + 0.15 * frown),
-        (0.3 - 0.04 * frown, y - 0.035 - 0.15 * inner - 0.03 * outer + 0.13 * frown),
-        (0.47, y - 0.065 - 0.03 * inner - 0.15 * outer + 0.045 * frown),
-        (0.64, y - 0.03 + 0.035 * inner - 0.19 * outer - 0.01 * frown),
-        (0.76, y + 0.055 + 0.06 * inner - 0.17 * outer),
+        (0.17 - 0.055 * frown, y + 0.015 - 0.25 * inner + 0.2 * frown),
+        (0.3 - 0.04 * frown, y - 0.035 - 0.18 * inner - 0.04 * outer + 0.16 * frown),
+        (0.47, y - 0.065 - 0.03 * inner - 0.19 * outer + 0.04 * frown),
+        (0.64, y - 0.03 + 0.05 * inner - 0.23 * outer - 0.04 * frown),
+        (0.76, y + 0.055 + 0.08 * inner - 0.2 * outer - 0.05 * frown),
     ]
     spine = shifted(spine, 0, squint) * (s, 1.0)
     spine = spline(brush.at(spine, 0.1), steps=4)

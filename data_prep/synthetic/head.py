@@ -59,13 +59,13 @@ def _relief(x: np.ndarray, y: np.ndarray, who: Identity, light: Light) -> np.nda
     side = light.x * 0.05
     eye = who.eye_distance
     for s in (-1, 1):
-        bump(s * eye, -0.2, 0.2, 0.11, -0.13)
+        bump(s * eye, -0.17, 0.22, 0.13, -0.16)
         bump(s * (eye - 0.2), -0.16, 0.07, 0.1, -0.1)
         bump(s * 0.56, 0.3, 0.2, 0.16, 0.07)
         bump(s * 0.74, 0.62, 0.16, 0.25, -0.06)
         bump(s * 0.17, 0.2, 0.06, 0.22, -0.07 + s * side)
         bump(s * 0.96, -0.35, 0.12, 0.4, -0.07)
-    bump(0, 0.05, 0.06, 0.25, 0.1)
+    bump(0, 0.03, 0.07, 0.25, 0.12)
     bump(0, -0.8, 0.45, 0.22, 0.06)
     bump(0, 1.17, 0.16, 0.07, 0.06)
     bump(0, 1.38, 0.6, 0.12, -0.12)

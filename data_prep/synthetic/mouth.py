@@ -15,7 +15,7 @@ def _curves(brush, pose) -> dict[str, np.ndarray]:
     """Edges of the lips, each [15, 2] from the left to the right corner, before parallax."""
     who, u = brush.who, pose.units
     speech, rounded = pose.speech, pose.rounded
-    gap = 0.13 * speech + 0.06 * u["AU25"] + 0.3 * u["AU26"] + 0.03 * u["AU12"]
+    gap = 0.12 * speech + 0.1 * u["AU25"] + 0.36 * u["AU26"] + 0.05 * u["AU12"]
     # Pressed lips and a raised chin hold the mouth shut against speech.
     gap *= 1 - 0.35 * max(0.0, u["AU24"]) - 0.25 * max(0.0, u["AU17"])
     middle = who.mouth_height
@@ -23,9 +23,9 @@ def _curves(brush, pose) -> dict[str, np.ndarray]:
         1 + 0.36 * u["AU12"] + 0.34 * u["AU20"] - 0.16 * u["AU24"] - 0.24 * rounded
         - 0.12 * u["AU26"] + 0.06 * u["AU15"] - 0.08 * u["AU17"]
     )  # fmt: skip
-    corner = middle - 0.19 * u["AU12"] + 0.17 * u["AU15"] + 0.07 * u["AU20"] + 0.03 * u["AU10"]
+    corner = middle - 0.24 * u["AU12"] + 0.22 * u["AU15"] + 0.07 * u["AU20"] + 0.03 * u["AU10"]
     top = (
-        middle - 0.3 * gap - 0.13 * u["AU10"] + 0.035 * u["AU12"] - 0.05 * u["AU15"]
+        middle - 0.3 * gap - 0.14 * u["AU10"] + 0.05 * u["AU12"] - 0.07 * u["AU15"]
         - 0.05 * u["AU17"]
     )  # fmt: skip
     low = (
@@ -97,9 +97,9 @@ def _cavity(brush, edges: dict[str, np.ndarray], u: dict[str, float]) -> None:
     if height > 0.12:
         low = edges["inner_low"][7]
         canvas.ellipse(shifted(low, 0, 0.02), (0.2, 0.35 * height), brush.color((172, 78, 82)))
-    ivory = brush.color((232, 226, 212), 0.97)
+    ivory = brush.color((232, 226, 212), 0.66 + 0.3 * sum(brush.who.skin) / 600)
     top, low = edges["inner_top"][1:-1], edges["inner_low"][1:-1]
-    bared = min(0.105, 0.055 + 0.09 * max(u["AU10"], u["AU12"], 0.0))
+    bared = min(0.15, 0.055 + 0.11 * max(u["AU10"], u["AU12"], 0.0))
     teeth = np.concatenate([shifted(top, 0, -0.02), (top * (0.94, 1) + (0, bared))[::-1]])
     canvas.fill(teeth, ivory)
     if u["AU16"] > 0.1:

@@ -14,7 +14,7 @@ RAVDESS_CLASSES = ("NEU", "CAL", "HAP", "SAD", "ANG", "FEA", "DIS", "SUR")
 NAMINGS = {"crema_d": CREMA_D_CLASSES, "ravdess": RAVDESS_CLASSES}
 _SENTENCES = ("IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI")
 # How much of the full expression each level shows.
-STRENGTH = {"LO": 0.68, "MD": 0.84, "HI": 1.0, "XX": 0.92, "01": 0.78, "02": 1.0}
+STRENGTH = {"LO": 0.74, "MD": 0.87, "HI": 1.0, "XX": 0.94, "01": 0.82, "02": 1.0}
 _LEVELS = ("XX", "MD", "HI", "LO")
 _MOST_ACTORS = {"crema_d": 91, "ravdess": 24}
 _OTHER_STRENGTH = 0.6  # of the modality that speaks against the label

@@ -42,9 +42,9 @@ def make_light(rng: np.random.Generator) -> Light:
     direction = np.array((rng.uniform(-0.7, 0.7), rng.uniform(-0.65, -0.15), 1.0))
     direction /= np.linalg.norm(direction)
     warmth = float(rng.uniform(-0.06, 0.06))
-    level = float(rng.uniform(0.86, 1.08))
+    level = float(rng.uniform(0.9, 1.08))
     tint = (level * (1 + warmth), level, level * (1 - warmth))
-    return Light(*map(float, direction), float(rng.uniform(0.55, 0.72)), tint, float(level))
+    return Light(*map(float, direction), float(rng.uniform(0.62, 0.76)), tint, float(level))
 
 
 def make_motion(times: np.ndarray, rng: np.random.Generator) -> Motion:
@@ -69,7 +69,7 @@ def make_motion(times: np.ndarray, rng: np.random.Generator) -> Motion:
 
 def _room(size: int, rng: np.random.Generator) -> np.ndarray:
     """A blurred wall with a few things on it, float32 [size, size, 3]."""
-    hsv = np.uint8([[[rng.integers(0, 180), rng.integers(15, 110), rng.integers(95, 205)]]])
+    hsv = np.uint8([[[rng.integers(0, 180), rng.integers(10, 80), rng.integers(110, 190)]]])
     base = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
     coarse = rng.normal(0, 1, (6, 6, 1)).astype(np.float32)
     cloud = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]

@@ -41,7 +41,7 @@ PROSODY = {
     "DIS": Prosody(-2.5, 1.25, 0.5, 0.84, -1.0, 0.06, 0.9, 0.0, -4.5, -2.0, 0.7),
     "FEA": Prosody(7.0, 0.8, 1.5, 1.2, 1.0, 0.16, 0.5, 0.8, 0.5, 1.0, 0.6),
     "HAP": Prosody(5.5, 1.9, 4.0, 1.06, 3.0, 0.02, 0.15, 0.0, -0.5, 2.5, 0.6),
-    "SAD": Prosody(-1.5, 0.45, -6.5, 0.82, -9.0, 0.12, 0.2, 0.25, -3.5, -1.0, 0.15),
+    "SAD": Prosody(-1.5, 0.45, -6.5, 0.82, -9.0, 0.12, 0.15, 0.2, -2.0, -0.5, 0.15),
     "SUR": Prosody(6.0, 2.0, 3.0, 1.0, 2.0, 0.05, 0.15, 0.0, 3.0, 6.0, 0.5),
     "CAL": Prosody(-1.5, 0.6, -3.0, 0.9, -4.0, 0.05, 0.08, 0.0, -2.0, -0.5, 0.2),
 }
@@ -142,18 +142,18 @@ def synthesize(
     breath = who.breath + share * shown.breath
     source = np.interp(at, grid, accented * loud * (1 - 0.5 * breath)) * pulse
     hiss = rng.normal(0, 1, samples)
-    source += hiss * np.interp(at, grid, 0.45 * breath * said.voice * loud)
+    source += hiss * np.interp(at, grid, 0.2 * breath * said.voice * loud)
 
     centers = np.clip(np.arange(samples // _HOP + 1) * _HOP / SAMPLE_RATE / STEP, 0, len(share) - 1)
     pick = centers.astype(int)
     formants = said.formants[pick] * who.tract
     formants = np.concatenate([formants, np.full((len(pick), 1), 3500.0 * who.tract)], axis=1)
     octaves = np.log2(np.maximum(_BINS, 125.0) / 4000.0) / 5 + 1  # 0 at 125 Hz, 1 at 4 kHz
-    tilt = (share[pick] * shown.tilt - 5.0)[:, None] * octaves
+    tilt = (share[pick] * shown.tilt - 1.0)[:, None] * octaves
     voiced = _filtered(source, _resonances(formants) * 10 ** (tilt / 20))
     band = np.exp(-(((_BINS - said.noise_center[pick][:, None]) / 1300.0) ** 2))
-    band *= (said.noise * loud**0.7)[pick][:, None]
+    band *= (said.noise * loud)[pick][:, None]
     sound = voiced + 0.22 * _filtered(hiss, band)
-    sound = 0.075 * sound * 10 ** (rng.uniform(-1.0, 1.0) / 20)
+    sound = 0.12 * sound * 10 ** (rng.uniform(-1.0, 1.0) / 20)
     sound += rng.normal(0, 0.0006, samples)  # the room
     return np.rint(np.tanh(sound) * 32767).astype(np.int16)
