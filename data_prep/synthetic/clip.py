@@ -51,7 +51,10 @@ class Clip:
         offset = timing.uniform(0.12, 0.3) * min(1.0, stop - start)
         self._envelope = envelope(self.times, start, stop, onset, offset)
         controls = (np.arange(round(seconds / STEP)) + 0.5) * STEP
-        share = envelope(controls, start, stop, onset, offset)
+        # Unlike a face, a voice has its colour from the first sound to the last, unless the label
+        # is to show in a part of the clip alone.
+        whole = knobs.span in ((0.0, 1.0), 1.0)
+        share = np.ones_like(controls) if whole else envelope(controls, start, stop, onset, offset)
 
         shown = mixed_prosody(plan.voice, voice)
         # The rate changes only as far as the label shows.

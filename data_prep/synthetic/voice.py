@@ -41,7 +41,7 @@ PROSODY = {
     "DIS": Prosody(-2.5, 1.25, 0.5, 0.84, -1.0, 0.06, 0.9, 0.0, -4.5, -2.0, 0.7),
     "FEA": Prosody(7.0, 0.8, 1.5, 1.2, 1.0, 0.16, 0.5, 0.8, 0.5, 1.0, 0.6),
     "HAP": Prosody(5.5, 1.9, 4.0, 1.06, 3.0, 0.02, 0.15, 0.0, -0.5, 2.5, 0.6),
-    "SAD": Prosody(-1.5, 0.45, -6.5, 0.82, -9.0, 0.12, 0.15, 0.2, -2.0, -0.5, 0.15),
+    "SAD": Prosody(-1.5, 0.4, -6.5, 0.82, -9.0, 0.12, 0.15, 0.15, -1.2, -0.3, 0.15),
     "SUR": Prosody(6.0, 2.0, 3.0, 1.0, 2.0, 0.05, 0.15, 0.0, 3.0, 6.0, 0.5),
     "CAL": Prosody(-1.5, 0.6, -3.0, 0.9, -4.0, 0.05, 0.08, 0.0, -2.0, -0.5, 0.2),
 }
@@ -76,7 +76,7 @@ def _pitch(who: Identity, said: Articulation, shown: Prosody, share: np.ndarray,
     accent = said.accent - said.accent.mean()
     semitones = (
         _blend(habit.pitch, shown.pitch, share)
-        + _blend(habit.range, shown.range, share) * (3.2 * accent + 0.5 * slow)
+        + _blend(habit.range, shown.range, share) * (5.0 * accent + 0.9 * slow)
         + _blend(habit.slope, shown.slope, share) * (said.spoken - 0.5)
         + share * shown.rise * np.clip((said.spoken - 0.75) * 4, 0, 1)
         + _blend(habit.jitter, shown.jitter, share) * wobble
