@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     step(
         "Prepare them: decode, find and crop the faces, store crops and sound",
-        "prepare", "crema_d", "--source", media, "--out", data, "--size", 64,
+        "prepare", "crema_d", "--source", media, "--out", data, "--size", 96, "--margin", 1.0,
     )  # fmt: skip
     fast = ["epochs=2.0", "evaluation.every_epochs=1.0", "batch_size=16"] if args.fast else []
     step(

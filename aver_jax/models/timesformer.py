@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aver_jax.models.transformer import (
+    INIT_STD,
     Attention,
     Mlp,
     PatchEmbed,
@@ -16,8 +17,8 @@ from aver_jax.models.transformer import (
     dense,
     drop_factors,
     layer_norm,
+    normal_init,
     scaled,
-    token_init,
 )
 
 ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
@@ -31,8 +32,10 @@ SIZES = {
         "depth": 2,
         "num_heads": 4,
         "patch_size": 8,
-        "image_size": 64,
+        "image_size": 48,
         "unroll": 2,
+        "init_std": 0.1,
+        "pos_embed_std": 0.5,
     },
     "Ti": {"width": 192, "depth": 12, "num_heads": 3, "patch_size": 16, "image_size": 224},
     "S": {"width": 384, "depth": 12, "num_heads": 6, "patch_size": 16, "image_size": 224},
@@ -49,6 +52,7 @@ class Block(nn.Module):
     attention: str
     capture: tuple[str, ...]
     dtype: Any
+    init_std: float = INIT_STD
 
     @nn.compact
     def __call__(
@@ -63,7 +67,7 @@ class Block(nn.Module):
 
         def attend(name: str, tap: str, tokens: jax.Array) -> jax.Array:
             explicit = tap in self.capture or tap in probes
-            out, weights = Attention(self.num_heads, self.dtype, name=name)(
+            out, weights = Attention(self.num_heads, self.dtype, self.init_std, name=name)(
                 tokens, explicit, probes.get(tap)
             )
             if tap in self.capture:
@@ -76,7 +80,9 @@ class Block(nn.Module):
             tap = "attention_joint" if self.attention == "joint_space_time" else "attention_space"
             out = attend("attn", tap, layer_norm(self.dtype, "norm1")(x))
             x = x + scaled(out, drop.get("attention"))
-        out = Mlp(self.mlp_hidden, self.dtype, name="mlp")(layer_norm(self.dtype, "norm2")(x))
+        out = Mlp(self.mlp_hidden, self.dtype, self.init_std, name="mlp")(
+            layer_norm(self.dtype, "norm2")(x)
+        )
         x = x + scaled(out, drop.get("mlp"))
         if "block" in probes:
             x = x + probes["block"].astype(x.dtype)
@@ -93,7 +99,7 @@ class Block(nn.Module):
         out = attend("temporal_attn", "attention_time", tokens.reshape(-1, frames, width))
         out = scaled(out.reshape(batch, positions, frames, width), drop.get("time"))
         # Zero at first, so that a fresh layer is the image model's.
-        out = dense(width, self.dtype, "temporal_fc", nn.initializers.zeros)(out)
+        out = dense(width, self.dtype, "temporal_fc", std=0.0)(out)
         patches = patches.reshape(batch, positions, frames, width) + out
 
         # Every frame attends over its own patches and a copy of the clip's cls token.
@@ -122,6 +128,10 @@ class TimeSformer(nn.Module):
       remat: what the backward pass computes again: "none", "block" (everything inside a layer) or
         "dots" (everything but the results of matrix products with weights).
       unroll: layers compiled per step of the loop over layers; depth means no loop.
+      init_std: initial deviation of the weights and the cls token.
+      pos_embed_std: initial deviation of the position embeddings. A narrow model trained from
+        scratch on few clips wants about .1 and .5: at .02 its patches hardly know where they are,
+        and it learns nothing for a thousand steps.
       dtype: of the computation; normalisation statistics, softmax, taps and logits are float32.
 
     Raises ValueError on fields that do not fit together.
@@ -139,6 +149,8 @@ class TimeSformer(nn.Module):
     drop_path: float = 0.1
     remat: str = "none"
     unroll: int = 1
+    init_std: float = INIT_STD
+    pos_embed_std: float = INIT_STD
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
@@ -226,13 +238,14 @@ class TimeSformer(nn.Module):
         features = layer_norm(jnp.float32, "norm")(cls)
         if head_probe is not None:
             features = features + head_probe
-        logits = dense(self.num_classes, jnp.float32, "head")(features)
+        logits = dense(self.num_classes, jnp.float32, "head", self.init_std)(features)
         return logits, taps | {"features": features}
 
     def _embedded(self, frames: jax.Array) -> jax.Array:
         positions = (self.image_size // self.patch_size) ** 2
-        cls_token = self.param("cls_token", token_init, (1, 1, self.width))
-        pos_embed = self.param("pos_embed", token_init, (1, 1 + positions, self.width))
+        cls_token = self.param("cls_token", normal_init(self.init_std), (1, 1, self.width))
+        pos_init = normal_init(self.pos_embed_std)
+        pos_embed = self.param("pos_embed", pos_init, (1, 1 + positions, self.width))
         patches = PatchEmbed(self.width, self.patch_size, self.dtype, name="patch_embed")(frames)
         batch, _, length, width = patches.shape
         offsets = pos_embed[:, 1:, None]
@@ -270,6 +283,7 @@ class TimeSformer(nn.Module):
             attention=self.attention,
             capture=capture,
             dtype=self.dtype,
+            init_std=self.init_std,
             name="blocks",
         )
 

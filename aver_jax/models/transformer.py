@@ -9,18 +9,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The official code truncates at an absolute 2.0, which leaves the deviation at .02; a cut at two
-# deviations would shrink it to .0176.
-token_init = nn.initializers.truncated_normal(0.02, lower=-5.0, upper=5.0)
+INIT_STD = 0.02
+
+
+def normal_init(std: float) -> nn.initializers.Initializer:
+    """Return a truncated normal initializer of standard deviation std."""
+    # The official code truncates at an absolute 2.0, which leaves the deviation at .02; a cut at
+    # two deviations would shrink it to .0176.
+    return nn.initializers.truncated_normal(std, lower=-5.0, upper=5.0)
+
+
 # torch's default for a convolution, uniform within 1/sqrt(fan in), which the official code keeps.
 _patch_weights = nn.initializers.variance_scaling(
     1 / 3, "fan_in", "uniform", in_axis=(0, 1, 2), out_axis=3
 )
 
 
-def dense(features: int, dtype: Any, name: str, kernel_init: Any = token_init) -> nn.Dense:
-    """Return a dense layer computed in dtype, with this family's initial weights."""
-    return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
+def dense(features: int, dtype: Any, name: str, std: float) -> nn.Dense:
+    """Return a dense layer computed in dtype, its weights of deviation std, its bias 0."""
+    init = normal_init(std) if std else nn.initializers.zeros
+    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
 
 
 def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
@@ -41,6 +49,7 @@ class Attention(nn.Module):
 
     num_heads: int
     dtype: Any
+    init_std: float = INIT_STD
 
     @nn.compact
     def __call__(
@@ -48,7 +57,7 @@ class Attention(nn.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """Return the output [A, S, D] and, if explicit, the softmax, float32 [A, h, S, S]."""
         batch, length, width = x.shape
-        qkv = dense(3 * width, self.dtype, "qkv")(x)
+        qkv = dense(3 * width, self.dtype, "qkv", self.init_std)(x)
         qkv = qkv.reshape(batch, length, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if explicit:
@@ -60,7 +69,8 @@ class Attention(nn.Module):
         else:
             weights = None
             out = jax.nn.dot_product_attention(q, k, v)
-        return dense(width, self.dtype, "proj")(out.reshape(batch, length, width)), weights
+        out = out.reshape(batch, length, width)
+        return dense(width, self.dtype, "proj", self.init_std)(out), weights
 
 
 class Mlp(nn.Module):
@@ -68,12 +78,14 @@ class Mlp(nn.Module):
 
     hidden: int
     dtype: Any
+    init_std: float = INIT_STD
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map x [..., D] to [..., D]."""
-        hidden = nn.gelu(dense(self.hidden, self.dtype, "fc1")(x), approximate=False)
-        return dense(x.shape[-1], self.dtype, "fc2")(hidden)
+        hidden = dense(self.hidden, self.dtype, "fc1", self.init_std)(x)
+        hidden = nn.gelu(hidden, approximate=False)
+        return dense(x.shape[-1], self.dtype, "fc2", self.init_std)(hidden)
 
 
 class PatchEmbed(nn.Module):
