@@ -36,10 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         corpus.add_argument("--size", type=_at_least(16), default=224, help=text)
         text = "side of the crop over that of the face (default: 1.3)"
         corpus.add_argument("--margin", type=_margin, default=1.3, help=text)
-    try:
-        from data_prep.synthetic import cli as synthetic
-    except ImportError:
-        return
+    from data_prep.synthetic import cli as synthetic
+
     text = "render the synthetic corpus: talking faces and voices as media files"
     synthetic.add_arguments(corpora.add_parser("synthetic", help=text, description=text))
 
