@@ -98,12 +98,19 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is of another model.
         """
-        stored = self._manager.item_metadata(step)
-        for name in set(abstract) & {"variables", "ema"}:
-            self._check_fit(step, stored[name], abstract[name])
         wanted = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
-        return {name: restored[name] for name in abstract}
+        try:
+            stored = self._manager.item_metadata(step)
+            for name in set(abstract) & {"variables", "ema"}:
+                self._check_fit(step, stored[name], abstract[name])
+            restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
+            return {name: restored[name] for name in abstract}
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            others = ", ".join(str(s) for s in self.steps() if s != step) or "none"
+            raise UserError(
+                f"checkpoint {self._folder / str(step)} is damaged or incomplete "
+                f"({type(error).__name__}); other steps of this run: {others}"
+            ) from error
 
     def _check_fit(self, step: int, stored: Any, abstract: Any) -> None:
         """Raises UserError if a checkpoint's arrays are not those of the model."""

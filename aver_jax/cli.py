@@ -1,6 +1,7 @@
 """The `aver` command: one sub-command per job, one clear line for an error."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,6 +26,18 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: words after "aver"; default: the command line's.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _answer(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has gone; nothing more is to be written, also not by
+        # the interpreter when it closes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _answer(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0 if words else 2
@@ -42,13 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"aver {job}: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Without a file's name it is nothing the user could put right.
+        if error.filename is None:
+            raise
+        print(f"aver {job}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"\naver {job}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone; that is not an error.
-        sys.stderr.close()
-        return 0
 
 
 if __name__ == "__main__":

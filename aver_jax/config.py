@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +138,30 @@ def load_config(spec: str) -> ConfigDict:
     if path is None:
         shipped = ", ".join(sorted(p.name for p in _shipped_folder().glob("*.py")))
         raise UserError(f"config {name!r} not found; give a path or a shipped one: {shipped}")
+    if path.suffix != ".py":
+        raise UserError(f"config {path} is not a Python file; expected a .py with get_config(arg)")
     module_spec = importlib.util.spec_from_file_location(f"aver_config_{path.stem}", path)
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
         config = module.get_config(argument or None)
-    except (AttributeError, KeyError, TypeError, SyntaxError, ImportError) as error:
-        raise UserError(f"config {path}: {' '.join(str(error).split())}") from error
+    except UserError:
+        raise
+    except Exception as error:  # a user's own program can fail in any way
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        where = f" line {lines[-1]}" if lines else ""
+        what = " ".join(str(error).split())
+        raise UserError(f"config {path}{where}: {type(error).__name__}: {what}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"config {path}: get_config returned no ConfigDict; begin with base_config()"
+        )
     check_fields(config)
+    missing = sorted(set(base_config()) - set(config))
+    if missing:
+        raise UserError(f"config {path} lacks {', '.join(missing)}; begin with base_config()")
     return config.lock()
 
 
@@ -182,6 +199,7 @@ def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
     Raises:
       UserError: an unknown field, or a value of another type.
     """
+    arguments = _without_init(config, arguments)
     values = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict(
@@ -194,6 +212,19 @@ def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
     if leftovers:
         raise UserError(f"unknown argument {leftovers[0]!r}; see aver train --help")
     return config
+
+
+def _without_init(config: ConfigDict, arguments: list[str]) -> list[str]:
+    """Takes `--config.init.SUBTREE=RUN` out: subtrees are the model's, no config lists them all."""
+    left, prefix = [], "--config.init."
+    for word in arguments:
+        name, equals, folder = word.removeprefix(prefix).partition("=")
+        if word.startswith(prefix) and name and equals:
+            with config.init.unlocked():
+                config.init[name] = folder
+        else:
+            left.append(word)
+    return left
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import numpy as np
 from aver_jax import metrics, parallel, scores
 from aver_jax.errors import UserError
 from aver_jax.evaluator import ClipLogits, Evaluator, Forward
-from aver_jax.input import Dataset, Split, open_dataset
+from aver_jax.files import csv_text, write_whole
+from aver_jax.input import PROTOCOLS, Dataset, Split, open_dataset
 from aver_jax.input import split as split_dataset
 from aver_jax.runs import LoadedRun, load_run
 
@@ -57,6 +58,8 @@ def evaluate_run(
     split: str = "test",
     checkpoint: str = "best",
     data: str | Path | None = None,
+    protocol: str | None = None,
+    fold: int | None = None,
     views: int | None = None,
     temperature: bool = False,
     batch_size: int | None = None,
@@ -69,6 +72,7 @@ def evaluate_run(
       split: "test", "validation" or "train".
       checkpoint: "best", "last" or a step.
       data: prepared dataset, default the one the run was trained on.
+      protocol, fold: which clips are tested, default those of the run.
       views: time slices per clip whose probabilities are averaged; default the run's own.
       temperature: also fit a temperature on the validation split.
       batch_size: clips at a time, rounded up to a multiple of the devices; default the run's own.
@@ -82,9 +86,16 @@ def evaluate_run(
     run = load_run(folder, checkpoint)
     config = run.config.copy_and_resolve_references()
     with config.unlocked():
+        config.data.path = str(data or config.data.path)
+        config.data.protocol = protocol or config.data.protocol
+        config.data.fold = fold or config.data.fold
         config.evaluation.views = views or config.evaluation.views
         config.evaluation.batch_size = batch_size or config.evaluation.batch_size
-    dataset = open_dataset(data or config.data.path)
+    if not (config.data.path and config.data.protocol):
+        raise UserError(
+            f"{folder} was not trained on a dataset; give one: --data DIR --protocol NAME"
+        )
+    dataset = open_dataset(config.data.path)
     _check_dataset(run, dataset)
     parts = split_dataset(dataset, config.data.protocol, config.data.fold, config.data.target)
     mesh = parallel.make_mesh()
@@ -138,8 +149,8 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     results = evaluation.results
-    scores.write_whole(out / "confusion.png", figures.png(figures.confusion(results)))
-    scores.write_whole(out / "reliability.png", figures.png(figures.reliability(results)))
+    write_whole(out / "confusion.png", figures.png(figures.confusion(results)))
+    write_whole(out / "reliability.png", figures.png(figures.reliability(results)))
     scores.write_files(results, out)
 
 
@@ -156,7 +167,7 @@ def predictions_csv(evaluation: Evaluation) -> str:
         name = classes[int(probabilities.argmax())]
         known = index["clip_id"][row], index["actor"][row], classes[label], name
         table.append([int(row), *known, *(float(p) for p in probabilities)])
-    return scores.csv_text(table)
+    return csv_text(table)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,6 +176,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
     parser.add_argument("--data", type=Path, help="prepared dataset (default: the run's own)")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="default: the run's own")
+    parser.add_argument("--fold", type=_positive, help="default: the run's own")
     parser.add_argument("--views", type=_positive, help="time slices per clip to average")
     parser.add_argument(
         "--temperature",
@@ -185,19 +198,23 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
         checkpoint=args.checkpoint,
         data=args.data,
+        protocol=args.protocol,
+        fold=args.fold,
         views=args.views,
         temperature=args.temperature,
         batch_size=args.batch_size,
         progress=sys.stderr.isatty(),
     )
     if jax.process_index() == 0:
-        out = args.out or args.run / "evaluation" / args.split
+        # The scores of other data must not replace those of the run's own.
+        other = args.data or args.protocol or args.fold
+        name = f"{args.split}_{evaluation.results['dataset']}" if other else args.split
+        out = args.out or args.run / "evaluation" / name
         write_evaluation(evaluation, out)
         print(scores.results_table(evaluation.results))
         print(f"\nwritten to {out}")
         if args.predictions:
-            args.predictions.parent.mkdir(parents=True, exist_ok=True)
-            scores.write_whole(args.predictions, predictions_csv(evaluation))
+            write_whole(args.predictions, predictions_csv(evaluation))
             print(f"predictions of {len(evaluation.labels)} clips in {args.predictions}")
     return 0
 
@@ -208,7 +225,7 @@ def _check_dataset(run: LoadedRun, dataset: Dataset) -> None:
             f"{dataset.path} has the classes {', '.join(dataset.classes)}, the run {run.folder} "
             f"{', '.join(run.classes)}; give a dataset with the same classes in the same order"
         )
-    for name in ("detector", "margin"):
+    for name in ("detector", "margin", "size"):
         theirs, ours = run.preparation.get(name), dataset.preparation.get(name)
         if theirs != ours:
             print(

@@ -95,6 +95,9 @@ def collect_logits(
     return ClipLogits(rows, np.stack(logits) if logits else np.zeros((0, 0)))
 
 
+SCORES = ("loss", "war", "uar", "macro_f1")
+
+
 class Evaluator:
     """Scores some rows of a dataset again and again, as training goes on.
 

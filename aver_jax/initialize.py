@@ -65,8 +65,9 @@ def initialize_from(
 
     Args:
       variables: fresh collections.
-      init: mapping subtree -> run folder; "model" is the whole tree, "a/b" a part of it; an empty
-        folder name is passed over.
+      init: mapping subtree -> run folder; "model" is the whole tree, "a/b" a part of it, taken
+        from the same place in the run, or, where the run has no such place, from its whole tree.
+        An empty folder name is passed over.
       classes: class names of the new run.
 
     Returns:
@@ -87,9 +88,8 @@ def initialize_from(
             if collection not in run.variables:
                 raise UserError(f"config.init.{subtree}={folder}: that run has no {collection}")
             try:
-                merged[collection], left = _put(
-                    tree, keys, run.variables[collection], run.classes == classes
-                )
+                trained = _at(run.variables[collection], keys)
+                merged[collection], left = _put(tree, keys, trained, run.classes == classes)
             except UserError as error:
                 raise UserError(f"config.init.{subtree}={folder}: {error}") from error
             fresh_paths += left
@@ -97,6 +97,16 @@ def initialize_from(
         left = f"; initialised anew: {', '.join(fresh_paths)}" if fresh_paths else ""
         report.append(f"{subtree} from {folder} (step {run.step}){left}")
     return variables, report
+
+
+def _at(tree: Any, keys: list[str]) -> Any:
+    """Returns the subtree at a path, or the whole tree if it has no such path."""
+    part = tree
+    for key in keys:
+        if not isinstance(part, dict) or key not in part:
+            return tree
+        part = part[key]
+    return part
 
 
 def _put(tree: Any, keys: list[str], trained: Any, same_classes: bool) -> tuple[Any, list[str]]:

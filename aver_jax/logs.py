@@ -1,12 +1,12 @@
 """What a run writes while it trains: metrics.jsonl and TensorBoard events."""
 
 import json
-import os
 from pathlib import Path
 
 import tensorboardX
 
 from aver_jax.errors import UserError
+from aver_jax.files import write_whole
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -39,9 +39,7 @@ class MetricsLog:
     def __init__(self, workdir: Path, step: int):
         path = workdir / "metrics.jsonl"
         kept = [record for record in read_metrics(path) if record["step"] <= step]
-        temporary = workdir / ".metrics.jsonl.partial"
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(temporary, path)
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a")
         self._events = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1 if kept else None
@@ -49,7 +47,7 @@ class MetricsLog:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes one line, whole and at once."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._events.add_scalar(name, value, step)

@@ -1,12 +1,10 @@
 """The prediction job: emotions in media files, and pictures of what the model looked at."""
 
 import argparse
-import csv
 import dataclasses
-import io
-import os
+import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from aver_jax.errors import UnusableClip, UserError
+from aver_jax.files import csv_text, whole, write_whole
 from aver_jax.frontend import evaluation_inputs
 from aver_jax.input.clips import ClipShape, clip_arrays, clip_window
 from aver_jax.input.sampling import view_slices
@@ -122,14 +121,21 @@ class Predictor:
 
 
 def predict_all(
-    predictor: Predictor, paths: Iterable[Path], failures: list[tuple[Path, str]]
+    predict: Callable[[Path], Prediction],
+    paths: Iterable[Path],
+    failures: list[tuple[Path, str]],
 ) -> Iterator[Prediction]:
-    """Yields the predictions of the clips that can be used; lists the others with their reasons."""
+    """Yields the predictions of the clips that can be used; lists the others with their reasons.
+
+    One strange file must not cost the answers for the others.
+    """
     for path in paths:
         try:
-            yield predictor.predict(path)
+            yield predict(path)
         except UnusableClip as reason:
             failures.append((path, str(reason)))
+        except (ValueError, ArithmeticError, LookupError, EOFError) as error:
+            failures.append((path, f"{type(error).__name__}: {' '.join(str(error).split())}"))
 
 
 def table(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
@@ -151,30 +157,18 @@ def table(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def csv_text(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
+def probabilities_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     """Returns the predictions as CSV: file, prediction, one probability per class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "prediction", *classes])
+    rows: list[Sequence[object]] = [("file", "prediction", *classes)]
     for p in predictions:
         best = classes[int(p.probabilities.argmax())]
-        writer.writerow([p.path, best, *(f"{value:.6f}" for value in p.probabilities)])
-    return text.getvalue()
+        rows.append((str(p.path), best, *map(float, p.probabilities)))
+    return csv_text(rows)
 
 
 def _write_arrays(path: Path, predictions: Sequence[Prediction], **arrays: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name that ends in .npz, or numpy would add the ending.
-    temporary = path.with_name(f".{path.name}.partial.npz")
-    np.savez_compressed(temporary, clips=np.array([str(p.path) for p in predictions]), **arrays)
-    os.replace(temporary, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with whole(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, clips=np.array([str(p.path) for p in predictions]), **arrays)
 
 
 def overlay_names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -189,6 +183,17 @@ def overlay_names(paths: Sequence[Path]) -> dict[Path, str]:
         taken.add(name)
         names[path] = f"{name}.mp4"
     return names
+
+
+def _check_outputs(args: argparse.Namespace, names: dict[Path, str]) -> None:
+    """Raises UserError if an output would replace one of the clips."""
+    clips = {path.resolve() for path in args.clips}
+    outputs = [path for path in (args.csv, args.features, args.relevance) if path]
+    if args.overlay:
+        outputs += [args.overlay / name for name in names.values()]
+    for path in outputs:
+        if path.resolve() in clips:
+            raise UserError(f"{path} is one of the clips and would be replaced; write elsewhere")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -232,31 +237,31 @@ def run(args: argparse.Namespace) -> int:
     Returns:
       0 when every clip was predicted, 3 when some could not be used, 2 when none could.
     """
-    if args.temperature <= 0:
+    if not 0 < args.temperature < math.inf:
         raise UserError(f"--temperature is {args.temperature}, expected more than 0")
+    names = overlay_names(list(dict.fromkeys(args.clips)))
+    _check_outputs(args, names)
     loaded = load_run(args.run, args.checkpoint)
     path = args.path or _default_path(loaded)
     explained = args.overlay or args.relevance
     predictor = Predictor(loaded, args.temperature, args.method if explained else None, path)
-    names = overlay_names(args.clips)
     failures: list[tuple[Path, str]] = []
-    predictions = []
-    bar = tqdm(args.clips, unit=" clips", disable=len(args.clips) < 2, leave=False)
-    for prediction in predict_all(predictor, bar, failures):
+
+    def predict(clip: Path) -> Prediction:
+        prediction = predictor.predict(clip)
         if args.overlay:
-            args.overlay.mkdir(parents=True, exist_ok=True)
-            write_overlay(
-                args.overlay / names[prediction.path],
-                prediction,
-                loaded.classes,
-                loaded.preparation["margin"],
-            )
-        predictions.append(prediction)
+            margin = loaded.preparation["margin"]
+            write_overlay(args.overlay / names[clip], prediction, loaded.classes, margin)
+        return prediction
+
+    clips = list(dict.fromkeys(args.clips))
+    bar = tqdm(clips, unit=" clips", disable=len(clips) < 2 or not sys.stderr.isatty(), leave=False)
+    predictions = list(predict_all(predict, bar, failures))
     if predictions:
         print(table(predictions, loaded.classes))
         print(f"model: {args.run} (step {loaded.step}, trained under {loaded.protocol})")
     if predictions and args.csv:
-        _write_text(args.csv, csv_text(predictions, loaded.classes))
+        write_whole(args.csv, probabilities_csv(predictions, loaded.classes))
         print(f"probabilities: {args.csv}")
     if predictions and args.features:
         _write_arrays(
@@ -280,10 +285,16 @@ def run(args: argparse.Namespace) -> int:
     if predictions and args.overlay:
         print(f"overlays ({args.method}, {path}): {args.overlay}")
     for file, reason in failures:
-        print(f"aver predict: {file}: {reason}", file=sys.stderr)
+        print(f"aver predict: {_one_line(file)}: {reason}", file=sys.stderr)
     if not predictions:
-        raise UserError(f"none of {len(args.clips)} clips could be used; the reasons are above")
+        raise UserError(f"none of {len(clips)} clip(s) could be used; the reasons are above")
     return 3 if failures else 0
+
+
+def _one_line(path: Path) -> str:
+    """Returns a file's name as one line that any terminal can show."""
+    name = str(path).encode(errors="backslashreplace").decode()
+    return name.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _default_path(run: LoadedRun) -> str:

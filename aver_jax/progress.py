@@ -49,11 +49,8 @@ class Progress:
         )
         self._shown: dict[str, str] = {}
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
-        self.restart_clock()
-
-    def restart_clock(self) -> None:
-        """Begins a new window of averages; what happened since the last step is not training."""
         self._window: list[dict[str, float]] = []
+        self._seconds = 0.0  # of training in this window, validations left out
         self._since = time.perf_counter()
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
@@ -72,20 +69,24 @@ class Progress:
             return
         step, metrics = pending
         values = {name: float(value) for name, value in metrics.items()}
-        bad = [name for name in ("loss", "grad_norm") if not math.isfinite(values[name])]
-        if bad:
-            raise UserError(
-                f"the training {bad[0]} is {values[bad[0]]} at step {step} (learning rate "
-                f"{float(self._schedule(step - 1)):.3g}); the last checkpoint is from before it: "
-                "lower config.optimizer.lr, lengthen config.schedule.warmup_epochs or set "
-                "config.optimizer.clip_norm"
-            )
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(values[name]):
+                raise self.diverged(step, f"the training {name} is {values[name]}")
         self._window.append(values)
+
+    def diverged(self, step: int, what: str) -> UserError:
+        """Returns the error of a training whose numbers are not finite."""
+        rate = float(self._schedule(step - 1))
+        return UserError(
+            f"{what} at step {step} (learning rate {rate:.3g}); no checkpoint was saved of it: "
+            "train in a new --workdir with a lower config.optimizer.lr, a longer "
+            "config.schedule.warmup_epochs or a config.optimizer.clip_norm"
+        )
 
     def log_training(self, step: int, plateau_scale: float) -> None:
         """Writes the averages of the steps since the last call."""
         self.settle()
-        seconds = time.perf_counter() - self._since
+        self.pause()
         steps = len(self._window)
         means = {
             f"train/{name}": sum(values[name] for values in self._window) / steps
@@ -96,17 +97,26 @@ class Progress:
             {
                 **means,
                 "learning_rate": float(self._schedule(step - 1)) * plateau_scale,
-                "clips_per_second": steps * self._batch_size / seconds,
+                "clips_per_second": steps * self._batch_size / self._seconds,
             },
         )
         self._show(loss=means["train/loss"], war=means["train/war"])
-        self.restart_clock()
+        self._window, self._seconds = [], 0.0
+
+    def pause(self) -> None:
+        """Counts the seconds up to here as training; what follows, until `resume`, is not."""
+        now = time.perf_counter()
+        self._seconds += now - self._since
+        self._since = now
+
+    def resume(self) -> None:
+        """Goes on counting after a validation."""
+        self._since = time.perf_counter()
 
     def log_scores(self, step: int, scores: dict[str, float]) -> None:
         """Writes the scores of a validation."""
         self._write(step, scores)
         self._show(val_loss=scores["validation/loss"], val_war=scores["validation/war"])
-        self.restart_clock()
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         if self._log:

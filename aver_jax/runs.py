@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from ml_collections import ConfigDict
 from aver_jax.checkpoints import Checkpoints, abstract_like
 from aver_jax.config import base_config, check_fields, to_json
 from aver_jax.errors import UserError
+from aver_jax.files import write_whole
 from aver_jax.models import build_model, init_variables
 
 # What config.json holds beside the experiment's fields.
-FACTS = ("classes", "protocol", "modalities", "preparation")
+FACTS = ("classes", "protocol", "modalities", "preparation", "dataset")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ class LoadedRun:
       protocol: the name of the data split the run was trained under.
       modalities: keys of the model's inputs.
       preparation: how its dataset was prepared (detector, margin, size, ...).
+      dataset: name, rows and fingerprint of what it was trained on; empty for converted weights.
       step: the training step of the variables.
     """
 
@@ -43,6 +44,7 @@ class LoadedRun:
     protocol: str
     modalities: tuple[str, ...]
     preparation: dict[str, Any]
+    dataset: dict[str, Any]
     step: int
 
     def __iter__(self) -> Iterator[Any]:
@@ -54,10 +56,7 @@ def write_config(folder: Path, config: ConfigDict, facts: dict[str, Any]) -> Non
     missing = [name for name in FACTS if name not in facts]
     if missing:
         raise ValueError(f"facts of a run lack {', '.join(missing)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".config.json.partial"
-    temporary.write_text(json.dumps({**to_json(config), **facts}, indent=2) + "\n")
-    os.replace(temporary, folder / "config.json")
+    write_whole(folder / "config.json", json.dumps({**to_json(config), **facts}, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
@@ -70,14 +69,17 @@ def read_config(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
     try:
         content = json.loads(path.read_text())
         facts = {name: content.pop(name) for name in FACTS}
-    except (json.JSONDecodeError, KeyError) as error:
+        config = ConfigDict(content)
+        check_fields(config)
+        # Runs written before a field existed have its default.
+        complete = base_config()
+        with complete.unlocked():
+            complete.update(config)
+        lists = all(isinstance(facts[name], list) for name in ("classes", "modalities"))
+        if not (lists and isinstance(facts["preparation"], dict)):
+            raise TypeError("classes, modalities or preparation are not what a run writes")
+    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it or train again") from error
-    config = ConfigDict(content)
-    check_fields(config)
-    # Runs written before a field existed have its default.
-    complete = base_config()
-    with complete.unlocked():
-        complete.update(config)
     return complete, facts
 
 
@@ -128,6 +130,7 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
         protocol=facts["protocol"],
         modalities=tuple(facts["modalities"]),
         preparation=facts["preparation"],
+        dataset=facts["dataset"],
         step=step,
     )
 

@@ -1,15 +1,13 @@
 """All the scores of one split as a plain dict, as files, and as a table for the terminal."""
 
-import csv
-import io
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 
 from aver_jax import bootstrap, metrics
+from aver_jax.files import csv_text, write_whole
 
 HEADLINES = {"loss": "loss", "war": "WAR", "uar": "UAR", "macro_f1": "macro F1"}
 
@@ -108,23 +106,6 @@ def write_files(results: dict, folder: Path) -> None:
     table = [columns, *([row[c] for c in columns] for row in results["per_actor"])]
     write_whole(folder / "per_actor.csv", csv_text(table))
     write_whole(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name beside `path`, then moves it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    data = content.encode() if isinstance(content, str) else content
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
-def csv_text(rows) -> str:
-    """Rows as CSV text; None becomes an empty cell and floats keep six digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
-        writer.writerow([f"{x:.6g}" if isinstance(x, float) else x for x in row])
-    return text.getvalue()
 
 
 def results_table(results: dict) -> str:

@@ -8,12 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from aver_jax.frontend import example_keys, stream_keys, training_inputs
+from aver_jax.frontend.keys import MODEL
 from aver_jax.optimizer import frozen_mask
 from aver_jax.parallel import AXIS
 from aver_jax.state import TrainState
-
-# Separates the model's random numbers from the front end's, drawn from the same example key.
-_MODEL_STREAM = 1
 
 Batch = dict[str, jax.Array]
 
@@ -22,12 +20,13 @@ def make_loss(model: Any, config: Any) -> Callable[..., Any]:
     """Returns `loss(params, collections, batch) -> (loss, (collections, metrics))`.
 
     The loss is softmax cross-entropy with label smoothing, averaged over the examples; metrics are
-    scalars float32: "loss" and "war" (the share of examples predicted right).
+    scalars float32: "loss" and "war" (the share of examples predicted right). Training batches are
+    whole: their `mask` is True throughout and not read.
     """
 
     def loss(params, collections, batch: Batch):
         inputs = training_inputs(config, batch)
-        keys = stream_keys(example_keys(config.seed, batch["seed"]), _MODEL_STREAM)
+        keys = stream_keys(example_keys(config.seed, batch["seed"]), MODEL)
         (logits, _), updated = model.apply(
             {"params": params, **collections},
             inputs,

@@ -2,13 +2,14 @@
 
 import argparse
 import dataclasses
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -16,9 +17,9 @@ from aver_jax import config as configs
 from aver_jax import optimizer as optimizers
 from aver_jax import parallel
 from aver_jax.checkpoints import Checkpoints, abstract_like
+from aver_jax.checks import check_modalities, check_same_run, check_settings
 from aver_jax.errors import UserError
-from aver_jax.evaluator import Evaluator, Forward
-from aver_jax.frontend import training_inputs
+from aver_jax.evaluate import validation_evaluator
 from aver_jax.initialize import initialize_from
 from aver_jax.input import (
     Dataset,
@@ -31,13 +32,10 @@ from aver_jax.input import (
 )
 from aver_jax.models import init_variables
 from aver_jax.progress import Progress
-from aver_jax.runs import model_of, read_config, write_config
+from aver_jax.runs import model_of, write_config
 from aver_jax.signals import StopSignal
 from aver_jax.state import TrainState, create_state
 from aver_jax.step import make_gradients, make_update
-
-# What may change between two starts of one run: it does not change what the run computes.
-_MAY_DIFFER = ("data.path", "data.threads", "log_every_steps", "evaluation.batch_size", "parallel")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,72 +77,68 @@ def _plan(config: ConfigDict, parts: Split) -> _Plan:
     )
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {k: v for key, item in tree.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
-
-
-def _check_same_run(workdir: Path, config: ConfigDict) -> None:
-    """Raises UserError if the run folder holds a run of another config."""
-    if not (workdir / "config.json").exists():
-        return
-    old, _ = read_config(workdir)
-    before, now = _flat(configs.to_json(old)), _flat(configs.to_json(config))
-    changed = [
-        f"{name} was {before.get(name)}, now {now.get(name)}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and name not in _MAY_DIFFER
-    ]
-    if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise UserError(
-            f"{workdir} holds a run of another config ({'; '.join(changed[:3])}{more}); "
-            "choose another --workdir"
-        )
-
-
-def _check_settings(config: ConfigDict) -> None:
-    """Raises UserError for what can be told before any data is read."""
-    if not config.data.path:
-        raise UserError("no dataset given; set --config.data.path to a folder aver prepare made")
-    configs.choice("config.optimizer.name", config.optimizer.name, optimizers.OPTIMIZERS)
-    configs.choice("config.schedule.name", config.schedule.name, optimizers.SCHEDULES)
-    configs.choice("config.parallel", config.parallel, parallel.MAPPINGS)
-    side, frames = config.data.image_size, config.data.num_frames
-    batch = {
-        "frames": jax.ShapeDtypeStruct((1, frames, side, side, 3), np.uint8),
-        "seed": jax.ShapeDtypeStruct((1,), np.uint32),
+def _facts(config: ConfigDict, dataset: Dataset, parts: Split) -> dict[str, Any]:
+    """Returns what config.json holds beside the experiment."""
+    fingerprint = hashlib.sha256((Path(dataset.path) / "index.csv").read_bytes()).hexdigest()
+    return {
+        "classes": list(dataset.classes),
+        "protocol": parts.name,
+        "modalities": list(config.data.modalities),
+        "preparation": dict(dataset.preparation),
+        "dataset": {"name": dataset.name, "clips": len(dataset), "index_sha256": fingerprint},
     }
-    try:
-        jax.eval_shape(lambda batch: training_inputs(config, batch), batch)
-    except ValueError as error:
-        raise UserError(f"config.{error}") from error
 
 
-def _initial_state(
-    config: ConfigDict, model: Any, schedule: optax.Schedule, classes: tuple[str, ...]
-) -> tuple[TrainState, optax.GradientTransformation, list[str]]:
-    """Returns the state before the first step, the optimizer, and where parameters came from."""
+def _optimizer(
+    config: ConfigDict, model: Any, schedule: optax.Schedule
+) -> tuple[optax.GradientTransformation, Any]:
+    """Returns the optimizer, and the shapes of the model's variables that its masks come from."""
     shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
     optimizers.check_freeze(shapes, tuple(config.freeze))
+    return optimizers.make_optimizer(config, shapes["params"], schedule), shapes
+
+
+def _state(
+    config: ConfigDict,
+    model: Any,
+    rule: optax.GradientTransformation,
+    shapes: Any,
+    checkpoints: Checkpoints,
+    mesh: jax.sharding.Mesh,
+    classes: tuple[str, ...],
+) -> tuple[TrainState, int, list[str]]:
+    """Returns the last saved state, or a fresh one; its step; and where fresh parameters came from.
+
+    A run that goes on needs nothing but its own folder: not the runs it started from.
+    """
+
+    def create(variables):
+        return create_state(variables, rule, optimizers.plateau(config), config.ema_decay)
+
+    sharding = parallel.replicated(mesh)
+    if checkpoints.steps():
+        step = checkpoints.step("last")
+        abstract = abstract_like(jax.eval_shape(create, shapes).items(), sharding)
+        return TrainState.from_items(checkpoints.restore(step, abstract)), step, []
     variables = init_variables(model, jax.random.key(config.seed))
     variables, report = initialize_from(variables, config.init, classes)
-    rule = optimizers.make_optimizer(config, variables["params"], schedule)
-    state = create_state(variables, rule, optimizers.plateau(config), config.ema_decay)
-    return state, rule, report
+    return jax.device_put(create(variables), sharding), 0, report
 
 
-def _restore_last(
-    checkpoints: Checkpoints, state: TrainState, mesh: jax.sharding.Mesh
-) -> tuple[TrainState, int]:
-    """Returns the last saved state and its step, or the given one and 0, laid over the mesh."""
-    sharding = parallel.replicated(mesh)
-    if not checkpoints.steps():
-        return jax.device_put(state, sharding), 0
-    step = checkpoints.step("last")
-    restored = checkpoints.restore(step, abstract_like(state.items(), sharding))
-    return TrainState.from_items(restored), step
+def _check_finite(state: TrainState, progress: Progress, step: int) -> None:
+    """Raises UserError if a parameter is not finite: the loss tells only one step later."""
+    finite = jax.tree.reduce(
+        jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), state.variables["params"])
+    )
+    if not finite:
+        raise progress.diverged(step, "a parameter is not finite")
+
+
+def _write_report(workdir: Path) -> None:
+    if jax.process_index() == 0:
+        from aver_jax.report.content import training_report  # matplotlib is slow to import
+
+        training_report(workdir)
 
 
 def _batches(config: ConfigDict, dataset: Dataset, parts: Split, first_step: int) -> Iterator[dict]:
@@ -210,7 +204,13 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
             print(text, file=sys.stderr)
 
     workdir = Path(workdir)
-    _check_settings(config)
+    config = config.copy_and_resolve_references()
+    check_settings(config, workdir)
+    # The run folder is used from other places than this one.
+    with config.unlocked():
+        config.data.path = str(Path(config.data.path).resolve())
+        for subtree, folder in config.init.items():
+            config.init[subtree] = folder and str(Path(folder).resolve())
     dataset = open_dataset(config.data.path)
     parts = split(dataset, config.data.protocol, config.data.fold, config.data.target)
     mesh = parallel.make_mesh()
@@ -218,21 +218,24 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     plan = _plan(config, parts)
     schedule = optimizers.learning_rate(config, plan.per_epoch)
     model = model_of(config, len(dataset.classes))
-    _check_same_run(workdir, config)
-    state, rule, report = _initial_state(config, model, schedule, dataset.classes)
-    facts = {
-        "classes": list(dataset.classes),
-        "protocol": parts.name,
-        "modalities": list(config.data.modalities),
-        "preparation": dataset.preparation,
-    }
+    check_modalities(config, model)
+    facts = _facts(config, dataset, parts)
+    check_same_run(workdir, config, facts)
+    rule, shapes = _optimizer(config, model, schedule)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.select)
+    try:
+        state, start, report = _state(
+            config, model, rule, shapes, checkpoints, mesh, dataset.classes
+        )
+    except UserError:
+        checkpoints.close()
+        raise
     write_config(workdir, config, facts)
     say("\n".join([_header(config, dataset, parts, state, mesh, plan), *report]))
-
-    checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.select)
-    state, start = _restore_last(checkpoints, state, mesh)
     if start >= plan.total:
         checkpoints.close()
+        if not (workdir / "report" / "index.html").exists():
+            _write_report(workdir)
         say(f"finished at step {start}; nothing to do")
         return workdir
     if start:
@@ -242,8 +245,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
         make_gradients(model, config), make_update(rule, config), mesh, config.parallel
     )
     after_validation = jax.jit(optimizers.make_plateau_update(config))
-    forward = Forward(model, config, mesh)
-    evaluator = Evaluator(forward, config, dataset, parts.validation, parts.labels, "validation")
+    evaluator = validation_evaluator(model, config, dataset, parts, mesh)
     batches = _batches(config, dataset, parts, start)
     progress = Progress(
         workdir, start, plan.total, config.batch_size, plan.per_epoch, schedule, quiet
@@ -258,16 +260,19 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
                 if last or number % config.log_every_steps == 0:
                     progress.log_training(number, float(state.plateau.scale))
                 if last or number % plan.per_validation == 0:
-                    # Nothing that is not finite gets validated or saved.
                     progress.settle()
+                    _check_finite(state, progress, number)
+                    progress.pause()
                     scores = dict(evaluator.run(state.evaluation_variables()))
                     progress.log_scores(number, scores)
                     if config.schedule.name == "plateau":
                         plateau = after_validation(state.plateau, scores["validation/loss"])
                         state = dataclasses.replace(state, plateau=plateau)
                     checkpoints.save(number, state.items(), scores)
+                    progress.resume()
                 elif stop.number:
                     progress.settle()
+                    _check_finite(state, progress, number)
                     checkpoints.save(number, state.items(), None)
                 if stop.number and not last:
                     say(f"\nsaved after step {number}; the same command goes on from there")
@@ -276,8 +281,6 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
         batches.close()
         progress.close()
         checkpoints.close()
-    if jax.process_index() == 0:
-        from aver_jax.report.content import training_report  # matplotlib is slow to import
-
-        say(f"report: {training_report(workdir)}")
+    _write_report(workdir)
+    say(f"report: {workdir / 'report' / 'index.html'}")
     return workdir

@@ -41,3 +41,9 @@ def test_python_m_is_the_command():
         [sys.executable, "-m", "aver_jax", "--version"], capture_output=True, text=True
     )
     assert done.stdout.startswith("aver_jax ")
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    program = f"'{sys.executable}' -m aver_jax --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

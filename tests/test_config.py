@@ -70,3 +70,34 @@ def test_a_config_file_with_a_misspelt_field_is_refused(tmp_path):
     config.batchsize = 3
     with pytest.raises(UserError, match=r"did you mean batch_size\?"):
         check_fields(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "clue"),
+    [
+        ("def get_config(arg=None):\n    return unknown\n", "line 2: NameError"),
+        ("def get_config(arg=None) return 1", "SyntaxError"),
+        ("def get_config(arg=None):\n    return 1\n", "base_config"),
+        (
+            "from ml_collections import ConfigDict\n"
+            "def get_config(arg=None):\n    return ConfigDict({'seed': 1})\n",
+            "lacks batch_size",
+        ),
+    ],
+)
+def test_a_config_file_that_fails_is_named(tmp_path, text, clue):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(UserError, match=clue):
+        load_config(str(file))
+
+
+def test_a_file_that_is_no_program_is_refused(tmp_path):
+    (file := tmp_path / "notes.md").write_text("# notes")
+    with pytest.raises(UserError, match="not a Python file"):
+        load_config(str(file))
+
+
+def test_any_subtree_can_be_initialised_from_the_command_line():
+    config = override(load_config("timesformer.py"), ["--config.init.blocks=runs/a"])
+    assert config.init.blocks == "runs/a"

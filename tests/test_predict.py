@@ -31,6 +31,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict") / "run"
     facts = {
         "classes": CLASSES,
+        "dataset": {},
         "protocol": "synthetic_fifths",
         "modalities": ["frames"],
         "preparation": {"detector": "haar", "margin": 1.3, "size": 64},
@@ -114,7 +115,7 @@ def test_nothing_usable_is_an_error(run, tmp_path, capsys):
     assert main(["predict", str(run), str(tmp_path / "missing.mp4")]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert "missing.mp4" in lines[0]
-    assert lines[-1].startswith("aver predict: error: none of 1 clips")
+    assert lines[-1].startswith("aver predict: error: none of 1 clip(s)")
 
 
 def test_temperature_must_be_positive(run, clips, capsys):
@@ -132,3 +133,18 @@ def test_real_clips_are_predicted(run, real_clips, tmp_path):
     words = [str(run), *map(str, files), "--overlay", str(tmp_path), "--csv", str(tmp_path / "p")]
     assert main(["predict", *words]) == 0
     assert sorted(p.stem for p in tmp_path.glob("*.mp4")) == [p.stem for p in files]
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--overlay"])
+def test_a_clip_is_never_replaced_by_an_output(run, clips, flag, capsys):
+    before = clips[0].read_bytes()
+    target = clips[0] if flag == "--csv" else clips[0].parent
+    assert main(["predict", str(run), str(clips[0]), flag, str(target)]) == 2
+    assert "would be replaced" in capsys.readouterr().err
+    assert clips[0].read_bytes() == before
+
+
+def test_an_output_that_cannot_be_written_is_one_line(run, clips, tmp_path, capsys):
+    (file := tmp_path / "file").write_text("")
+    assert main(["predict", str(run), str(clips[0]), "--overlay", str(file)]) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("aver predict: error:")

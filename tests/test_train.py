@@ -147,6 +147,25 @@ def test_a_run_of_another_config_is_refused(whole_run, synthetic_dataset):
         train.train(other, whole_run, quiet=True)
 
 
+def test_a_run_goes_on_only_with_the_dataset_it_began_with(whole_run, synthetic_dataset, tmp_path):
+    import shutil
+
+    moved = tmp_path / "moved"
+    shutil.copytree(synthetic_dataset, moved)
+    train.train(tiny(moved), whole_run, quiet=True)  # the same one at another place
+    preparation = json.loads((moved / "preparation.json").read_text())
+    (moved / "preparation.json").write_text(json.dumps({**preparation, "margin": 2.0}))
+    with pytest.raises(UserError, match=r"preparation.margin was 1.3, now 2.0"):
+        train.train(tiny(moved), whole_run, quiet=True)
+    train.train(tiny(synthetic_dataset), whole_run, quiet=True)
+
+
+def test_a_finished_run_gets_a_report_that_was_lost(whole_run, synthetic_dataset):
+    (whole_run / "report/index.html").unlink()
+    train.train(tiny(synthetic_dataset), whole_run, quiet=True)
+    assert (whole_run / "report/index.html").exists()
+
+
 def test_fine_tuning_starts_from_the_run_and_keeps_frozen_parts(
     whole_run, synthetic_dataset, tmp_path
 ):
@@ -157,7 +176,6 @@ def test_fine_tuning_starts_from_the_run_and_keeps_frozen_parts(
         "epochs=1.0",
         "ema_decay=0.9",
         "schedule.name=plateau",
-        "optimizer.accumulate=1",
         "model.dtype=bfloat16",
     )
     run = train.train(config, tmp_path / "tuned", quiet=True)
@@ -188,6 +206,15 @@ ERRORS = {
     "unknown optimizer": (["--config.optimizer.name=adam"], "adamw"),
     "unknown schedule": (["--config.schedule.name=step"], "cosine"),
     "unknown mapping": (["--config.parallel=pjit"], "shard_map"),
+    "unknown score": (["--config.evaluation.select=validation/acc"], "validation/uar"),
+    "batch size of none": (["--config.batch_size=0"], "batch_size is 0"),
+    "no accumulation parts": (["--config.optimizer.accumulate=0"], "accumulate is 0"),
+    "log every no step": (["--config.log_every_steps=0"], "log_every_steps is 0"),
+    "negative seed": (["--config.seed=-1"], "seed is -1"),
+    "no frames": (["--config.data.num_frames=0"], "num_frames is 0"),
+    "no layers": (["--config.model.depth=0"], "depth is 0"),
+    "another modality": (["--config.data.modalities=('audio',)"], "needs frames"),
+    "unknown init subtree": (["--config.init.head2=nowhere"], "nowhere"),
     "unknown normalization": (["--config.frontend.normalization=zca"], "per_clip"),
     "freeze that matches nothing": (["--config.freeze=('head2',)"], "patch_embed"),
     "init from no run": (["--config.init.model=nowhere"], "nowhere"),

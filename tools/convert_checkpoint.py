@@ -188,6 +188,7 @@ def write_timesformer(args: argparse.Namespace) -> None:
     config.frontend.normalization = args.normalization or normalization_of(source, converted.family)
     facts = {
         "classes": classes,
+        "dataset": {},
         "protocol": "none (converted weights)",
         "modalities": ["frames"],
         "preparation": Preparation(size=fields["image_size"]).to_json(),

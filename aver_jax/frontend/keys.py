@@ -3,8 +3,9 @@
 import jax
 from jax import Array
 
+# Folded into an example's key, one number per use, so that no two uses share their randomness.
 AUGMENTATION = 0
-"""Folded into an example's key by the front end; a model folds in another number."""
+MODEL = 1
 
 
 def example_keys(seed: int, example_seeds: Array) -> Array:

@@ -159,6 +159,10 @@ class TimeSformer(nn.Module):
             raise ValueError(f"attention is {self.attention!r}, expected one of {ATTENTION_TYPES}")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"remat is {self.remat!r}, expected one of {REMAT_POLICIES}")
+        counts = ("image_size", "num_frames", "patch_size", "width", "depth", "num_heads", "unroll")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"

@@ -1,7 +1,6 @@
 """One self-contained HTML page: pictures and videos inlined, no script, nothing fetched."""
 
 import base64
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import cv2
 import jinja2
 import numpy as np
 
+from aver_jax.files import write_whole
 from aver_jax.report import figures
 
 VIDEO_LIMIT_BYTES = 3_000_000
@@ -165,10 +165,7 @@ def write_report(
         facts=facts,
         sections=[section for section in sections if section.blocks],
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, page)
     return path
 
 

@@ -1,12 +1,12 @@
 """A clip written again with the prediction beside it and its relevance over the face."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aver_jax.files import whole
 from aver_jax.report.overlay import draw_frame, heat_at, square_region
 from data_prep import media
 
@@ -64,8 +64,7 @@ def write_overlay(
     frames = len(timestamps)
     span = float(timestamps[-1] - timestamps[0]) if frames > 1 else 0.0
     fps = (frames - 1) / span if span > 0 else 25.0
-    temporary = path.with_name(f".{path.stem}.partial.mp4")
-    try:
+    with whole(path) as temporary:
         media.write_clip(
             temporary,
             overlay_frames(prediction, classes, margin, truth),
@@ -75,6 +74,3 @@ def write_overlay(
             timestamps=timestamps,
             crf=crf,
         )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,0 +1,111 @@
+"""What can be told to be wrong before a training begins, each in one line."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from aver_jax import config as configs
+from aver_jax import optimizer as optimizers
+from aver_jax import parallel
+from aver_jax.errors import UserError
+from aver_jax.evaluator import SCORES
+from aver_jax.frontend import training_inputs
+from aver_jax.runs import read_config
+
+# What may change between two starts of one run: it does not change what the run computes.
+# (Up to the order of float additions, for the last two. The dataset itself must be the same one.)
+_MAY_DIFFER = ("data.path", "data.threads", "log_every_steps", "evaluation.batch_size", "parallel")
+
+# Field -> its smallest and largest value.
+_BOUNDS = {
+    "seed": (0, 2**31 - 1),
+    "data.num_frames": (1, 4096),
+    "data.image_size": (1, 4096),
+    "data.fold": (1, 1000),
+    "data.min_slice": (1e-3, 1),
+    "data.threads": (0, 1024),
+    "data.max_seconds": (0.1, 3600),
+    "batch_size": (1, 2**20),
+    "epochs": (1e-9, 1e9),
+    "optimizer.lr": (0, math.inf),
+    "optimizer.weight_decay": (0, math.inf),
+    "optimizer.clip_norm": (0, math.inf),
+    "optimizer.accumulate": (1, 2**20),
+    "schedule.warmup_epochs": (0, 1e9),
+    "schedule.plateau_factor": (0, 1),
+    "schedule.plateau_patience": (1, 10**9),
+    "label_smoothing": (0, 1),
+    "ema_decay": (0, 1),
+    "evaluation.every_epochs": (1e-9, 1e9),
+    "evaluation.batch_size": (1, 2**20),
+    "evaluation.views": (1, 1000),
+    "log_every_steps": (1, 10**9),
+}
+
+
+def check_settings(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError for what can be told before any data is read."""
+    if not config.data.path:
+        raise UserError("no dataset given; set --config.data.path to a folder aver prepare made")
+    configs.choice("config.optimizer.name", config.optimizer.name, optimizers.OPTIMIZERS)
+    configs.choice("config.schedule.name", config.schedule.name, optimizers.SCHEDULES)
+    configs.choice("config.parallel", config.parallel, parallel.MAPPINGS)
+    known = [f"validation/{name}" for name in SCORES]
+    configs.choice("config.evaluation.select", config.evaluation.select, known)
+    values = _flat(configs.to_json(config))
+    for name, (low, high) in _BOUNDS.items():
+        if not low <= values[name] <= high:
+            raise UserError(f"config.{name} is {values[name]}; expected {low} to {high}")
+    side, frames = config.data.image_size, config.data.num_frames
+    batch = {
+        "frames": jax.ShapeDtypeStruct((1, frames, side, side, 3), np.uint8),
+        "seed": jax.ShapeDtypeStruct((1,), np.uint32),
+    }
+    for folder in filter(None, config.init.values()):
+        if not (workdir / "checkpoints").exists():
+            read_config(Path(folder))
+    try:
+        jax.eval_shape(lambda batch: training_inputs(config, batch), batch)
+    except ValueError as error:
+        raise UserError(f"config.{error}") from error
+
+
+def check_modalities(config: ConfigDict, model: Any) -> None:
+    """Raises UserError unless the batches hold what the model reads."""
+    wanted, given = set(model.input_shapes(1)), set(config.data.modalities)
+    if wanted != given:
+        raise UserError(
+            f"config.data.modalities is {', '.join(sorted(given)) or 'empty'}; "
+            f"{config.model.name} needs {', '.join(sorted(wanted))}"
+        )
+
+
+def check_same_run(workdir: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
+    """Raises UserError if the run folder holds a run of another config or dataset."""
+    # Without a checkpoint there is nothing to go on with, and nothing to lose.
+    if not any((workdir / "checkpoints").glob("[0-9]*")):
+        return
+    old, old_facts = read_config(workdir)
+    before = _flat({**configs.to_json(old), **old_facts})
+    now = _flat({**configs.to_json(config), **facts})
+    changed = [
+        f"{name} was {before.get(name)}, now {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name not in _MAY_DIFFER
+    ]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise UserError(
+            f"{workdir} holds another run ({'; '.join(changed[:3])}{more}); "
+            "choose another --workdir"
+        )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {k: v for key, item in tree.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
