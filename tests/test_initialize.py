@@ -1,0 +1,180 @@
+"""Starting from earlier runs: what is taken, what stays fresh, and what does not fit."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from aver_jax.config import base_config
+from aver_jax.errors import UserError
+from aver_jax.initialize import initialize_from, merge
+from aver_jax.models import build_model, init_variables
+from aver_jax.runs import FACTS, write_run
+
+SIZE = {
+    "name": "timesformer",
+    "image_size": 16,
+    "num_frames": 2,
+    "patch_size": 8,
+    "width": 8,
+    "depth": 1,
+    "num_heads": 2,
+}
+CLASSES = ("ANG", "HAP", "SAD")
+
+
+def tree(value: float, classes: int = 3, width: int = 4) -> dict:
+    return {
+        "blocks": {"kernel": jnp.full((width, width), value)},
+        "head": {"kernel": jnp.full((width, classes), value), "bias": jnp.full(classes, value)},
+    }
+
+
+def variables_of(seed: int, classes: tuple[str, ...] = CLASSES, **fields) -> dict:
+    """Random variables of a tiny TimeSformer, no two alike."""
+    model = build_model({**SIZE, **fields}, len(classes))
+    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
+
+
+def write(folder: Path, variables: dict, classes: tuple[str, ...] = CLASSES, **fields) -> Path:
+    config = base_config()
+    config.model = ConfigDict({**SIZE, **fields})
+    facts = {name: {} for name in FACTS}
+    facts.update(classes=list(classes), protocol="", modalities=["frames"])
+    write_run(folder, config, facts, variables)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return variables_of(seed=1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, trained) -> Path:
+    return write(tmp_path_factory.mktemp("runs") / "trained", trained)
+
+
+@pytest.fixture
+def fresh():
+    return variables_of(seed=2)
+
+
+def assert_same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_a_run_of_the_same_classes_gives_everything():
+    merged, left = merge(tree(0.0), tree(1.0), same_classes=True)
+    assert_same(merged, tree(1.0))
+    assert left == []
+
+
+@pytest.mark.parametrize("classes", [3, 5], ids=["of the same number", "of another number"])
+def test_other_classes_leave_the_head_fresh_and_say_so(classes):
+    merged, left = merge(tree(0.0), tree(1.0, classes), same_classes=False)
+    assert_same(merged["blocks"], tree(1.0)["blocks"])
+    assert_same(merged["head"], tree(0.0)["head"])
+    assert sorted(left) == ["head/bias", "head/kernel"]
+
+
+def test_a_run_without_a_head_leaves_it_fresh():
+    headless = {"blocks": tree(1.0)["blocks"]}
+    merged, left = merge(tree(0.0), headless, same_classes=True)
+    assert_same(merged, {**headless, "head": tree(0.0)["head"]})
+    assert sorted(left) == ["head/bias", "head/kernel"]
+
+
+def test_parameters_keep_the_type_of_the_model():
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree(1.0))
+    merged, _ = merge(tree(0.0), half, same_classes=True)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(merged))
+
+
+def test_a_missing_parameter_is_named():
+    other = {"head": tree(1.0)["head"]}
+    with pytest.raises(UserError, match=r"^blocks/kernel is missing$"):
+        merge(tree(0.0), other, same_classes=True)
+
+
+def test_an_unknown_parameter_is_named():
+    other = {**tree(1.0), "norm": {"scale": jnp.ones(4)}}
+    with pytest.raises(UserError, match=r"^norm/scale is not in this model$"):
+        merge(tree(0.0), other, same_classes=True)
+
+
+def test_a_parameter_of_another_shape_is_named_with_both():
+    with pytest.raises(UserError, match=r"^blocks/kernel is \(6, 6\), this model has \(4, 4\)$"):
+        merge(tree(0.0), tree(1.0, width=6), same_classes=True)
+
+
+def test_of_many_misfits_three_are_named_and_the_rest_counted():
+    other = {**tree(1.0), "more": {name: jnp.ones(1) for name in "abcde"}}
+    with pytest.raises(UserError, match=r"more/a is not.*more/b.*more/c.* and 2 more$"):
+        merge(tree(0.0), other, same_classes=True)
+
+
+def test_a_whole_model_is_taken_from_a_run(run, trained, fresh):
+    merged, report = initialize_from(fresh, {"model": str(run)}, CLASSES)
+    assert_same(merged, trained)
+    assert report == [f"model from {run} (step 0)"]
+
+
+def test_a_model_of_other_classes_keeps_its_own_head(run, trained):
+    classes = ("HAP", "ANG", "NEU", "SAD")
+    fresh = variables_of(2, classes)
+    merged, (line,) = initialize_from(fresh, {"model": str(run)}, classes)
+    assert_same(merged["params"]["blocks"], trained["params"]["blocks"])
+    assert_same(merged["params"]["head"], fresh["params"]["head"])
+    assert line.startswith(f"model from {run} (step 0); initialised anew: head/")
+
+
+def test_classes_in_another_order_keep_the_fresh_head(run, fresh):
+    merged, (line,) = initialize_from(fresh, {"model": str(run)}, CLASSES[::-1])
+    assert_same(merged["params"]["head"], fresh["params"]["head"])
+    assert "initialised anew" in line
+
+
+@pytest.mark.parametrize("subtree", ["blocks", "blocks/attn"])
+def test_a_subtree_is_taken_from_its_place_in_the_run_and_the_rest_stays(
+    subtree, run, trained, fresh
+):
+    merged, report = initialize_from(fresh, {subtree: str(run)}, CLASSES)
+
+    def taken(path: tuple) -> bool:
+        return jax.tree_util.keystr(path, simple=True, separator="/").startswith(
+            f"params/{subtree}/"
+        )
+
+    expected = jax.tree_util.tree_map_with_path(
+        lambda path, old, new: old if taken(path) else new, trained, fresh
+    )
+    assert_same(merged, expected)
+    assert report == [f"{subtree} from {run} (step 0)"]
+
+
+def test_an_empty_folder_name_is_passed_over(fresh):
+    merged, report = initialize_from(fresh, {"model": ""}, CLASSES)
+    assert merged is fresh
+    assert report == []
+
+
+def test_an_unknown_subtree_is_named_with_those_there_are(run, fresh):
+    with pytest.raises(UserError, match=rf"config.init.video={run}.*'video'.*blocks, cls_token"):
+        initialize_from(fresh, {"video": str(run)}, CLASSES)
+
+
+def test_a_run_of_a_wider_model_is_refused_by_name(run):
+    wider = variables_of(2, width=16)
+    with pytest.raises(UserError, match=rf"config.init.model={run}: blocks/\S+ is \(1, 8"):
+        initialize_from(wider, {"model": str(run)}, CLASSES)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path, fresh):
+    with pytest.raises(UserError, match="nowhere is not a run folder"):
+        initialize_from(fresh, {"model": str(tmp_path / "nowhere")}, CLASSES)
