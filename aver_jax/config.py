@@ -65,6 +65,7 @@ def base_config() -> ConfigDict:
     config.init = ConfigDict({"model": ""})
     config.freeze = ()  # path patterns, e.g. ("blocks", "patch_embed")
     config.parallel = "shard_map"  # shard_map | pmap
+    config.distributed = False  # several processes (hosts) train together, see parallel.py
     config.evaluation = ConfigDict(
         {
             "every_epochs": 1.0,

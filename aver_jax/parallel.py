@@ -1,5 +1,6 @@
 """Data parallelism: one mesh axis, batches laid over it, a step mapped by shard_map or by pmap."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,37 @@ AXIS = "data"
 MAPPINGS = ("shard_map", "pmap")
 
 Batch = dict[str, np.ndarray]
+
+
+def join_processes() -> None:
+    """Makes this process one of several that train together; before anything else uses jax.
+
+    TPU pods and Slurm, Open MPI and Kubernetes jobs are recognised by jax; elsewhere the variables
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it.
+
+    Raises:
+      UserError: the processes did not find each other.
+    """
+    told = {name: os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")}
+    try:
+        jax.distributed.initialize(
+            coordinator_address=os.environ.get("JAX_COORDINATOR_ADDRESS"),
+            num_processes=told["JAX_NUM_PROCESSES"] and int(told["JAX_NUM_PROCESSES"]),
+            process_id=told["JAX_PROCESS_ID"] and int(told["JAX_PROCESS_ID"]),
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"config.distributed is set, but the processes did not join ({reason}); set "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or leave it unset"
+        ) from error
+
+
+def largest_of_processes(value: int) -> int:
+    """Returns the largest of the processes' values to all of them; they must ask together."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.array(value)).max())
 
 
 def make_mesh(devices: int | None = None) -> Mesh:

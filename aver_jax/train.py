@@ -199,6 +199,9 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
       SystemExit: a signal asked to stop; a checkpoint was saved.
     """
 
+    if config.distributed:
+        parallel.join_processes()
+
     def say(text: str) -> None:
         if not quiet and jax.process_index() == 0:
             print(text, file=sys.stderr)
@@ -230,7 +233,8 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     except UserError:
         checkpoints.close()
         raise
-    write_config(workdir, config, facts)
+    if jax.process_index() == 0:
+        write_config(workdir, config, facts)
     say("\n".join([_header(config, dataset, parts, state, mesh, plan), *report]))
     if start >= plan.total:
         checkpoints.close()
@@ -259,7 +263,8 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
                 last = number == plan.total
                 if last or number % config.log_every_steps == 0:
                     progress.log_training(number, float(state.plateau.scale))
-                if last or number % plan.per_validation == 0:
+                validated = last or number % plan.per_validation == 0
+                if validated:
                     progress.settle()
                     _check_finite(state, progress, number)
                     progress.pause()
@@ -270,13 +275,16 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
                         state = dataclasses.replace(state, plateau=plateau)
                     checkpoints.save(number, state.items(), scores)
                     progress.resume()
-                elif stop.number:
-                    progress.settle()
-                    _check_finite(state, progress, number)
-                    checkpoints.save(number, state.items(), None)
-                if stop.number and not last:
-                    say(f"\nsaved after step {number}; the same command goes on from there")
-                    raise SystemExit(128 + stop.number)
+                # Several processes stop together, and do not wait for each other at every step.
+                if jax.process_count() == 1 or number % config.log_every_steps == 0:
+                    signal_number = parallel.largest_of_processes(stop.number)
+                    if signal_number and not validated:
+                        progress.settle()
+                        _check_finite(state, progress, number)
+                        checkpoints.save(number, state.items(), None)
+                    if signal_number and not last:
+                        say(f"\nsaved after step {number}; the same command goes on from there")
+                        raise SystemExit(128 + signal_number)
     finally:
         batches.close()
         progress.close()

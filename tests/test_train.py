@@ -91,7 +91,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_parameters(
         @property
         def number(self):
             self.asked += 1
-            return signal.SIGTERM if self.asked > 2 else 0
+            return signal.SIGTERM if self.asked > 1 else 0
 
         @number.setter
         def number(self, value):

@@ -1,0 +1,52 @@
+"""Two processes train together: the same run as one process with as many devices."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from aver_jax import load_run
+
+FIELDS = [
+    "model.width=16", "model.depth=1", "model.unroll=1", "model.num_heads=2",
+    "data.image_size=16", "data.num_frames=2", "batch_size=4", "epochs=2.0",
+    "evaluation.batch_size=12", "evaluation.every_epochs=1.0", "log_every_steps=2",
+    "optimizer.name=sgd", "distributed=true",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does(synthetic_dataset, tmp_path):
+    def start(run, process, count, port):
+        fields = [*FIELDS, f"data.path={synthetic_dataset}"]
+        words = ["--config", "timesformer.py:size=demo", "--workdir", str(tmp_path / run)]
+        environment = {
+            **os.environ,
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={2 // count}",
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+            "JAX_NUM_PROCESSES": str(count),
+            "JAX_PROCESS_ID": str(process),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "aver_jax", "train", *words]
+            + [f"--config.{field}" for field in fields],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    for run, count in (("one", 1), ("two", 2)):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        processes = [start(run, process, count, port) for process in range(count)]
+        for process in processes:
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors
+    one, two = (load_run(tmp_path / run, "last").variables for run in ("one", "two"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), two, one)
