@@ -67,8 +67,10 @@ def _prepare(args: argparse.Namespace) -> int:
     from data_prep import crema_d, folder, ravdess
     from data_prep.clip import Preparation
     from data_prep.corpus import truth_files
-    from data_prep.dataset import check_out, write_dataset
+    from data_prep.dataset import write_dataset
+    from data_prep.output import check_apart, check_out
 
+    check_apart(args.out, [args.source, *([args.labels] if args.corpus == "folder" else [])])
     check_out(args.out, args.overwrite)
     if args.corpus == "folder":
         corpus = folder.read_corpus(args.source, args.labels)

@@ -6,12 +6,12 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from data_prep.errors import UserError
+from data_prep.output import check_out, partial_folder, place, reported, start_partial
 
 VERSION = "1.0.0"
 # TFDS reads split "all" as the union of every split, and recurses without end when a split bears
@@ -130,27 +130,26 @@ class DatasetWriter:
         *,
         overwrite: bool = False,
     ) -> None:
-        self.out = Path(out).absolute()
+        self.out = place(out)
         self.rows = 0
         self._name, self._classes = name, tuple(classes)
         self._preparation = {"dataset": name, "classes": list(classes), **preparation}
         self._overwrite = overwrite
-        self._partial = self.out.with_name(f".{self.out.name}.partial-{os.getpid()}")
+        self._partial = partial_folder(self.out)
 
     def __enter__(self) -> "DatasetWriter":
         check_out(self.out, self._overwrite)
+        start_partial(self.out)
         try:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            _remove_stale(self.out)
-            self._partial.mkdir()
-        except OSError as error:
-            raise UserError(
-                f"cannot write {self.out}: {error.strerror}; choose another --out"
-            ) from None
-        self._index_file = (self._partial / "index.csv").open("w", newline="", encoding="utf-8")
-        self._index = csv.DictWriter(self._index_file, INDEX_COLUMNS, lineterminator="\n")
-        self._index.writeheader()
-        self._writer = self._sequential_writer()
+            with reported(self.out, RuntimeError):
+                path = self._partial / "index.csv"
+                self._index_file = path.open("w", newline="", encoding="utf-8")
+                self._index = csv.DictWriter(self._index_file, INDEX_COLUMNS, lineterminator="\n")
+                self._index.writeheader()
+                self._writer = self._sequential_writer()
+        except BaseException:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            raise
         return self
 
     def _sequential_writer(self):
@@ -176,8 +175,10 @@ class DatasetWriter:
 
     def add(self, record: dict) -> None:
         """Appends one record (`data_prep.clip.prepare_clip`); its label is a class name."""
-        self._writer.add_examples({STORED_SPLIT: [record]})
-        self._index.writerow(index_row(self.rows, record))
+        # ArrayRecord reports a full disk as a RuntimeError.
+        with reported(self.out, RuntimeError):
+            self._writer.add_examples({STORED_SPLIT: [record]})
+            self._index.writerow(index_row(self.rows, record))
         self.rows += 1
 
     def close(
@@ -189,9 +190,23 @@ class DatasetWriter:
           skipped: (file, reason) for `skipped.csv`.
           extra_files: files copied beside the index (the synthetic corpus' truth).
         """
-        self._writer.close_all()
-        self._index_file.close()
-        with (self._partial / "skipped.csv").open("w", newline="", encoding="utf-8") as file:
+        with reported(self.out, RuntimeError):
+            self._writer.close_all()
+            self._index_file.close()
+            self._write_beside(skipped, extra_files)
+            old = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
+            if self.out.exists() and any(self.out.iterdir()):
+                self.out.rename(old)
+            self._partial.rename(self.out)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _write_beside(
+        self, skipped: Iterable[tuple[str, str]], extra_files: Iterable[Path]
+    ) -> None:
+        # A file name may hold bytes that are no text.
+        with (self._partial / "skipped.csv").open(
+            "w", newline="", encoding="utf-8", errors="backslashreplace"
+        ) as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(("file", "reason"))
             table.writerows(skipped)
@@ -199,11 +214,6 @@ class DatasetWriter:
             shutil.copy(extra, self._partial / extra.name)
         text = json.dumps(self._preparation, indent=2) + "\n"
         (self._partial / "preparation.json").write_text(text, encoding="utf-8")
-        old = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
-        if self.out.exists() and any(self.out.iterdir()):
-            self.out.rename(old)
-        self._partial.rename(self.out)
-        shutil.rmtree(old, ignore_errors=True)
 
     def __exit__(
         self,
@@ -211,7 +221,9 @@ class DatasetWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._index_file.close()
+        # On a full disk the last line cannot be written even now.
+        with suppress(OSError):
+            self._index_file.close()
         shutil.rmtree(self._partial, ignore_errors=True)
 
 
@@ -307,41 +319,3 @@ def write_dataset(
             summary.out = writer.out
     summary.seconds = time.perf_counter() - begin
     return summary
-
-
-def is_dataset(folder: Path) -> bool:
-    """Whether a folder holds a complete prepared dataset."""
-    return (folder / "preparation.json").is_file() and (folder / "dataset_info.json").is_file()
-
-
-def check_out(out: Path, overwrite: bool) -> None:
-    """Raises UserError unless a dataset may be written at `out`."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError(f"{out} is a file, expected a folder to make; choose another --out")
-    if not any(out.iterdir()):
-        return
-    if not is_dataset(out):
-        raise UserError(f"{out} holds other files, expected a new folder; choose another --out")
-    if not overwrite:
-        raise UserError(f"{out} already holds a prepared dataset; --overwrite replaces it")
-
-
-def _remove_stale(out: Path) -> None:
-    left = list(out.parent.glob(f".{out.name}.partial-*"))
-    # Without a dataset at `out`, what an interrupted --overwrite set aside is the only one.
-    left += out.parent.glob(f".{out.name}.old-*") if is_dataset(out) else []
-    for folder in left:
-        if not _alive(folder.name.rpartition("-")[2]):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return int(pid) != os.getpid()

@@ -129,3 +129,21 @@ def test_a_stopped_run_leaves_no_half_dataset_and_can_start_again(face_clip, tmp
         assert process.returncode == 130
         assert "Traceback" not in errors
         assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("inside", [".", "clips"])
+def test_overwriting_never_takes_the_source_or_the_labels_along(tmp_path, inside):
+    out = tmp_path / "d"
+    (out / "clips").mkdir(parents=True)
+    for name in ("preparation.json", "dataset_info.json"):
+        (out / name).touch()
+    (out / "clips/me.mp4").write_text("mine")
+    (tmp_path / "link").symlink_to(out / inside)
+    words = ["--out", out, "--overwrite"]
+    with pytest.raises(UserError, match=r"lies in .* choose another --out"):
+        prepare("crema_d", "--source", tmp_path / "link", *words)
+    labels = ["--labels", out / "clips/me.mp4"]
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(UserError, match=r"me\.mp4 lies in"):
+        prepare("folder", "--source", tmp_path / "elsewhere", *labels, *words)
+    assert (out / "clips/me.mp4").read_text() == "mine"

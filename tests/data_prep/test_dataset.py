@@ -12,6 +12,7 @@ import pytest
 from data_prep.clip import Job, Preparation
 from data_prep.dataset import DatasetWriter, write_dataset
 from data_prep.errors import UserError
+from data_prep.output import check_out
 
 CLASSES = ("ANG", "DIS")
 
@@ -179,3 +180,57 @@ def test_workers_keep_the_order_and_a_dying_one_costs_only_its_clip(tmp_path, fa
     for i in range(5):
         assert there[i]["frames"] == here[i]["frames"]
         assert there[i]["pcm"] == here[i]["pcm"]
+
+
+def write(out, **options):
+    with DatasetWriter(out, "crema_d", CLASSES, {}, **options) as writer:
+        writer.add(record(0))
+        writer.close()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "clips/a.mp4", "index.csv.bak"])
+def test_a_dataset_with_other_files_in_it_is_not_overwritten(tmp_path, name):
+    write(tmp_path / "d")
+    check_out(tmp_path / "d", True)
+    (tmp_path / "d" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "d" / name).touch()
+    with pytest.raises(UserError, match=r"holds '(notes|clips|index).* move it away"):
+        write(tmp_path / "d", overwrite=True)
+
+
+def test_out_may_be_a_link_which_stays_one(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "d").symlink_to(tmp_path / "disk/d")
+    write(tmp_path / "d")
+    write(tmp_path / "d", overwrite=True)
+    assert (tmp_path / "d").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["d"]
+    assert (tmp_path / "disk/d/index.csv").is_file()
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    for out, reason in ((tmp_path / "file/d", "is a file"), ("/proc/none/d", "cannot write")):
+        with pytest.raises(UserError, match=f"{out}.*{reason}|{reason}.*{out}"):
+            write(out)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match="is a file"):
+        write(tmp_path / "loop")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    code = (
+        "import sys, resource; sys.path.insert(0, sys.argv[2]); import test_dataset as t\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try:\n"
+        "  with t.DatasetWriter(sys.argv[1], 'crema_d', t.CLASSES, {}) as w:\n"
+        "    for i in range(400): w.add({**t.record(i), 'pcm': t.np.random.bytes(9_000)})\n"
+        "    w.close()\n"
+        "except t.UserError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "d"), os.path.dirname(__file__)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith(f"cannot write {tmp_path / 'd'}: ")
+    assert "File too large" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
