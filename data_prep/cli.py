@@ -51,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       UserError: the source, the output or the detector cannot be used.
     """
-    if args.corpus == "synthetic":
-        from data_prep.synthetic import cli as synthetic
-
-        return synthetic.run(args)
     # A job that is asked to end cleans up as after Ctrl-C.
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if args.corpus == "synthetic":
+            from data_prep.synthetic import cli as synthetic
+
+            return synthetic.run(args)
         return _prepare(args)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -287,11 +287,12 @@ def write_dataset(
     from data_prep.corpus import listed
     from data_prep.faces import check_detector
     from data_prep.pool import prepared_clips
+    from data_prep.workers import available_cores
 
     check_detector(preparation.detector)
     begin = time.perf_counter()
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        workers = available_cores()
     workers = min(workers, len(jobs))
     source = Path(source or ".")
     summary = Summary(skipped=list(skipped), excluded=len(excluded))

@@ -1,18 +1,13 @@
 """Clips prepared by several processes: in order, in bounded memory, outliving a dying worker."""
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing.connection import wait
 
 from data_prep.clip import Job, Preparation, prepare_clip
 from data_prep.errors import UnusableClip, UserError
+from data_prep.workers import interrupts_blocked, worker_pool
 
 # Finished records wait for their turn to be written; this many per worker at most.
 _AHEAD = 3
@@ -63,60 +58,18 @@ def _until_broken(
     """Prepares from the left of `waiting`; returns early, leaving the rest, if a worker dies."""
     left = len(waiting) if limit is None else limit
     running: deque[Future] = deque()
-    with _executor(workers) as executor:
+    with worker_pool(workers) as executor:
         try:
             while left:
                 while len(running) < min(ahead, left):
                     job = waiting[len(running)]
-                    with _interrupts_blocked():
+                    with interrupts_blocked():
                         running.append(executor.submit(_attempt, job, preparation))
                 result = running.popleft().result()
                 left -= 1
                 yield waiting.popleft(), result
         except BrokenProcessPool:
             return
-
-
-@contextmanager
-def _executor(workers: int) -> Iterator[ProcessPoolExecutor]:
-    # A forked child would inherit the threads and locks of whatever runs here.
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
-        yield executor
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Processes started inside are born deaf to Ctrl-C: it reaches the whole group, and the
-    parent, which gets it right after, ends its workers itself."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
 
 
 def _attempt(job: Job, preparation: Preparation) -> dict | UnusableClip:

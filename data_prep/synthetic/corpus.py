@@ -2,27 +2,27 @@
 
 import csv
 import functools
-import multiprocessing
 import os
 import shutil
-import signal
-import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
 from data_prep.errors import UserError
 from data_prep.media import write_clip
+from data_prep.output import check_parent, place, reported, start_partial
 from data_prep.synthetic.clip import Clip, Format
 from data_prep.synthetic.face import REGIONS
 from data_prep.synthetic.identity import make_identity
 from data_prep.synthetic.plan import ClipPlan, Knobs, demographics_row, plan_corpus
 from data_prep.synthetic.truth import write_truth
 from data_prep.synthetic.voice import SAMPLE_RATE
+from data_prep.workers import available_cores, interrupts_blocked, worker_pool
 
 
 def render_corpus(
@@ -61,37 +61,44 @@ def render_corpus(
       `out`.
 
     Raises:
-      UserError: `out` holds files, or the arguments do not fit together.
+      UserError: `out` holds files or cannot be written, the arguments do not fit together, or a
+        worker process died.
     """
-    out = Path(out)
+    given, out = Path(out), place(out)
     knobs = knobs or Knobs()
-    _check(out, size, fps, seconds, workers)
+    _check(given, size, fps, seconds, workers)
+    check_parent(out)
     plans = plan_corpus(clips, actors, seed, naming, knobs)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    part = start_partial(out)
     try:
-        for folder in {Path(plan.file).parent for plan in plans}:
-            (part / folder).mkdir(parents=True)
-        render = functools.partial(
-            _render_clip, folder=part, seed=seed, form=Format(size, fps, seconds), knobs=knobs
-        )
-        rows, boxes = [], []
-        for row, clip_boxes in _results(render, plans, workers or _cores()):
-            rows.append(row)
-            boxes.append(clip_boxes)
-            if progress is not None:
-                progress(1)
-        write_truth(part, rows, REGIONS, boxes)
-        if naming == "crema_d":
-            _write_demographics(part, plans, seed)
-        part.chmod(0o777 & ~_umask())
-        if out.is_dir():
-            out.rmdir()
-        os.replace(part, out)
+        with reported(out, av.FFmpegError):
+            for folder in {Path(plan.file).parent for plan in plans}:
+                (part / folder).mkdir(parents=True)
+            render = functools.partial(
+                _render_clip,
+                folder=part,
+                out=out,
+                seed=seed,
+                form=Format(size, fps, seconds),
+                knobs=knobs,
+            )
+            rows, boxes = [], []
+            with closing(_results(render, plans, workers or available_cores())) as results:
+                for row, clip_boxes in results:
+                    rows.append(row)
+                    boxes.append(clip_boxes)
+                    if progress is not None:
+                        progress(1)
+            write_truth(part, rows, REGIONS, boxes)
+            if naming == "crema_d":
+                _write_demographics(part, plans, seed)
+            if out.is_dir():
+                out.rmdir()
+            os.replace(part, out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    return out
+    return given
 
 
 def _check(out: Path, size: int, fps: int, seconds: float, workers: int | None) -> None:
@@ -113,10 +120,12 @@ def _check(out: Path, size: int, fps: int, seconds: float, workers: int | None) 
 
 
 def _render_clip(
-    plan: ClipPlan, folder: Path, seed: int, form: Format, knobs: Knobs
+    plan: ClipPlan, folder: Path, out: Path, seed: int, form: Format, knobs: Knobs
 ) -> tuple[dict, np.ndarray]:
     clip = Clip(plan, seed, form, knobs)
-    write_clip(folder / plan.file, clip.frames(), form.fps, clip.pcm, SAMPLE_RATE)
+    # Not all of FFmpeg's errors survive the way from a worker to its parent.
+    with reported(out, av.FFmpegError):
+        write_clip(folder / plan.file, clip.frames(), form.fps, clip.pcm, SAMPLE_RATE)
     return clip.truth, clip.boxes
 
 
@@ -127,19 +136,16 @@ def _results(render, plans: list[ClipPlan], workers: int) -> Iterator[tuple[dict
         with _one_opencv_thread():
             yield from map(render, plans)
         return
-    # A forked child would inherit the threads and locks of whatever runs here.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
-        yield from executor.map(render, plans, chunksize=2)
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    # Ctrl-C reaches the whole group; the parent ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with worker_pool(workers) as executor:
+            with interrupts_blocked():
+                results = executor.map(render, plans, chunksize=2)
+            yield from results
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process died (out of memory?), expected it to outlive its clips; "
+            "free some memory or use fewer --workers"
+        ) from None
 
 
 @contextmanager
@@ -159,13 +165,3 @@ def _write_demographics(folder: Path, plans: list[ClipPlan], seed: int) -> None:
         writer.writerow(("ActorID", "Age", "Sex", "Race", "Ethnicity"))
         for actor, name in people:
             writer.writerow(demographics_row(actor, name, make_identity(seed, actor).age))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

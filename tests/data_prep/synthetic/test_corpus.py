@@ -1,8 +1,12 @@
 """A rendered corpus on disk: the same from the same seed, complete, and with its truth."""
 
 import csv
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,7 +135,7 @@ def test_a_failed_run_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(corpus, "write_truth", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match=f"cannot write {tmp_path / 'out'}: no space"):
         render_corpus(tmp_path / "out", 2, 1, 0, workers=1, **SMALL)
     assert list(tmp_path.iterdir()) == []
 
@@ -145,6 +149,75 @@ def test_formats_out_of_range_are_refused(tmp_path, arguments):
 def test_reading_truth_that_is_not_there_says_what_makes_it(tmp_path):
     with pytest.raises(UserError, match="aver prepare synthetic"):
         read_truth(tmp_path)
+
+
+def test_what_a_killed_run_left_goes_at_the_next_start_and_out_may_be_a_link(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    (tmp_path / f".real.partial-{process.pid}/VideoMP4").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    render_corpus(tmp_path / "out", 2, 1, 0, workers=1, **SMALL)
+    assert (tmp_path / "out").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "real"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file/out", "/proc/none/out"):
+        with pytest.raises(UserError, match=f"cannot write {out}"):
+            render_corpus(out, 2, 1, 0, workers=1, **SMALL)
+
+
+def _children(pid):
+    return (Path("/proc") / str(pid) / "task" / str(pid) / "children").read_text().split()
+
+
+def _start_rendering(tmp_path):
+    command = [sys.executable, "-m", "aver_jax", "prepare", "synthetic", "--out", tmp_path / "out"]
+    flags = ["--clips", "480", "--size", "96", "--workers", "2"]
+    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob(".out.partial-*/*/*.mp4")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return process, _children(process.pid)
+
+
+def _wait_for_the_end_of(pids):
+    deadline = time.monotonic() + 15
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
+def test_a_stopped_run_takes_its_workers_along(tmp_path, number):
+    process, children = _start_rendering(tmp_path)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert len(children) >= 2
+    assert _wait_for_the_end_of(children) == []
+    if number == signal.SIGTERM:
+        assert "Traceback" not in errors
+        assert list(tmp_path.iterdir()) == []
+
+
+@needs_proc
+def test_a_dead_worker_is_one_line(tmp_path):
+    process, children = _start_rendering(tmp_path)
+    for pid in children:
+        if "spawn_main" in (Path("/proc") / pid / "cmdline").read_text():
+            os.kill(int(pid), signal.SIGKILL)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "a worker process died" in errors
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_renders_and_sums_up(tmp_path):
