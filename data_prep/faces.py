@@ -36,14 +36,10 @@ class Track:
     boxes: float32 [F, 4], square, smoothed (x0, y0, x1, y1) in source pixels; may leave the frame.
     found: bool [F]; at a sampled frame, whether the face was detected there; between two sampled
         frames, whether it was detected in both, so that the box is not guessed.
-    sampled_found: number of sampled frames in which the face was detected.
-    sampled: number of sampled frames.
     """
 
     boxes: np.ndarray
     found: np.ndarray
-    sampled_found: int
-    sampled: int
 
 
 @functools.lru_cache(maxsize=2)
@@ -151,8 +147,6 @@ def track_face(frames: Sequence[np.ndarray], detector: Detector, samples: int = 
     return Track(
         boxes=interpolate_boxes(seen, squares(np.stack(list(hits.values()))), len(frames)),
         found=np.interp(np.arange(len(frames)), indices, np.isin(indices, seen)) == 1,
-        sampled_found=len(hits),
-        sampled=len(indices),
     )
 
 

@@ -1,5 +1,7 @@
 """Media files in and out: the frames, their times and the sound of one clip (PyAV)."""
 
+import math
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +21,8 @@ HELD_BYTES = 320 << 20
 _FEWEST_HELD = 24
 # Sound that is missing for longer than this inside a clip is replaced by silence.
 _GAP_SECONDS = 0.05
+# A clip whose first frame comes later than this on its clock was cut out of something longer.
+_LATE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,6 @@ class Media:
     frames: Sequence[np.ndarray]
     timestamps: np.ndarray
     pcm: np.ndarray
-
-    @property
-    def frame_interval(self) -> float:
-        """Median seconds from one frame to the next."""
-        return float(np.median(np.diff(self.timestamps))) if len(self.timestamps) > 1 else 0.0
 
 
 def decode(
@@ -80,8 +79,10 @@ def decode(
             samples = _scan(Path(audio_path), False, True, 0).samples
         except UnusableClip as reason:
             raise UnusableClip(f"its sound file {Path(audio_path).name}: {reason}") from None
-        # A separate sound file begins where the clip begins, at the zero of the clip's clock.
-        sample_start = 0.0
+        # A separate sound file begins where the clip begins: at the zero of the clip's clock, or,
+        # where that clock ran long before (a cut of a recording), at the first frame.
+        late = scan.times and scan.times[0] > _LATE_SECONDS
+        sample_start = scan.times[0] if late else 0.0
     if "video" in require:
         if not scan.has_video:
             has_sound = _scan(path, False, True, 0).has_audio if not audio else scan.has_audio
@@ -99,7 +100,7 @@ def decode(
     lead = round((sample_start - origin) * SAMPLE_RATE) if samples.size else 0
     return Media(
         frames=scan.frames if scan.frames is not None else _StreamedFrames(path, len(scan.times)),
-        timestamps=np.asarray(scan.times, np.float64).astype(np.float32) - np.float32(origin),
+        timestamps=(np.asarray(scan.times, np.float64) - origin).astype(np.float32),
         pcm=np.concatenate([np.zeros(lead, np.int16), samples]),
     )
 
@@ -127,10 +128,11 @@ def _scan(path: Path, video: bool, audio: bool, held_bytes: int) -> _Scan:
         scan = _Scan(video_stream is not None, audio_stream is not None, [], [], _EMPTY, 0.0)
         sound = _Sound()
         held = 0
-        end = 0.0
+        begin, end = math.inf, 0.0
         for seconds, frame in _decoded(container, video_stream, audio_stream):
-            end = max(end, seconds)
-            if seconds > MAX_SECONDS:
+            # Not every clock starts at zero.
+            begin, end = min(begin, seconds), max(end, seconds)
+            if end - begin > MAX_SECONDS:
                 raise UnusableClip(f"longer than {MAX_SECONDS:.0f} s: cut it into clips first")
             if isinstance(frame, av.AudioFrame):
                 sound.add(seconds, frame)
@@ -142,12 +144,21 @@ def _scan(path: Path, video: bool, audio: bool, held_bytes: int) -> _Scan:
                 if held > held_bytes or scan.frames[-1].nbytes > held_bytes / _FEWEST_HELD:
                     scan.frames = None
         scan.samples, scan.sample_start = sound.samples(), sound.start
-        if container.duration and video_stream is not None:
-            stated = container.duration / av.time_base
-            # A cut between two packets leaves no other trace than an early end.
-            if end < 0.75 * stated - 0.5:
-                raise UnusableClip(f"truncated: {end:.1f} s of the stated {stated:.1f} s")
+        stated = _stated_seconds(container, [s for s in (video_stream, audio_stream) if s])
+        # A cut between two packets leaves no other trace than an early end. Matroska states the
+        # time of the end, others the length: what is short of neither passes.
+        if video_stream is not None and end < 0.75 * stated - 0.5:
+            raise UnusableClip(f"truncated: {end:.1f} s of the stated {stated:.1f} s")
     return scan
+
+
+def _stated_seconds(container: av.container.InputContainer, streams: list[av.stream.Stream]):
+    """The length of some streams as the file states it; 0 if it states none for them alone."""
+    if all(stream.duration for stream in streams):
+        return max((float(s.duration * s.time_base) for s in streams), default=0.0)
+    # That of the whole file counts the streams that are not decoded as well.
+    whole = len(streams) == len(container.streams)
+    return (container.duration or 0) / av.time_base if whole else 0.0
 
 
 _EMPTY = np.zeros(0, np.int16)
@@ -155,7 +166,11 @@ _EMPTY = np.zeros(0, np.int16)
 
 def _open(path: Path) -> av.container.InputContainer:
     try:
-        if path.stat().st_size == 0:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            # To open a pipe is to wait for who writes it.
+            raise UnusableClip("not a regular file")
+        if status.st_size == 0:
             raise UnusableClip("empty file (0 bytes)")
         return av.open(str(path), metadata_errors="replace")
     except FileNotFoundError:
@@ -169,8 +184,11 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def _no_media(path: Path, error: Exception) -> str:
-    with path.open("rb") as file:
-        head = file.read(12)
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except (OSError, ValueError) as unreadable:
+        return f"cannot be read ({getattr(unreadable, 'strerror', None) or unreadable})"
     # MP4 keeps its table of contents at the end, so half a file cannot be opened at all.
     if head[:3] == b"FLV" or head[4:8] == b"ftyp" or head[:4] in (b"RIFF", b"\x1aE\xdf\xa3"):
         return "truncated: starts like a media file, but its contents are cut off"
