@@ -1,11 +1,14 @@
 """A folder of clips as a reader sees it: the jobs, and the files that are none."""
 
+import csv
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.clip import Job
 from data_prep.errors import UserError
+from data_prep.synthetic.truth import BOXES, COLUMNS, TABLE
 
 VIDEO_SUFFIXES = frozenset(
     (".flv", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
@@ -33,12 +36,28 @@ class Corpus:
     notes: list[str] = field(default_factory=list)
 
 
+def clip_files(corpus: Corpus, source: Path, suffixes: Iterable[str]) -> list[Path]:
+    """The files of `files_under`; what has a clip's name and is none is listed as skipped."""
+    files = []
+    for file in _named(source, suffixes):
+        reason = _no_file(file, source)
+        if reason:
+            corpus.skipped.append((listed(file, source), reason))
+        else:
+            files.append(file)
+    return files
+
+
 def files_under(source: Path, suffixes: Iterable[str]) -> list[Path]:
     """Files below a folder with one of the suffixes (lower case), sorted; hidden ones left out.
 
     Raises:
       UserError: the folder does not exist.
     """
+    return [file for file in _named(source, suffixes) if file.is_file()]
+
+
+def _named(source: Path, suffixes: Iterable[str]) -> list[Path]:
     if not source.is_dir():
         raise UserError(f"no folder {source}; expected the clips there, give it with --source")
     wanted = frozenset(suffixes)
@@ -46,9 +65,24 @@ def files_under(source: Path, suffixes: Iterable[str]) -> list[Path]:
         file
         for file in source.rglob("*")
         if file.suffix.lower() in wanted
-        and file.is_file()
         and not any(part.startswith(".") for part in file.relative_to(source).parts)
     )
+
+
+def _no_file(file: Path, source: Path) -> str:
+    """Why a path is no file that can be read and listed, or ""."""
+    try:
+        str(file.relative_to(source)).encode()
+        mode = file.stat().st_mode
+    except UnicodeEncodeError:
+        return "its name is not UTF-8 text: rename it"
+    except FileNotFoundError:
+        return "a link to a file that is not there"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if stat.S_ISDIR(mode):
+        return "a folder, not a media file"
+    return "" if stat.S_ISREG(mode) else "not a regular file"
 
 
 def listed(file: Path, source: Path) -> str:
@@ -71,5 +105,14 @@ def one_file_per_clip(
 
 
 def truth_files(source: Path) -> list[Path]:
-    """The synthetic corpus' truth tables in a folder; empty for recorded clips."""
-    return sorted(file for file in source.glob("truth.*") if file.is_file())
+    """The synthetic corpus' truth, table and boxes, in a folder; empty for recorded clips."""
+    files = [source / TABLE, source / BOXES]
+    if not all(file.is_file() for file in files):
+        return []
+    try:
+        with files[0].open(newline="", encoding="utf-8") as file:
+            header = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    # Anybody may call a table of their own "truth".
+    return files if tuple(header) == COLUMNS else []

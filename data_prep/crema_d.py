@@ -1,6 +1,5 @@
 """CREMA-D: clips, demographics and crowd votes from its official layout."""
 
-import csv
 import re
 from pathlib import Path
 
@@ -9,11 +8,13 @@ from data_prep.corpus import (
     SOUND_SUFFIXES,
     VIDEO_SUFFIXES,
     Corpus,
+    clip_files,
     files_under,
     listed,
     one_file_per_clip,
 )
 from data_prep.errors import UserError
+from data_prep.tables import read_table
 
 CLASSES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 LEVELS = ("LO", "MD", "HI", "XX")
@@ -40,14 +41,14 @@ def read_corpus(source: Path) -> Corpus:
     it is looked for by name below the folder and in `AudioWAV` and `AudioMP3` beside it.
 
     Raises:
-      UserError: no folder, or no video file in it.
+      UserError: no folder, no video file in it, or a damaged table.
     """
     corpus = Corpus("crema_d", CLASSES)
     people = demographics(_table(corpus, source, "VideoDemographics.csv", "sex and age"))
     votes = crowd_votes(_table(corpus, source, "summaryTable.csv", "crowd votes"))
     sounds = _sounds(source)
-    files = files_under(source, VIDEO_SUFFIXES)
-    if not files:
+    files = clip_files(corpus, source, VIDEO_SUFFIXES)
+    if not files and not corpus.skipped:
         raise UserError(f"no video files under {source}; expected CREMA-D's VideoFlash/*.flv")
     candidates = []
     for file in files:
@@ -88,7 +89,7 @@ def demographics(table: Path | None) -> dict[str, dict]:
     return {
         row["ActorID"].strip(): {
             "sex": row.get("Sex", "").strip().lower(),
-            "age": int(row["Age"]) if row.get("Age", "").strip().isdigit() else -1,
+            "age": int(row["Age"]) if row.get("Age", "").strip().isdecimal() else -1,
         }
         for row in _rows(table, "ActorID")
     }
@@ -107,9 +108,8 @@ def crowd_votes(table: Path | None) -> dict[str, dict]:
 def _rows(table: Path | None, key: str) -> list[dict]:
     if table is None:
         return []
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if rows and key not in rows[0]:
+    columns, rows = read_table(table, "replace it by CREMA-D's own")
+    if key not in columns:
         raise UserError(f"{table} has no column {key}, expected CREMA-D's own table; replace it")
     return rows
 

@@ -146,7 +146,7 @@ def _scan(path: Path, video: bool, audio: bool, held_bytes: int) -> _Scan:
         scan.samples, scan.sample_start = sound.samples(), sound.start
         stated = _stated_seconds(container, [s for s in (video_stream, audio_stream) if s])
         # A cut between two packets leaves no other trace than an early end. Matroska states the
-        # time of the end, others the length: what is short of neither passes.
+        # time of the end; the length, which others state, is never more than that.
         if video_stream is not None and end < 0.75 * stated - 0.5:
             raise UnusableClip(f"truncated: {end:.1f} s of the stated {stated:.1f} s")
     return scan

@@ -7,7 +7,7 @@ from data_prep.clip import Job
 from data_prep.corpus import (
     VIDEO_SUFFIXES,
     Corpus,
-    files_under,
+    clip_files,
     listed,
     one_file_per_clip,
 )
@@ -34,8 +34,8 @@ def read_corpus(source: Path) -> Corpus:
       UserError: no folder, or no video file in it.
     """
     corpus = Corpus("ravdess", CLASSES)
-    files = files_under(source, VIDEO_SUFFIXES | {".wav"})
-    if not files:
+    files = clip_files(corpus, source, VIDEO_SUFFIXES | {".wav"})
+    if not files and not corpus.skipped:
         raise UserError(f"no video files under {source}; expected RAVDESS' Actor_*/01-01-*.mp4")
     candidates = []
     for file in files:

@@ -107,8 +107,8 @@ def split(dataset: Dataset, protocol: str, fold: int, target: str = "intended") 
             actors = len(np.unique(dataset.index["actor"]))
             raise UserError(
                 f"protocol {name}, fold {fold} leaves no {part} clips: {dataset.path} has "
-                f"{len(dataset)} clips of {actors} actors ({ties + unknown} without a {target} "
-                "label); choose another fold or protocol, or prepare more actors"
+                f"{len(dataset)} clips of {actors} actors ({ties + unknown} without "
+                f"{_kind(target)} label); choose another fold or protocol, or prepare more actors"
             )
     return Split(name, fold, target, **parts, labels=labels, ties=ties, unknown=unknown)
 
@@ -218,6 +218,10 @@ def _check_actors(dataset: Dataset, protocol: str) -> None:
                 )
 
 
+def _kind(target: str) -> str:
+    return f"an {target}" if target == "intended" else f"a {target}"
+
+
 def _labels(dataset: Dataset, target: str) -> tuple[np.ndarray, int, int]:
     """(int32 [rows] class index or -1, number of ties, number of unknowns)."""
     if target not in TARGETS:
@@ -234,7 +238,7 @@ def _labels(dataset: Dataset, target: str) -> tuple[np.ndarray, int, int]:
         )
     if np.all(ties | unknown):
         raise UserError(
-            f"no clip of {dataset.path} has a {target} label; "
+            f"no clip of {dataset.path} has {_kind(target)} label; "
             "use target intended, or a dataset with crowd votes"
         )
     labels = np.array([number_of.get(name, -1) for name in names.tolist()], np.int32)

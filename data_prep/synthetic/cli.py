@@ -124,5 +124,6 @@ def run(args: argparse.Namespace) -> int:
         )
     seconds = time.perf_counter() - start
     rate = args.clips / seconds
-    print(f"rendered {args.clips} clips in {seconds:.1f} s ({rate:.1f} clips/s) to {args.out}")
+    clips = "1 clip" if args.clips == 1 else f"{args.clips} clips"
+    print(f"rendered {clips} in {seconds:.1f} s ({rate:.1f} clips/s) to {args.out}")
     return 0

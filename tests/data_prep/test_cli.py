@@ -14,6 +14,7 @@ import pytest
 
 from data_prep import cli
 from data_prep.errors import UserError
+from data_prep.synthetic.truth import COLUMNS
 
 
 def prepare(*words) -> int:
@@ -43,13 +44,13 @@ def test_broken_clips_are_listed_each_with_its_reason_and_the_others_prepared(
     assert kept == ["1001_DFA_ANG_XX", "1001_IEO_ANG_XX"]  # the 4K clip and the good one
     assert "prepared 2 clips" in printed.out
     assert "skipped 9 clips" in printed.out
-    assert "face found in 8 of 8 sampled frames: 1 clips" in printed.out
+    assert "face found in 8 of 8 sampled frames: 1 clip\n" in printed.out
 
 
 def test_nothing_usable_is_an_error_and_leaves_no_dataset(broken_folder, tmp_path):
     (tmp_path / "source").mkdir()
     shutil.copy(broken_folder / "1001_TIE_ANG_XX.mp4", tmp_path / "source")
-    with pytest.raises(UserError, match="none of 1 clips"):
+    with pytest.raises(UserError, match="the only clip under"):
         prepare("crema_d", "--source", tmp_path / "source", "--out", tmp_path / "d")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
@@ -59,13 +60,15 @@ def test_ravdess_left_out_on_purpose_is_no_failure_and_truth_is_carried(face_cli
     (source / "Actor_03").mkdir(parents=True)
     shutil.copy(face_clip, source / "Actor_03/01-01-05-01-01-01-03.mp4")
     shutil.copy(face_clip, source / "Actor_03/02-01-05-01-01-01-03.mp4")
-    (source / "truth.csv").write_text("clip_id\n")
+    (source / "truth.csv").write_text(",".join(COLUMNS) + "\n")
+    (source / "truth.npz").touch()
     assert prepare("ravdess", "--source", source, "--out", tmp_path / "d", "--size", 32) == 0
     preparation = json.loads((tmp_path / "d/preparation.json").read_text())
     assert preparation["dataset"] == "synthetic"
     assert preparation["size"] == 32
     assert len(preparation["classes"]) == 8
-    assert (tmp_path / "d/truth.csv").read_text() == "clip_id\n"
+    assert (tmp_path / "d/truth.csv").read_text() == ",".join(COLUMNS) + "\n"
+    assert (tmp_path / "d/truth.npz").exists()
     assert list(skipped(tmp_path / "d")) == ["Actor_03/02-01-05-01-01-01-03.mp4"]
 
 
@@ -147,3 +150,36 @@ def test_overwriting_never_takes_the_source_or_the_labels_along(tmp_path, inside
     with pytest.raises(UserError, match=r"me\.mp4 lies in"):
         prepare("folder", "--source", tmp_path / "elsewhere", *labels, *words)
     assert (out / "clips/me.mp4").read_text() == "mine"
+
+
+def test_strange_names_and_things_that_are_no_files_are_listed(face_clip, tmp_path, capfd):
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(face_clip, source / "1001_DFA_ANG_XX.mp4")
+    shutil.copy(face_clip, os.fsencode(source) + b"/bad\xffname.flv")
+    shutil.copy(face_clip, source / "two\nlines.mp4")
+    (source / "1001_IEO_ANG_XX.mp4").mkdir()
+    (source / "1001_TIE_ANG_XX.mp4").symlink_to(source / "gone.mp4")
+    (source / "1001_IOM_ANG_XX.mp4").symlink_to(source / "1001_IOM_ANG_XX.mp4")
+    os.mkfifo(source / "1001_IWW_ANG_XX.mp4")
+    words = ("--out", tmp_path / "d", "--size", 32, "--workers", 1)
+    assert prepare("crema_d", "--source", source, *words) == 3
+    reasons = skipped(tmp_path / "d")
+    assert reasons["bad\\udcffname.flv"] == "its name is not UTF-8 text: rename it"
+    assert "does not follow" in reasons["two\nlines.mp4"]
+    assert reasons["1001_IEO_ANG_XX.mp4"] == "a folder, not a media file"
+    assert reasons["1001_TIE_ANG_XX.mp4"] == "a link to a file that is not there"
+    assert "symbolic links" in reasons["1001_IOM_ANG_XX.mp4"]
+    assert reasons["1001_IWW_ANG_XX.mp4"] == "not a regular file"
+    printed = capfd.readouterr().out
+    assert "  two\\nlines.mp4: file name" in printed
+    assert "  bad\\udcffname.flv: its name" in printed
+
+
+def test_all_reasons_are_printed_when_no_clip_can_be_prepared(tmp_path, capfd):
+    for i in range(30):
+        (tmp_path / f"holiday{i:02d}.mp4").touch()
+    with pytest.raises(UserError, match="none of 30 clips"):
+        prepare("crema_d", "--source", tmp_path, "--out", tmp_path / "d")
+    printed = capfd.readouterr().out
+    assert all(f"holiday{i:02d}.mp4: file name" in printed for i in range(30))

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep import crema_d, folder, ravdess
+from data_prep.corpus import truth_files
 from data_prep.errors import UserError
+from data_prep.synthetic.truth import COLUMNS
 
 
 def touch(root, *names):
@@ -166,11 +168,70 @@ def test_a_folder_is_read_by_its_csv(tmp_path):
     [
         ("name,label\nx,y\n", "expected file,label"),
         ("file,label\n", "lists no files"),
-        ("file,label\na,x\nb,x\n", "expected at least 2"),
+        ("file,label\na,x\nb,x\n", r"has only one label \(x\), expected at least 2"),
+        ("file,label\na,\n", "has no label, expected at least 2"),
+        ("file;label\na;x\n", "commas instead of semicolons"),
+        ("File,Label\na,x\n", "header in lower case"),
+        ("file,label\n\udcff,x\n", "is not UTF-8 text"),
+        (f"file,label\n{'a' * 200_000},x\n", "is no CSV file"),
         ("", "has the columns nothing"),
     ],
 )
 def test_a_useless_csv_is_one_clear_line(tmp_path, text, message):
-    (tmp_path / "labels.csv").write_text(text)
+    (tmp_path / "labels.csv").write_text(text, errors="surrogateescape")
     with pytest.raises(UserError, match=message):
         folder.read_corpus(tmp_path, tmp_path / "labels.csv")
+
+
+def test_one_clip_spelled_twice_is_listed_and_none_is_taken_from_elsewhere(tmp_path):
+    source, table = tmp_path / "clips", tmp_path / "labels.csv"
+    source.mkdir()
+    lines = [
+        "x.flv,a",
+        "./x.flv,a",
+        f"{source}/x.flv,b",
+        "a/../x.mp4,b",
+        "x.mp4.mov,b",
+        "..x.mp4,a",
+    ]
+    outside = ["../y.flv", "/etc/y.flv", ".", "a/../../y.flv"]
+    table.write_text("\n".join(["file,label", *lines, *(f"{name},a" for name in outside)]))
+    corpus = folder.read_corpus(source, table)
+    assert [(job.clip_id, str(job.path.relative_to(source))) for job in corpus.jobs] == [
+        ("x", "x.flv"),
+        ("x.mp4", "x.mp4"),
+        ("x.mp4.mov", "x.mp4.mov"),
+        ("..x", "..x.mp4"),
+    ]
+    assert [file for file, _ in corpus.skipped] == ["./x.flv", f"{source}/x.flv", *outside]
+    assert {reason for _, reason in corpus.skipped[2:]} == {
+        "lies outside the folder given with --source"
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"ActorID,Age,Sex\n1001,51\n", "line 2: 2 of 3 columns"),
+        (b"ActorID,Age,Sex\n1001,51,\xff\n", "is not UTF-8 text"),
+        (b"ActorID,Age,Sex\n1001,51," + b"x" * 200_000, "is no CSV file"),
+        (b"Actor,Age\n", "has no column ActorID"),
+    ],
+)
+def test_a_damaged_table_is_named(tmp_path, content, message):
+    touch(tmp_path, "1001_DFA_ANG_XX.mp4")
+    (tmp_path / "VideoDemographics.csv").write_bytes(content)
+    with pytest.raises(UserError, match=rf"VideoDemographics\.csv.*{message}.*replace it"):
+        crema_d.read_corpus(tmp_path)
+
+
+def test_only_the_synthetic_corpus_own_tables_are_its_truth(tmp_path):
+    table, boxes = tmp_path / "truth.csv", tmp_path / "truth.npz"
+    table.write_text("file,emotion\n")
+    boxes.touch()
+    (tmp_path / "truth.md").touch()
+    assert truth_files(tmp_path) == []
+    table.write_text(",".join(COLUMNS) + "\n")
+    assert truth_files(tmp_path) == [table, boxes]
+    boxes.unlink()
+    assert truth_files(tmp_path) == []
