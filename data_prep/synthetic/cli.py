@@ -31,29 +31,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="share of clips whose face is uninformative (default: 0)",
+        help="share of clips, neutral ones apart, whose face is uninformative (default: 0)",
     )
     add(
         "--fuzzy-voice",
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="share of clips whose voice is uninformative (default: 0)",
+        help="share of clips, neutral ones apart, whose voice is uninformative (default: 0)",
     )
     add(
         "--conflict",
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="share of clips whose face and voice show different emotions; the stronger one, by "
-        "turns the face or the voice, is the label (default: 0)",
+        help="share of clips, neutral ones apart, whose face and voice show different emotions; "
+        "the stronger one, the face or the voice at random, is the label (default: 0)",
     )
     add(
         "--fuzzy-kind",
         choices=("neutral", "blend", "both"),
         default="both",
         help="what an uninformative face or voice shows: nothing, the label mixed with another "
-        "emotion, or by turns (default: %(default)s)",
+        "emotion, or either at random (default: %(default)s)",
     )
     add(
         "--carrier",

@@ -71,24 +71,25 @@ def render_corpus(
     plans = plan_corpus(clips, actors, seed, naming, knobs)
     part = start_partial(out)
     try:
-        with reported(out, av.FFmpegError):
+        with reported(out):
             for folder in {Path(plan.file).parent for plan in plans}:
                 (part / folder).mkdir(parents=True)
-            render = functools.partial(
-                _render_clip,
-                folder=part,
-                out=out,
-                seed=seed,
-                form=Format(size, fps, seconds),
-                knobs=knobs,
-            )
-            rows, boxes = [], []
-            with closing(_results(render, plans, workers or available_cores())) as results:
-                for row, clip_boxes in results:
-                    rows.append(row)
-                    boxes.append(clip_boxes)
-                    if progress is not None:
-                        progress(1)
+        render = functools.partial(
+            _render_clip,
+            folder=part,
+            out=out,
+            seed=seed,
+            form=Format(size, fps, seconds),
+            knobs=knobs,
+        )
+        rows, boxes = [], []
+        with closing(_results(render, plans, workers or available_cores())) as results:
+            for row, clip_boxes in results:
+                rows.append(row)
+                boxes.append(clip_boxes)
+                if progress is not None:
+                    progress(1)
+        with reported(out):
             write_truth(part, rows, REGIONS, boxes)
             if naming == "crema_d":
                 _write_demographics(part, plans, seed)

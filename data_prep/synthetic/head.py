@@ -175,7 +175,6 @@ def make_head(who: Identity, light: Light, unit: float, rng: np.random.Generator
     scale = unit * SUPERSAMPLING
     width, height = round((RIGHT - LEFT) * scale), round((BOTTOM - TOP) * scale)
     origin = (-LEFT * scale, -TOP * scale)
-    # Even light varies slowly, so half the resolution is enough for everything but strands.
     x = (np.arange(width) - origin[0])[None] / scale + np.zeros((height, 1))
     y = (np.arange(height) - origin[1])[:, None] / scale + np.zeros((1, width))
     pixels = _skin(x, y, who, light, rng)

@@ -24,13 +24,16 @@ _OTHER_STRENGTH = 0.6  # of the modality that speaks against the label
 class Knobs:
     """What is unclear in the corpus, and where the label shows.
 
+    The shares are of the clips of every label but NEU: a face or a voice that shows nothing shows
+    neutral, so that a neutral clip is always clear, and never the other emotion of an unclear one.
+
     Attributes:
       fuzzy_face: share of clips whose face is uninformative (the label is in the voice alone).
       fuzzy_voice: share of clips whose voice is uninformative.
       conflict: share of clips whose face and voice show different emotions; the label is that of
-        the stronger one, the face in every other clip.
+        the stronger one, which is the face or the voice with equal chances.
       fuzzy_kind: what an uninformative modality shows: "neutral" (missing information), "blend"
-        (the label and another emotion in equal parts), or "both" (either, by turns).
+        (the label and another emotion in equal parts), or "both" (either, with equal chances).
       carrier: facial parts that show the label, a key of `expression.CARRIERS`.
       span: part of the clip in which the label shows: (start, stop) as shares of the clip, or a
         single share, placed at random.
@@ -99,7 +102,7 @@ def plan_corpus(
 
     Clips are dealt evenly to the actors and to the labels of each actor (neutral has a single
     intensity in RAVDESS, so that it has at most 4 clips an actor there). An unclear condition
-    takes the same share of every label.
+    takes the same share of every label but NEU.
 
     Raises:
       UserError: more clips than unique names, or more actors than the naming has.
@@ -129,9 +132,13 @@ def _check_counts(clips: int, actors: int, naming: str) -> None:
     per_actor = len(_names(naming))
     if not actors <= clips <= per_actor * actors:
         raise UserError(
-            f"{clips} clips for {actors} actors, expected {actors} to {per_actor * actors} "
+            f"{_counted(clips, 'clip')} for {_counted(actors, 'actor')}, expected {actors} to {per_actor * actors} "
             f"(1 to {per_actor} unique {naming} names an actor); change --clips or --actors"
         )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _names(naming: str) -> list[tuple[str, str, str, str]]:
@@ -181,10 +188,12 @@ def _actor_clips(
 
 
 def _conditions(labels: list[str], classes, knobs: Knobs, seed: int) -> list[str]:
-    """The condition of every clip: each label has its share of each."""
+    """The condition of every clip: each label but NEU has its share of each."""
     rng = np.random.default_rng([seed, 3])
     conditions = ["clear"] * len(labels)
     for label in classes:
+        if label == "NEU":
+            continue
         mine = rng.permutation([i for i, other in enumerate(labels) if other == label])
         edges = np.cumsum([0, knobs.fuzzy_face, knobs.fuzzy_voice, knobs.conflict])
         edges = np.rint(edges * len(mine)).astype(int)
@@ -201,7 +210,7 @@ def _shown(plan, condition: str, classes, knobs: Knobs, seed: int) -> ClipPlan:
     # The clip's own seed is its name, so that other clips of the corpus do not change it.
     own = (seed, 4, *clip_id.encode())
     rng = np.random.default_rng(own)
-    other = str(rng.choice([c for c in classes if c != label]))
+    other = str(rng.choice([c for c in classes if c not in (label, "NEU")]))
     coin = bool(rng.integers(2))
     strength = STRENGTH[level]
     clear = {} if label == "NEU" else {label: strength}

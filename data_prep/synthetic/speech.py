@@ -18,19 +18,19 @@ _GLIDES = {
     "OY": ("AO", "IY"),
 }  # fmt: skip
 _ROUND = {"UW": 1.0, "UH": 0.6, "AO": 0.7, "ER": 0.4, "W": 1.0, "SH": 0.5, "CH": 0.5, "JH": 0.5}
-# voicing, loudness of the voice, noise, centre of the noise in Hz, opening of the lips, length
+# loudness of the voice, noise, centre of the noise in Hz, opening of the lips, length
 _CONSONANTS = {
-    "M": (1, 0.35, 0.0, 0, 0.0, 0.6), "N": (1, 0.4, 0.0, 0, 0.2, 0.55),
-    "NG": (1, 0.35, 0.0, 0, 0.25, 0.6), "L": (1, 0.6, 0.0, 0, 0.35, 0.5),
-    "R": (1, 0.6, 0.0, 0, 0.25, 0.5), "W": (1, 0.55, 0.0, 0, 0.12, 0.5),
-    "V": (1, 0.3, 0.12, 4500, 0.05, 0.5), "Z": (1, 0.25, 0.35, 5500, 0.15, 0.6),
-    "DH": (1, 0.3, 0.08, 4500, 0.2, 0.4), "S": (0, 0.0, 0.6, 5800, 0.15, 0.75),
-    "SH": (0, 0.0, 0.6, 3200, 0.2, 0.75), "F": (0, 0.0, 0.2, 4800, 0.03, 0.65),
-    "TH": (0, 0.0, 0.15, 5000, 0.2, 0.6), "HH": (0, 0.0, 0.2, 1500, 0.4, 0.45),
-    "P": (0, 0.0, 0.45, 1000, 0.0, 0.6), "T": (0, 0.0, 0.5, 4500, 0.2, 0.55),
-    "K": (0, 0.0, 0.45, 2200, 0.25, 0.6), "B": (1, 0.12, 0.2, 900, 0.0, 0.5),
-    "D": (1, 0.12, 0.25, 3800, 0.2, 0.45), "G": (1, 0.12, 0.25, 2000, 0.25, 0.5),
-    "CH": (0, 0.0, 0.55, 3400, 0.2, 0.7), "JH": (1, 0.15, 0.4, 3200, 0.2, 0.6),
+    "M": (0.35, 0.0, 0, 0.0, 0.6), "N": (0.4, 0.0, 0, 0.2, 0.55),
+    "NG": (0.35, 0.0, 0, 0.25, 0.6), "L": (0.6, 0.0, 0, 0.35, 0.5),
+    "R": (0.6, 0.0, 0, 0.25, 0.5), "W": (0.55, 0.0, 0, 0.12, 0.5),
+    "V": (0.3, 0.12, 4500, 0.05, 0.5), "Z": (0.25, 0.35, 5500, 0.15, 0.6),
+    "DH": (0.3, 0.08, 4500, 0.2, 0.4), "S": (0.0, 0.6, 5800, 0.15, 0.75),
+    "SH": (0.0, 0.6, 3200, 0.2, 0.75), "F": (0.0, 0.2, 4800, 0.03, 0.65),
+    "TH": (0.0, 0.15, 5000, 0.2, 0.6), "HH": (0.0, 0.2, 1500, 0.4, 0.45),
+    "P": (0.0, 0.45, 1000, 0.0, 0.6), "T": (0.0, 0.5, 4500, 0.2, 0.55),
+    "K": (0.0, 0.45, 2200, 0.25, 0.6), "B": (0.12, 0.2, 900, 0.0, 0.5),
+    "D": (0.12, 0.25, 3800, 0.2, 0.45), "G": (0.12, 0.25, 2000, 0.25, 0.5),
+    "CH": (0.0, 0.55, 3400, 0.2, 0.7), "JH": (0.15, 0.4, 3200, 0.2, 0.6),
 }  # fmt: skip
 _STOPS = {"P", "T", "K", "B", "D", "G", "CH", "JH"}
 _SONORANT_FORMANTS = {
@@ -86,7 +86,7 @@ def articulate(
 ) -> Articulation:
     """Time the phones of `sentence` from `start` on for `length` seconds, in `seconds` of clip."""
     phones = SENTENCES[sentence].split()
-    spans = np.array([_CONSONANTS[p][5] if p in _CONSONANTS else 1.0 for p in phones])
+    spans = np.array([_CONSONANTS[p][4] if p in _CONSONANTS else 1.0 for p in phones])
     spans *= rng.uniform(0.88, 1.12, len(spans))
     spans[-2:] *= 1.2  # final lengthening
     edges = start + length * np.concatenate([[0.0], np.cumsum(spans)]) / spans.sum()
@@ -100,7 +100,7 @@ def articulate(
         if b <= a:
             continue
         if phone in _CONSONANTS:
-            _, loud, hiss, hiss_center, lips, _ = _CONSONANTS[phone]
+            loud, hiss, hiss_center, lips, _ = _CONSONANTS[phone]
             voice[a:b], noise[a:b], center[a:b], opening[a:b] = loud, hiss, hiss_center, lips
             if phone in _STOPS:  # closure, then the burst
                 noise[a : a + max(1, int(0.6 * (b - a)))] = 0.0
