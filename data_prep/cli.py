@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from data_prep.errors import UserError
+from data_prep.wording import counted, one_line
 
 # Heavy imports (OpenCV, PyAV, TFDS) are made where they are used: --help answers at once.
 
@@ -100,7 +101,7 @@ def _prepare(args: argparse.Namespace) -> int:
         if tried == 1:
             found = f"the only clip under {args.source} could not be prepared"
         if not tried:
-            left_out = _counted(summary.excluded, "file")
+            left_out = counted(summary.excluded, "file")
             found = f"no clips to prepare under {args.source}, {left_out} left out"
         raise UserError(f"{found}; expected at least one; the reasons are listed above")
     return 3 if summary.skipped else 0
@@ -108,34 +109,25 @@ def _prepare(args: argparse.Namespace) -> int:
 
 def _report(summary, excluded: list[tuple[str, str]]) -> None:
     rate = summary.prepared / summary.seconds
-    clips = _counted(summary.prepared, "clip")
+    clips = counted(summary.prepared, "clip")
     print(f"prepared {clips} in {summary.seconds:.1f} s ({rate:.1f} clips/s)")
     for (found, sampled), clips in sorted(summary.faces.items(), reverse=True):
-        print(f"  face found in {found} of {sampled} sampled frames: {_counted(clips, 'clip')}")
+        print(f"  face found in {found} of {sampled} sampled frames: {counted(clips, 'clip')}")
     if summary.excluded:
-        print(f"left out on purpose: {_counted(summary.excluded, 'file')}")
+        print(f"left out on purpose: {counted(summary.excluded, 'file')}")
     # Without a dataset there is no skipped.csv to look the others up in.
     shown = _LISTED if summary.prepared else len(summary.skipped)
     for file, reason in () if summary.prepared else excluded:
-        print(f"  {_one_line(file)}: {_one_line(reason)}")
+        print(f"  {one_line(file)}: {one_line(reason)}")
     if summary.skipped:
-        print(f"skipped {_counted(len(summary.skipped), 'clip')}:")
+        print(f"skipped {counted(len(summary.skipped), 'clip')}:")
         for file, reason in summary.skipped[:shown]:
-            print(f"  {_one_line(file)}: {_one_line(reason)}")
+            print(f"  {one_line(file)}: {one_line(reason)}")
         rest = Counter(reason for _, reason in summary.skipped[shown:])
         for reason, clips in rest.most_common():
-            print(f"  and {clips} more: {_one_line(reason)}")
+            print(f"  and {clips} more: {one_line(reason)}")
     if summary.out is not None:
         print(f"dataset: {summary.out}")
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _one_line(text: str) -> str:
-    """Escapes what a name may hold and a line may not: line breaks, and bytes that are no text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -81,7 +81,7 @@ def check_apart(out: str | Path, sources: Iterable[Path]) -> None:
 
 def check_parent(out: Path) -> None:
     """Raises UserError if the folders above `out` cannot be made, as far as can be told."""
-    parent = next(folder for folder in out.parents if os.path.lexists(folder))
+    parent = next((folder for folder in out.parents if os.path.lexists(folder)), out)
     if not parent.is_dir():
         raise UserError(f"cannot write {out}: {parent} is a file; choose another --out")
     if not os.access(parent, os.W_OK | os.X_OK):

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from data_prep.errors import UserError
+from data_prep.wording import counted
 
 # OpenCV and PyAV are imported in run: --help answers at once.
 _CARRIERS = ("all", "eyes", "nose", "mouth", "eyes+nose", "eyes+mouth", "nose+mouth")
@@ -124,6 +125,6 @@ def run(args: argparse.Namespace) -> int:
         )
     seconds = time.perf_counter() - start
     rate = args.clips / seconds
-    clips = "1 clip" if args.clips == 1 else f"{args.clips} clips"
+    clips = counted(args.clips, "clip")
     print(f"rendered {clips} in {seconds:.1f} s ({rate:.1f} clips/s) to {args.out}")
     return 0

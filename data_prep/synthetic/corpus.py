@@ -103,7 +103,10 @@ def render_corpus(
 
 
 def _check(out: Path, size: int, fps: int, seconds: float, workers: int | None) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    with reported(out):
+        # lexists: a link that leads nowhere but to itself is in the way as well.
+        taken = os.path.lexists(place(out)) and (not out.is_dir() or any(out.iterdir()))
+    if taken:
         raise UserError(
             f"{out} exists and is not an empty folder, expected a new one; "
             "remove it or choose another --out"

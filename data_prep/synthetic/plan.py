@@ -8,6 +8,7 @@ import numpy as np
 from data_prep.errors import UserError
 from data_prep.synthetic.expression import CARRIERS
 from data_prep.synthetic.identity import sex_of
+from data_prep.wording import counted
 
 CREMA_D_CLASSES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 RAVDESS_CLASSES = ("NEU", "CAL", "HAP", "SAD", "ANG", "FEA", "DIS", "SUR")
@@ -132,13 +133,10 @@ def _check_counts(clips: int, actors: int, naming: str) -> None:
     per_actor = len(_names(naming))
     if not actors <= clips <= per_actor * actors:
         raise UserError(
-            f"{_counted(clips, 'clip')} for {_counted(actors, 'actor')}, expected {actors} to {per_actor * actors} "
+            f"{counted(clips, 'clip')} for {counted(actors, 'actor')}, expected "
+            f"{actors} to {per_actor * actors} "
             f"(1 to {per_actor} unique {naming} names an actor); change --clips or --actors"
         )
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _names(naming: str) -> list[tuple[str, str, str, str]]:

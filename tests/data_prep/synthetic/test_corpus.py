@@ -166,6 +166,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     for out in (tmp_path / "file/out", "/proc/none/out"):
         with pytest.raises(UserError, match=f"cannot write {out}"):
             render_corpus(out, 2, 1, 0, workers=1, **SMALL)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match="expected a new one"):
+        render_corpus(tmp_path / "loop", 2, 1, 0, workers=1, **SMALL)
 
 
 def _children(pid):
