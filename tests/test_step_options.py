@@ -1,0 +1,166 @@
+"""Options of a training: label smoothing, pmap, and the states that a resumed run takes along."""
+
+import signal
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from aver_jax import load_run, train
+from aver_jax.config import base_config, load_config, override
+from aver_jax.logs import read_metrics
+from aver_jax.report import content
+from aver_jax.step import make_loss
+
+# The shipped config, shrunk; the 12 training clips make 3 steps an epoch.
+TINY = {
+    "model.width": 16,
+    "model.depth": 1,
+    "model.unroll": 1,
+    "model.num_heads": 2,
+    "data.image_size": 16,
+    "data.num_frames": 2,
+    "data.threads": 0,
+    "batch_size": 4,
+    "evaluation.batch_size": 12,
+    "schedule.warmup_epochs": 0.0,
+    "log_every_steps": 1,
+}
+
+
+def tiny(dataset: Path, **fields) -> ConfigDict:
+    settings = TINY | {name.replace("__", "."): value for name, value in fields.items()}
+    words = [f"--config.{name}={value}" for name, value in settings.items()]
+    words.append(f"--config.data.path={dataset}")
+    return override(load_config("timesformer.py:size=demo,dataset=synthetic"), words)
+
+
+def params_of(run: Path) -> dict:
+    return jax.tree.map(np.asarray, load_run(run, "last").variables["params"])
+
+
+class GivenLogits(nn.Module):
+    """A network whose parameters are its logits, whatever the frames."""
+
+    logits: tuple[tuple[float, ...], ...]
+
+    @nn.compact
+    def __call__(self, inputs, train=False, keys=None, capture=(), probes=None):
+        return self.param("logits", lambda _: jnp.array(self.logits)), {}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_loss_is_cross_entropy_with_part_of_the_target_shared_by_all_classes(smoothing):
+    logits = ((2.0, -1.0, 0.5, 0.0), (0.1, 0.2, 3.0, -2.0), (1.0, 1.5, 0.0, 0.0))
+    labels = [0, 3, 1]
+    config = base_config()
+    config.label_smoothing = smoothing
+    batch = {
+        "frames": jnp.zeros((3, 1, 4, 4, 3), jnp.uint8),
+        "label": jnp.array(labels, jnp.int32),
+        "seed": jnp.arange(3, dtype=jnp.uint32),
+    }
+    loss, (_, metrics) = make_loss(GivenLogits(logits), config)(
+        {"logits": jnp.array(logits)}, {}, batch
+    )
+    by_hand = []
+    for row, label in zip(np.array(logits), labels, strict=True):
+        log_p = row - np.log(np.exp(row).sum())
+        by_hand.append(-(1 - smoothing) * log_p[label] - smoothing / 4 * log_p.sum())
+    np.testing.assert_allclose(loss, np.mean(by_hand), rtol=1e-6)
+    assert metrics["loss"] == loss
+    np.testing.assert_allclose(metrics["war"], 2 / 3, rtol=1e-6)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_reports():
+    """A report takes longer than such a training, and is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content, "training_report", lambda run: run)
+        yield
+
+
+@pytest.fixture(scope="module")
+def config(synthetic_dataset) -> ConfigDict:
+    """Nine steps with all that is random or has a state of its own switched on."""
+    config = tiny(
+        synthetic_dataset,
+        epochs=3.0,
+        evaluation__every_epochs=0.67,  # after steps 2, 4, 6, 8 and the last, 9
+        model__attention="space_only",
+        model__drop_path=0.3,
+        # Adam would make much of rounding.
+        optimizer__name="sgd",
+        optimizer__lr=2.0,
+        ema_decay=0.9,
+        schedule__name="plateau",
+        schedule__plateau_patience=1,
+    )
+    # One augmentation stands for all: most of the time goes into compiling them.
+    with config.unlocked():
+        config.frontend.augment = ConfigDict({"flip": 0.5})
+    return config
+
+
+@pytest.fixture(scope="module")
+def whole_run(config, tmp_path_factory) -> Path:
+    return train.train(config, tmp_path_factory.mktemp("runs") / "whole", quiet=True)
+
+
+def test_a_training_by_pmap_ends_with_the_parameters_of_one_by_shard_map(
+    config, whole_run, tmp_path
+):
+    assert config.parallel == "shard_map"
+    config = config.copy_and_resolve_references()
+    config.parallel = "pmap"
+    mapped = train.train(config, tmp_path / "pmap", quiet=True)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        params_of(mapped),
+        params_of(whole_run),
+    )
+
+
+def preempt(monkeypatch, after: int) -> None:
+    """A stop signal arrives during a step."""
+    add = train.Progress.add
+
+    class Preempted(train.StopSignal):
+        def __init__(self):
+            super().__init__()
+            stops.append(self)
+
+    def add_and_ask(progress, step, metrics):
+        add(progress, step, metrics)
+        if step == after:
+            stops[-1].number = signal.SIGTERM
+
+    stops: list[Preempted] = []
+    monkeypatch.setattr(train, "StopSignal", Preempted)
+    monkeypatch.setattr(train.Progress, "add", add_and_ask)
+
+
+def test_a_resumed_run_takes_the_moving_average_and_the_plateau_along(
+    config, whole_run, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        preempt(patch, after=7)
+        with pytest.raises(SystemExit):
+            train.train(config, tmp_path / "run", quiet=True)
+    assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == 7
+    train.train(config, tmp_path / "run", quiet=True)
+    jax.tree.map(np.testing.assert_array_equal, params_of(tmp_path / "run"), params_of(whole_run))
+
+    def numbers(run):
+        records = read_metrics(run / "metrics.jsonl")
+        return [{k: v for k, v in r.items() if k != "clips_per_second"} for r in records]
+
+    assert numbers(tmp_path / "run") == numbers(whole_run)
+    rates = [r["learning_rate"] for r in numbers(whole_run) if "learning_rate" in r]
+    # The rate fell before the stop, which the plateau's state alone knows, and after it.
+    assert len(rates) == 9
+    assert rates[0] > rates[6] > rates[8]
