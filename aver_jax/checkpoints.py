@@ -49,6 +49,8 @@ class Checkpoints:
             },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_preservation(select),
+                # Without it the manager ranks by metrics but never writes them down.
+                best_fn=(lambda metrics: metrics[select]) if select else None,
                 # A kill in the middle of a save leaves a temporary folder behind.
                 cleanup_tmp_directories=not read_only,
                 create=not read_only,
@@ -69,7 +71,7 @@ class Checkpoints:
             return steps[-1]
         if which == "best":
             return self._best(steps)
-        if which.isdigit() and int(which) in steps:
+        if which.isdecimal() and int(which) in steps:
             return int(which)
         known = ", ".join(map(str, steps))
         raise UserError(f"no checkpoint {which!r} in {self._folder}; there are best, last, {known}")

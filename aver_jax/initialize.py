@@ -19,28 +19,29 @@ def _leaves(tree: Any) -> dict[str, jax.Array]:
     return {parameter_path(path): leaf for path, leaf in flat}
 
 
-def _is_head(path: str) -> bool:
-    return HEAD in path.split("/")
-
-
-def merge(fresh: Any, trained: Any, same_classes: bool) -> tuple[Any, list[str]]:
+def merge(fresh: Any, trained: Any, same_classes: bool, inside: str = "") -> tuple[Any, list[str]]:
     """Returns the fresh parameters with the trained ones put in, and the paths left fresh.
 
     Args:
       fresh: initial parameters.
       trained: parameters of another run, of the same structure.
+      inside: path of this subtree in the model, "" for the whole.
       same_classes: False leaves the head fresh: its rows would mean other emotions.
 
     Raises:
       UserError: a parameter outside the head is missing, unknown, or of another shape.
     """
+
+    def is_head(path: str) -> bool:
+        return HEAD in f"{inside}/{path}".split("/")
+
     old, new = _leaves(trained), _leaves(fresh)
-    reasons = [f"{path} is missing" for path in new.keys() - old.keys() if not _is_head(path)]
+    reasons = [f"{path} is missing" for path in new.keys() - old.keys() if not is_head(path)]
     reasons += [f"{path} is not in this model" for path in old.keys() - new.keys()]
     reasons += [
         f"{path} is {old[path].shape}, this model has {new[path].shape}"
         for path in new.keys() & old.keys()
-        if old[path].shape != new[path].shape and not _is_head(path)
+        if old[path].shape != new[path].shape and not is_head(path)
     ]
     if reasons:
         more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
@@ -50,7 +51,7 @@ def merge(fresh: Any, trained: Any, same_classes: bool) -> tuple[Any, list[str]]
     def pick(key_path, leaf):
         path = parameter_path(key_path)
         taken = path in old and old[path].shape == leaf.shape
-        if _is_head(path) and not (taken and same_classes):
+        if is_head(path) and not (taken and same_classes):
             left_fresh.append(path)
             return leaf
         return old[path].astype(leaf.dtype)
@@ -85,11 +86,18 @@ def initialize_from(
         merged = {}
         fresh_paths: list[str] = []
         for collection, tree in variables.items():
-            if collection not in run.variables:
-                raise UserError(f"config.init.{subtree}={folder}: that run has no {collection}")
+            # Only the parameters must be there: a part of a model may have no batch statistics.
+            if collection != "params" and not (
+                collection in run.variables and _at(tree, keys) is not None
+            ):
+                merged[collection] = tree
+                continue
             try:
-                trained = _at(run.variables[collection], keys)
-                merged[collection], left = _put(tree, keys, trained, run.classes == classes)
+                source = run.variables[collection]
+                trained = _at(source, keys)
+                merged[collection], left = _put(
+                    tree, keys, source if trained is None else trained, run.classes == classes
+                )
             except UserError as error:
                 raise UserError(f"config.init.{subtree}={folder}: {error}") from error
             fresh_paths += left
@@ -100,19 +108,21 @@ def initialize_from(
 
 
 def _at(tree: Any, keys: list[str]) -> Any:
-    """Returns the subtree at a path, or the whole tree if it has no such path."""
-    part = tree
+    """Returns the subtree at a path, None if there is none."""
     for key in keys:
-        if not isinstance(part, dict) or key not in part:
-            return tree
-        part = part[key]
-    return part
+        if not isinstance(tree, dict) or key not in tree:
+            return None
+        tree = tree[key]
+    return tree
 
 
-def _put(tree: Any, keys: list[str], trained: Any, same_classes: bool) -> tuple[Any, list[str]]:
+def _put(
+    tree: Any, keys: list[str], trained: Any, same_classes: bool, inside: str = ""
+) -> tuple[Any, list[str]]:
     if not keys:
-        return merge(tree, trained, same_classes)
+        return merge(tree, trained, same_classes, inside)
     if keys[0] not in tree:
         raise UserError(f"no subtree {keys[0]!r}; there are: {', '.join(sorted(tree))}")
-    inner, left = _put(tree[keys[0]], keys[1:], trained, same_classes)
-    return {**tree, keys[0]: inner}, [f"{keys[0]}/{path}" for path in left]
+    path = f"{inside}/{keys[0]}"
+    inner, left = _put(tree[keys[0]], keys[1:], trained, same_classes, path)
+    return {**tree, keys[0]: inner}, [f"{keys[0]}/{name}" for name in left]

@@ -178,3 +178,10 @@ def test_a_run_of_a_wider_model_is_refused_by_name(run):
 def test_a_folder_that_is_no_run_is_named(tmp_path, fresh):
     with pytest.raises(UserError, match="nowhere is not a run folder"):
         initialize_from(fresh, {"model": str(tmp_path / "nowhere")}, CLASSES)
+
+
+def test_a_head_of_other_classes_is_not_taken_by_its_own_name_either():
+    trained, fresh = tree(1.0)["head"], tree(0.0)["head"]
+    merged, left = merge(fresh, trained, same_classes=False, inside="head")
+    assert sorted(left) == sorted(fresh)
+    assert all((merged[name] == fresh[name]).all() for name in fresh)
