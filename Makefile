@@ -15,6 +15,7 @@ help:
 	@echo "make parity    the tests against torch and transformers"
 	@echo "make lint      ruff and import-linter"
 	@echo "make bench     measured throughput on this machine"
+	@echo "make clean     removes the environments and runs/demo"
 
 # The stamp is newer than what it was made from, or it is made again.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -58,4 +59,4 @@ bench: $(VENV)/installed
 	$(BIN)/python tools/bench_input.py
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) runs
+	rm -rf $(VENV) $(PARITY_VENV) runs/demo

@@ -54,6 +54,7 @@ class Checkpoints:
                 # A kill in the middle of a save leaves a temporary folder behind.
                 cleanup_tmp_directories=not read_only,
                 create=not read_only,
+                save_interval_steps=0 if read_only else 1,
                 read_only=read_only,
             ),
         )

@@ -201,6 +201,8 @@ def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
       UserError: an unknown field, or a value of another type.
     """
     arguments = _without_init(config, arguments)
+    for word in arguments:
+        _check_word(config, word)
     values = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict(
@@ -209,10 +211,27 @@ def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
         leftovers = values(["aver", *arguments])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         message = " ".join(str(error).replace("'''", "").split())
-        raise UserError(f"{' '.join(arguments)}: {message}") from error
+        raise UserError(f"config: {message}") from error
     if leftovers:
         raise UserError(f"unknown argument {leftovers[0]!r}; see aver train --help")
     return config
+
+
+def _check_word(config: ConfigDict, word: str) -> None:
+    """Raises UserError for a word of the command line that names no field."""
+    if not word.startswith("--config."):
+        return
+    node, path = config, word.partition("=")[0].removeprefix("--config.")
+    for depth, key in enumerate(path.split(".")):
+        if not isinstance(node, ConfigDict) or key not in node:
+            parent = ".".join(["config", *path.split(".")[:depth]])
+            known = list(node) if isinstance(node, ConfigDict) else []
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = (
+                f"did you mean {parent}.{close[0]}?" if close else f"there are: {', '.join(known)}"
+            )
+            raise UserError(f"unknown config field {parent}.{key}; {hint or 'it has no fields'}")
+        node = node[key]
 
 
 def _without_init(config: ConfigDict, arguments: list[str]) -> list[str]:

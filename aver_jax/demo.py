@@ -116,7 +116,7 @@ def _example_frames(dataset: Dataset) -> html.Picture:
             captions.append(f"{name}, actor {actor}")
     return html.photo(
         sheet.contact_sheet(pictures, captions, columns=len(some), side=120),
-        "The crop around the detected face, as the network sees it; one row per emotion.",
+        "The crop around the detected face, as stored; one row per emotion.",
     )
 
 
@@ -161,7 +161,9 @@ def _write_report(
                 f"{len(set(dataset.index['actor'].tolist()))} actors. Identity, light, "
                 "background, head motion and sentence vary independently of the emotion.",
             ),
-            content.training(read_metrics(trained / "metrics.jsonl")),
+            content.training(
+                read_metrics(trained / "metrics.jsonl"), config["evaluation"]["select"]
+            ),
             content.scores(results),
             content.explained(
                 stacks,

@@ -98,6 +98,7 @@ def evaluate_run(
     dataset = open_dataset(config.data.path)
     _check_dataset(run, dataset)
     parts = split_dataset(dataset, config.data.protocol, config.data.fold, config.data.target)
+    _check_unseen(run, dataset, parts, split)
     mesh = parallel.make_mesh()
     forward = Forward(run.model, config, mesh)
     variables = jax.device_put(run.variables, parallel.replicated(mesh))
@@ -173,10 +174,15 @@ def predictions_csv(evaluation: Evaluation) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `aver evaluate`."""
     parser.add_argument("run", type=Path, help="run folder, the --workdir of aver train")
-    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="default: test")
     parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
     parser.add_argument("--data", type=Path, help="prepared dataset (default: the run's own)")
-    parser.add_argument("--protocol", choices=PROTOCOLS, help="default: the run's own")
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        metavar="NAME",
+        help="one of docs/protocols.md (default: the run's own)",
+    )
     parser.add_argument("--fold", type=_positive, help="default: the run's own")
     parser.add_argument("--views", type=_positive, help="time slices per clip to average")
     parser.add_argument(
@@ -207,16 +213,34 @@ def run(args: argparse.Namespace) -> int:
     )
     if jax.process_index() == 0:
         # The scores of other data must not replace those of the run's own.
-        other = args.data or args.protocol or args.fold
-        name = f"{args.split}_{evaluation.results['dataset']}" if other else args.split
+        name, found = args.split, evaluation.results
+        if args.data or args.protocol or args.fold:
+            name = f"{name}_{found['dataset']}_{found['protocol']}_{found['fold']}"
         out = args.out or args.run / "evaluation" / name
         write_evaluation(evaluation, out)
         print(scores.results_table(evaluation.results))
         print(f"\nwritten to {out}")
         if args.predictions:
             write_whole(args.predictions, predictions_csv(evaluation))
-            print(f"predictions of {len(evaluation.labels)} clips in {args.predictions}")
+            note = f", calibrated with T = {evaluation.temperature:.3f}" if args.temperature else ""
+            print(f"predictions of {len(evaluation.labels)} clips{note}: {args.predictions}")
     return 0
+
+
+def _check_unseen(run: LoadedRun, dataset: Dataset, parts: Split, split: str) -> None:
+    """Raises UserError if clips to be tested have trained the run, or chosen its checkpoint."""
+    trained_on = run.dataset.get("index_sha256")
+    if split != "test" or trained_on is None or trained_on != dataset.fingerprint:
+        return
+    data = run.config.data
+    own = split_dataset(dataset, data.protocol, data.fold, data.target)
+    seen = np.intersect1d(parts.test, np.concatenate([own.train, own.validation]))
+    if len(seen):
+        raise UserError(
+            f"{len(seen)} of the {len(parts.test)} test clips of {parts.name} fold {parts.fold} "
+            f"trained this run or chose its checkpoint ({own.name} fold {own.fold}); leave "
+            "--protocol and --fold out, or train on that fold"
+        )
 
 
 def _check_dataset(run: LoadedRun, dataset: Dataset) -> None:

@@ -1,6 +1,7 @@
 """The numbers of a training under way: fetched late, checked, logged, shown."""
 
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -38,13 +39,14 @@ class Progress:
         self._batch_size = batch_size
         self._steps_per_epoch = steps_per_epoch
         self._schedule = schedule
+        self._quiet = quiet or jax.process_index() != 0
         self._log = MetricsLog(workdir, start) if jax.process_index() == 0 else None
         self._bar = tqdm(
             total=total * batch_size,
             initial=start * batch_size,
             unit=" clips",
-            unit_scale=True,
-            disable=quiet or jax.process_index() != 0,
+            # A log file wants lines, not a bar.
+            disable=quiet or jax.process_index() != 0 or not sys.stderr.isatty(),
             dynamic_ncols=True,
         )
         self._shown: dict[str, str] = {}
@@ -117,6 +119,12 @@ class Progress:
         """Writes the scores of a validation."""
         self._write(step, scores)
         self._show(val_loss=scores["validation/loss"], val_war=scores["validation/war"])
+        if self._bar.disable and not self._quiet:
+            print(
+                f"step {step}: validation loss {scores['validation/loss']:.3f}, "
+                f"WAR {scores['validation/war']:.3f}",
+                file=sys.stderr,
+            )
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         if self._log:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,13 +78,16 @@ def _plan(config: ConfigDict, parts: Split) -> _Plan:
 
 def _facts(config: ConfigDict, dataset: Dataset, parts: Split) -> dict[str, Any]:
     """Returns what config.json holds beside the experiment."""
-    fingerprint = hashlib.sha256((Path(dataset.path) / "index.csv").read_bytes()).hexdigest()
     return {
         "classes": list(dataset.classes),
         "protocol": parts.name,
         "modalities": list(config.data.modalities),
         "preparation": dict(dataset.preparation),
-        "dataset": {"name": dataset.name, "clips": len(dataset), "index_sha256": fingerprint},
+        "dataset": {
+            "name": dataset.name,
+            "clips": len(dataset),
+            "index_sha256": dataset.fingerprint,
+        },
     }
 
 

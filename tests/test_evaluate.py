@@ -99,6 +99,7 @@ def loaded(monkeypatch, dataset, config):
         config=config,
         classes=CLASSES,
         preparation=dataset.preparation,
+        dataset={},
         step=7,
     )
     monkeypatch.setattr(evaluate, "load_run", lambda folder, checkpoint: run)

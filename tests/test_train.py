@@ -249,3 +249,10 @@ def test_a_run_folder_of_another_model_is_named(whole_run, tmp_path, capsys):
     (other / "config.json").write_text(json.dumps(content))
     assert main(["evaluate", str(other)]) == 2
     assert "does not fit this model" in capsys.readouterr().err
+
+
+def test_clips_that_trained_a_run_are_never_its_test(whole_run, synthetic_dataset, capsys):
+    assert main(["evaluate", str(whole_run), "--fold", "2"]) == 2
+    assert "trained this run or chose its checkpoint" in capsys.readouterr().err
+    assert main(["evaluate", str(whole_run), "--fold", "1"]) == 0
+    assert "synthetic_fifths, fold 1" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.index["clip_id"])
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the index: the same clips in the same order, wherever the folder lies."""
+        return hashlib.sha256((self.path / "index.csv").read_bytes()).hexdigest()
+
 
 def open_dataset(path: str | Path) -> Dataset:
     """Opens what `aver prepare ... --out PATH` made. Imports neither TensorFlow nor pyarrow.
@@ -54,7 +60,7 @@ def open_dataset(path: str | Path) -> Dataset:
     if not path.is_dir():
         raise UserError(
             f"no dataset at {path}; make it with `aver prepare crema_d|ravdess|folder "
-            f"--source MEDIA --out {path}`, or give another --data"
+            f"--source MEDIA --out {path}`, or give another folder"
         )
     for name in ("dataset_info.json", "features.json", "index.csv", "preparation.json"):
         if not (path / name).is_file():

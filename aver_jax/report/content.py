@@ -106,21 +106,32 @@ def meaning(classes: Sequence[str], target: str = "intended", rendered: bool = F
     )
 
 
-def training(records: Sequence[Mapping[str, float]]) -> Section:
-    """Training curves; records are the lines of metrics.jsonl."""
+def training(
+    records: Sequence[Mapping[str, float]], select: str = "validation/war", people: bool = True
+) -> Section:
+    """Training curves.
+
+    Args:
+      records: the lines of metrics.jsonl.
+      select: the score that names the best checkpoint (`config.evaluation.select`).
+      people: whether the actors are known, so that no one is in two parts.
+    """
     blocks: list[Block] = []
     if records:
         blocks.append(drawn(partial(figures.training_curves, records)))
     best = max(
-        (r for r in records if "validation/war" in r),
-        key=lambda r: r["validation/war"],
+        (r for r in records if select in r),
+        # Of equals the later one, as checkpoints are kept.
+        key=lambda r: (-r[select] if select.endswith("loss") else r[select], r["step"]),
         default=None,
     )
     lead = "WAR is accuracy; UAR is the mean recall over classes."
     if best:
         lead = (
-            f"Best validation WAR {100 * best['validation/war']:.1f}% at step {best['step']}. "
-            "Checkpoints are selected on validation actors, never on test actors. " + lead
+            f"Best {select.replace('/', ' ')} at step {best['step']}, where validation WAR is "
+            f"{100 * best['validation/war']:.1f}%. Checkpoints are selected on validation "
+            + ("actors, never on test actors. " if people else "clips; actors are unknown. ")
+            + lead
         )
     return Section("Training", blocks, lead)
 
@@ -153,7 +164,7 @@ def scores(results: Mapping[str, Any]) -> Section:
     )
     matrix = drawn(
         partial(figures.confusion, results),
-        "Share of each true class (rows) given to each class; clips below.",
+        "Share of each true class (rows) given to each class; number of clips in small print.",
     )
     diagram = drawn(
         partial(figures.reliability, results),
@@ -238,10 +249,14 @@ def training_report(run_dir: str | Path) -> Path:
     ]
     return write_report(
         run_dir / "report" / "index.html",
-        f"Training run {run_dir.resolve().name}",
+        " ".join(f"Training of {facts[0][1]} on {facts[1][1] or 'clips'}".split()),
         [
             *([summary(ordered[0])] if ordered else []),
-            training(records),
+            training(
+                records,
+                config.get("evaluation", {}).get("select", "validation/war"),
+                config.get("protocol") != "random_actors_unknown",
+            ),
             *(scores(results) for results in ordered),
             meaning(config.get("classes", ()), target, rendered=dataset == "synthetic"),
             settings(config),

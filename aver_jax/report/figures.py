@@ -168,7 +168,7 @@ def training_curves(records: Sequence[Mapping[str, float]], theme: Theme = LIGHT
         draw(rate, "learning_rate", None, theme.muted)
         loss.set_title("Loss")
         loss.set_ylim(bottom=0)
-        score.set_title("Recall")
+        score.set_title("Accuracy and mean recall")
         score.set_ylim(0, 1)
         score.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         rate.set_title("Learning rate")

@@ -107,7 +107,7 @@ def test_the_report_of_a_run_needs_its_folder_alone(tmp_path, results):
     assert path == run / "report" / "index.html"
     page = path.read_text()
     for words in (
-        "Best validation WAR 62.5% at step 5",
+        "Best validation war at step 5",
         "Scores on the test split",
         "Scores on the validation split",
         "optimizer.lr",
