@@ -22,6 +22,7 @@ from aver_jax.relevance import METHODS, explain
 from aver_jax.report.overlay_video import write_overlay
 from aver_jax.runs import LoadedRun, load_run
 from data_prep.clip import Job, Preparation, prepare_clip, sampled_faces
+from data_prep.wording import counted, one_line
 
 # Which modality of a prepared clip a model's input needs.
 _NEEDS = {"frames": "video", "audio": "audio"}
@@ -140,20 +141,19 @@ def predict_all(
 
 def table(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     """Returns the class probabilities as text, a line per clip, the highest marked by a star."""
-    width = max([len("clip"), *(len(p.path.name) for p in predictions)])
+    names = [one_line(p.path.name) for p in predictions]
+    width = max(map(len, ["clip", *names]))
     columns = [max(6, len(name) + 1) for name in classes]
     head = " ".join(f"{name:>{w}}" for name, w in zip(classes, columns, strict=True))
     lines = [f"{'clip':<{width}}  {'predicted':<9} {head}  face found in"]
-    for p in predictions:
+    for name, p in zip(names, predictions, strict=True):
         best = int(p.probabilities.argmax())
         cells = " ".join(
             f"{value:{w - 1}.3f}{'*' if i == best else ' '}"
             for i, (value, w) in enumerate(zip(p.probabilities, columns, strict=True))
         )
         found, sampled = sampled_faces(p.record)
-        lines.append(
-            f"{p.path.name:<{width}}  {classes[best]:<9} {cells}  {found} of {sampled} frames"
-        )
+        lines.append(f"{name:<{width}}  {classes[best]:<9} {cells}  {found} of {sampled} frames")
     return "\n".join(lines)
 
 
@@ -285,16 +285,11 @@ def run(args: argparse.Namespace) -> int:
     if predictions and args.overlay:
         print(f"overlays ({args.method}, {path}): {args.overlay}")
     for file, reason in failures:
-        print(f"aver predict: {_one_line(file)}: {reason}", file=sys.stderr)
+        print(f"aver predict: {one_line(str(file))}: {reason}", file=sys.stderr)
     if not predictions:
-        raise UserError(f"none of {len(clips)} clip(s) could be used; the reasons are above")
+        found = f"none of {counted(len(clips), 'clip')}"
+        raise UserError(f"{found} could be used; the reasons are above")
     return 3 if failures else 0
-
-
-def _one_line(path: Path) -> str:
-    """Returns a file's name as one line that any terminal can show."""
-    name = str(path).encode(errors="backslashreplace").decode()
-    return name.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _default_path(run: LoadedRun) -> str:

@@ -35,6 +35,7 @@ from aver_jax.runs import model_of, write_config
 from aver_jax.signals import StopSignal
 from aver_jax.state import TrainState, create_state
 from aver_jax.step import make_gradients, make_update
+from data_prep.wording import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,14 +174,14 @@ def _header(
 ) -> str:
     parameters = sum(x.size for x in jax.tree.leaves(state.variables["params"]))
     cut = clips_cut(dataset, parts.train, config.data.max_seconds)
+    devices = counted(mesh.size, f"{mesh.devices.flat[0].device_kind} device")
     lines = [
         f"{config.model.name}: {parameters:,} parameters, {len(dataset.classes)} classes",
         f"{dataset.name}: {parts.name} fold {parts.fold}, target {parts.target}; "
         f"{len(parts.train)} clips to train, {len(parts.validation)} to validate, "
         f"{len(parts.test)} to test, {parts.dropped} dropped (no majority label), "
         f"{cut} cut to {config.data.max_seconds:g} s",
-        f"{plan.total} steps of {config.batch_size} clips ({plan.per_epoch} an epoch) on "
-        f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s)",
+        f"{plan.total} steps of {config.batch_size} clips ({plan.per_epoch} an epoch) on {devices}",
     ]
     return "\n".join(lines)
 

@@ -115,7 +115,7 @@ def test_nothing_usable_is_an_error(run, tmp_path, capsys):
     assert main(["predict", str(run), str(tmp_path / "missing.mp4")]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert "missing.mp4" in lines[0]
-    assert lines[-1].startswith("aver predict: error: none of 1 clip(s)")
+    assert lines[-1].startswith("aver predict: error: none of 1 clip could")
 
 
 def test_temperature_must_be_positive(run, clips, capsys):
