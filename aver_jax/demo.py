@@ -170,7 +170,7 @@ def _write_report(
                 "The first test clip of each emotion, right or wrong. Relevance: TIBAV of the "
                 "predicted class, through time and space.",
             ),
-            content.meaning(dataset.classes, config["data"]["target"], rendered=True),
+            content.meaning(dataset.classes, config["data"]["target"], dataset.name),
             content.steps(commands),
             content.environment(),
         ],

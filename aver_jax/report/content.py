@@ -68,15 +68,18 @@ def summary(results: Mapping[str, Any], extra: Sequence[tuple[str, str, str]] = 
     return Section("Summary", [Tiles(tiles)], lead)
 
 
-def meaning(classes: Sequence[str], target: str = "intended", rendered: bool = False) -> Section:
+def meaning(classes: Sequence[str], target: str = "intended", dataset: str = "") -> Section:
     """What the labels mean, and what the system must not be used for.
 
     Args:
       classes: class names.
       target: whose opinion the labels are.
-      rendered: whether the clips are rendered, not filmed.
+      dataset: name of the dataset: what is known of the labels' origin depends on it.
     """
-    origin = "in a rendered clip" if rendered else "in an acted clip"
+    origin = "in a rendered clip" if dataset == "synthetic" else "in an acted clip"
+    label = f"{TARGET_WORDS.get(target, target)}, {origin}"
+    if dataset == "folder":
+        label = "what the table of labels said of a clip, whoever wrote it"
     named = ", ".join(
         f"{name} ({CLASS_WORDS[name]})" if name in CLASS_WORDS else name for name in classes
     )
@@ -85,8 +88,7 @@ def meaning(classes: Sequence[str], target: str = "intended", rendered: bool = F
         [
             Text(
                 [
-                    f"Classes: {named}. A label is {TARGET_WORDS.get(target, target)}, {origin}. "
-                    "It is not what a person felt.",
+                    f"Classes: {named}. A label is {label}. It is not what a person felt.",
                     "A probability says how much a clip resembles the training clips of a class. "
                     "It is not a measure of feeling, intent, honesty or health. People express the "
                     "same emotion differently; scores differ between people and groups of people, "
@@ -258,7 +260,7 @@ def training_report(run_dir: str | Path) -> Path:
                 config.get("protocol") != "random_actors_unknown",
             ),
             *(scores(results) for results in ordered),
-            meaning(config.get("classes", ()), target, rendered=dataset == "synthetic"),
+            meaning(config.get("classes", ()), target, dataset),
             settings(config),
             environment(),
         ],

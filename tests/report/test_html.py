@@ -128,3 +128,12 @@ def test_a_run_without_logs_or_scores_still_has_a_report(tmp_path):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is not a run folder: no config\.json"):
         content.training_report(tmp_path)
+
+
+def test_labels_are_said_to_mean_what_is_known_of_them():
+    def words(dataset):
+        return content.meaning(["a"], "intended", dataset).blocks[0].paragraphs[0]
+
+    assert "in a rendered clip" in words("synthetic")
+    assert "in an acted clip" in words("crema_d")
+    assert "acted" not in words("folder")
