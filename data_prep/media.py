@@ -283,6 +283,14 @@ class _Sound:
         self._count += len(chunk)
 
 
+def _read_frames(path: Path) -> Iterator[np.ndarray]:
+    # Knows the path alone: an iterator that held the sequence which holds it would keep a decoder
+    # with its frames (100 MB at 4K) until the garbage collector comes round.
+    with _open(path) as container:
+        for _, frame in _decoded(container, _video_stream(container), None):
+            yield _upright_rgb(frame)
+
+
 class _StreamedFrames(Sequence):
     """Frames of a clip too large to hold: decoded again on every pass, one at a time."""
 
@@ -295,9 +303,7 @@ class _StreamedFrames(Sequence):
         return self._count
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        with _open(self._path) as container:
-            for _, frame in _decoded(container, _video_stream(container), None):
-                yield _upright_rgb(frame)
+        return _read_frames(self._path)
 
     def __getitem__(self, index: int) -> np.ndarray:
         if not -self._count <= index < self._count:

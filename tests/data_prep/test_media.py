@@ -1,7 +1,9 @@
 """Decoding and writing of media files: times, sound, broken files."""
 
+import gc
 import os
 import struct
+import weakref
 
 import av
 import numpy as np
@@ -236,3 +238,19 @@ def test_real_clips_have_decoded_times_not_the_headers_rate(real_clips):
     assert clip.timestamps[0] == pytest.approx(0.027)
     assert np.median(np.diff(clip.timestamps)) == pytest.approx(1 / 30, abs=5e-4)
     assert len(clip.pcm) / RATE == pytest.approx(2.27, abs=0.01)
+
+
+def test_a_clip_read_again_is_freed_as_soon_as_it_is_left(tmp_path):
+    # A cycle would keep a whole decoder per clip until the garbage collector comes round.
+    frames = [np.full((64, 64, 3), 10 * i, np.uint8) for i in range(6)]
+    write_clip(tmp_path / "a.mp4", frames, 10, np.zeros(0, np.int16), 16_000)
+    gc.collect()
+    gc.disable()
+    try:
+        streamed = decode(tmp_path / "a.mp4", audio=False, held_bytes=0).frames
+        assert streamed[3].shape == (64, 64, 3)
+        left = weakref.ref(streamed)
+        del streamed
+        assert left() is None
+    finally:
+        gc.enable()
