@@ -56,7 +56,7 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
     configs.choice("config.parallel", config.parallel, parallel.MAPPINGS)
     known = [f"validation/{name}" for name in SCORES]
     configs.choice("config.evaluation.select", config.evaluation.select, known)
-    values = _flat(configs.to_json(config))
+    values = configs.flat_fields(configs.to_json(config))
     for name, (low, high) in _BOUNDS.items():
         if not low <= values[name] <= high:
             raise UserError(f"config.{name} is {values[name]}; expected {low} to {high}")
@@ -90,8 +90,8 @@ def check_same_run(workdir: Path, config: ConfigDict, facts: dict[str, Any]) -> 
     if not any((workdir / "checkpoints").glob("[0-9]*")):
         return
     old, old_facts = read_config(workdir)
-    before = _flat({**configs.to_json(old), **old_facts})
-    now = _flat({**configs.to_json(config), **facts})
+    before = configs.flat_fields({**configs.to_json(old), **old_facts})
+    now = configs.flat_fields({**configs.to_json(config), **facts})
     changed = [
         f"{name} was {before.get(name)}, now {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
@@ -103,9 +103,3 @@ def check_same_run(workdir: Path, config: ConfigDict, facts: dict[str, Any]) -> 
             f"{workdir} holds another run ({'; '.join(changed[:3])}{more}); "
             "choose another --workdir"
         )
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {k: v for key, item in tree.items() for k, v in _flat(item, f"{prefix}{key}.").items()}

@@ -258,3 +258,14 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
         return value
 
     return plain(config)
+
+
+def flat_fields(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a nested dict of JSON types as one of dotted names; an empty dict stays a value."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= flat_fields(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from aver_jax.config import flat_fields
 from aver_jax.errors import UserError
 from aver_jax.logs import read_metrics
 from aver_jax.report import figures
@@ -212,7 +213,7 @@ def settings(config: Mapping[str, Any]) -> Section:
     """The fields of config.json that decide what was trained."""
     rows = [
         (name, json.dumps(value).strip('"'))
-        for name, value in _flat(config)
+        for name, value in flat_fields(config).items()
         if name.split(".")[0] not in ("classes", "preparation") and value not in ("", [], {}, None)
     ]
     half = (len(rows) + 1) // 2
@@ -266,14 +267,6 @@ def training_report(run_dir: str | Path) -> Path:
         ],
         facts=[(name, value) for name, value in facts if value],
     )
-
-
-def _flat(tree, prefix=""):
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _estimate(entry):
