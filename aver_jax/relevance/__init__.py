@@ -1,5 +1,5 @@
-"""Relevance of patches and frames for a prediction; pure functions over a model."""
+"""Relevance of patches, frames and sound for a prediction; pure functions over a model."""
 
-from aver_jax.relevance.explain import METHODS, Relevance, explain
+from aver_jax.relevance.explain import METHODS, Relevance, explain, methods_of, paths_of
 
-__all__ = ["METHODS", "Relevance", "explain"]
+__all__ = ["METHODS", "Relevance", "explain", "methods_of", "paths_of"]

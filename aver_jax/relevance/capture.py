@@ -1,4 +1,4 @@
-"""Attention of a model and its gradient, by `jax.vjp` with respect to probes added to it."""
+"""Taps of a model and their gradient, by `jax.vjp` with respect to probes added to them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,14 +11,15 @@ from jax import Array
 class Captured(NamedTuple):
     """What one pass over a batch leaves behind.
 
-    logits: float32 [B,C]. target: int32 [B], the class that is explained. attention: tap name ->
-    softmax weights, float32 [L, ..., heads, query, key]. gradient: of the target's logit with
-    respect to each attention, shaped alike; empty where it was not asked for.
+    logits: float32 [B,C]. target: int32 [B], the class that is explained. taps: name -> what the
+    model gave there: softmax weights float32 [L, ..., heads, query, key], or maps [B,T,h,w,D].
+    gradient: of the target's logit with respect to each tap, shaped alike; empty where it was not
+    asked for.
     """
 
     logits: Array
     target: Array
-    attention: dict[str, Array]
+    taps: dict[str, Array]
     gradient: dict[str, Array]
 
 
@@ -30,7 +31,7 @@ def captured(
     target: Array,
     with_gradient: bool,
 ) -> Captured:
-    """Run `model` once and, if `with_gradient`, pull the target's logit back to its attention.
+    """Run `model` once and, if `with_gradient`, pull the target's logit back to its taps.
 
     Clips of a batch do not interact, so that one pullback of a one-hot cotangent [B,C] gives every
     clip's own gradient.
@@ -38,8 +39,8 @@ def captured(
     Args:
       model: has `apply(variables, inputs, capture=..., probes=...) -> (logits, taps)`.
       variables: of the model.
-      inputs: modality -> float array with leading axis B.
-      taps: names of the attentions.
+      inputs: name -> array with leading axis B.
+      taps: names of attentions or maps.
       target: int32 [B]; -1 stands for the predicted class.
       with_gradient: static.
     """
@@ -53,13 +54,13 @@ def captured(
         return jnp.where(target < 0, jnp.argmax(logits, axis=-1), target).astype(jnp.int32)
 
     if not with_gradient:
-        logits, attention = run(None)
-        return Captured(logits, resolved(logits), attention, {})
+        logits, given = run(None)
+        return Captured(logits, resolved(logits), given, {})
     # Shaped by this very batch: a probe of another batch size would broadcast silently, and its
     # gradient be summed over clips.
     shapes = jax.eval_shape(lambda: run(None)[1])
     probes = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
-    logits, pullback, attention = jax.vjp(run, probes, has_aux=True)
+    logits, pullback, given = jax.vjp(run, probes, has_aux=True)
     chosen = resolved(logits)
     (gradient,) = pullback(jax.nn.one_hot(chosen, logits.shape[-1], dtype=logits.dtype))
-    return Captured(logits, chosen, attention, gradient)
+    return Captured(logits, chosen, given, gradient)

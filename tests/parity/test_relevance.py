@@ -5,7 +5,8 @@ import pytest
 
 from aver_jax.models.timesformer import TimeSformer
 from aver_jax.models.timesformer_checkpoints import convert
-from aver_jax.relevance import METHODS, explain
+from aver_jax.relevance import explain
+from aver_jax.relevance.attention import METHODS
 from tools.make_reference import noisy_model
 from tools.reference_relevance import PATHS, relevance
 

@@ -14,9 +14,10 @@ import pytest
 
 from aver_jax.models.timesformer import TimeSformer
 from aver_jax.models.timesformer_checkpoints import convert
-from aver_jax.relevance import METHODS, explain
+from aver_jax.relevance import explain
+from aver_jax.relevance.attention import METHODS, PATHS, cls_row
 from aver_jax.relevance.capture import captured
-from aver_jax.relevance.explain import PATHS, _scaled, cls_row
+from aver_jax.relevance.explain import _scaled
 
 BATCH, FRAMES, GRID, CLASSES = 3, 3, 2, 5
 TYPES = ("divided_space_time", "joint_space_time", "space_only")
@@ -157,7 +158,7 @@ def test_rounding_in_a_constant_map_is_not_scaled_up():
     maps = np.full((2, 2, 2, 2), 0.2, np.float32)
     maps[0, 0, 0, 0] = np.nextafter(np.float32(0.2), np.float32(1))
     maps[1, 0, 0, 0] = 0.3
-    scaled = np.asarray(_scaled(maps))
+    scaled = np.asarray(_scaled(maps, np.ones((2, 2), bool)))
     assert not scaled[0].any()
     assert scaled[1].max() == 1
 
@@ -166,6 +167,7 @@ def test_rounding_in_a_constant_map_is_not_scaled_up():
     ("attention", "arguments", "message"),
     [
         (TYPES[0], {"method": "lime"}, "method is 'lime'; expected one of tibav, rollout_grad"),
+        (TYPES[0], {"method": "grad_cam"}, "not explain a TimeSformer; it offers tibav, rollout"),
         (TYPES[0], {"path": "temporal"}, "path is 'temporal'; expected 'space_time' or 'spatial'"),
         (TYPES[1], {"path": "spatial"}, "not exist in joint_space_time.*use path='space_time'"),
         (TYPES[2], {}, "'space_time' does not exist in space_only.*use path='spatial'"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from aver_jax.relevance import recursion
-from aver_jax.relevance.explain import METHODS
+from aver_jax.relevance.attention import METHODS
 
 LAYERS, BATCH, HEADS, FRAMES, PATCHES = 3, 2, 2, 3, 4
 GRADIENT_METHODS = ("tibav", "rollout_grad")

@@ -1,0 +1,68 @@
+"""Relevance from attention: which maps a path goes through, and how a method reads them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jax import Array
+
+from aver_jax.relevance import heads
+from aver_jax.relevance.capture import Captured
+from aver_jax.relevance.recursion import attention_row, space_time_row
+
+
+class Method(NamedTuple):
+    """How heads are fused, whether that takes the gradient, and whether rows are scaled."""
+
+    fuse: Callable[..., Array]
+    gradient: bool
+    rollout: bool
+
+
+METHODS = {
+    "tibav": Method(heads.tibav, gradient=True, rollout=False),
+    "rollout_grad": Method(heads.rollout_grad, gradient=True, rollout=True),
+    "rollout_min": Method(heads.rollout_min, gradient=False, rollout=True),
+    "rollout_mean": Method(heads.rollout_mean, gradient=False, rollout=True),
+    "rollout_max": Method(heads.rollout_max, gradient=False, rollout=True),
+}
+
+# Attention type -> path -> the attentions that the path goes through.
+PATHS = {
+    "divided_space_time": {
+        "space_time": ("attention_time", "attention_space"),
+        "spatial": ("attention_space",),
+    },
+    "joint_space_time": {"space_time": ("attention_joint",)},
+    "space_only": {"spatial": ("attention_space",)},
+}
+
+
+def cls_row(found: Captured, method: str, path: str, batch: int, frames: int) -> Array:
+    """Relevance of the patches for the cls token, in the model's captured attention.
+
+    Args:
+      found: the attention of `PATHS`, with its gradient where the method takes it.
+      method: one of `METHODS`.
+      path: one that the model's attention has.
+      batch: number of clips.
+      frames: of each clip.
+
+    Returns:
+      float32 [B,T,N], non-negative.
+    """
+    fuse, gradient, rollout = METHODS[method]
+
+    def fused(tap: str) -> Array:
+        return fuse(found.taps[tap], *([found.gradient[tap]] if gradient else []))
+
+    if "attention_joint" in found.taps:
+        row = attention_row(fused("attention_joint"), rollout)
+        # Tokens run with time fastest: 1 + p*T + t.
+        return row.reshape(batch, -1, frames).swapaxes(1, 2)
+    space = fused("attention_space")
+    space = space.reshape(space.shape[0], batch, frames, *space.shape[2:])
+    if path == "spatial":
+        return attention_row(space, rollout)
+    time = fused("attention_time")
+    time = time.reshape(time.shape[0], batch, -1, *time.shape[2:])
+    return space_time_row(time, space, rollout, cls_weight=1 if gradient else 1 / frames)
