@@ -1,7 +1,7 @@
 """Prepared records and time slices in, the rows of a batch out; training and prediction alike."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def clip_arrays(
     """The modality arrays of a batch.
 
     A slice is a share of the clip's window: the whole clip, or the middle `max_seconds` of a
-    longer one (`clip_window`). Only the frames that are used are decoded.
+    longer one (`clip_window`).
 
     Args:
       records: B prepared records; each is read once, in order.
@@ -68,14 +68,40 @@ def clip_arrays(
       shape: shapes and modalities.
 
     Returns:
-      With "frames": `frames` uint8 [B,T,H,W,3] RGB and `frame_times` float32 [B,T], seconds from
-      the start of the slice, at which sample 0 of `audio` lies too. With "audio": `audio` int16
-      [B,S], zeros after the end, and `audio_length` int32 [B] (0 where a slice has no sound).
+      See `span_arrays`.
 
     Raises:
       UserError: a stored image cannot be decoded.
     """
-    count, side = len(slices), shape.image_size
+
+    def spans() -> Iterator[tuple[Mapping[str, Any], float, float]]:
+        for position, (start, stop) in enumerate(slices):
+            record = records[position]
+            first, last = clip_window(record, shape.max_seconds)
+            yield record, first + start * (last - first), first + stop * (last - first)
+
+    return span_arrays(spans(), len(slices), shape)
+
+
+def span_arrays(
+    spans: Iterable[tuple[Mapping[str, Any], float, float]], count: int, shape: ClipShape
+) -> dict[str, np.ndarray]:
+    """The modality arrays of spans of clips; only the frames that are used are decoded.
+
+    Args:
+      spans: B times (prepared record, start, stop), seconds on the record's timestamps.
+      count: B.
+      shape: shapes and modalities.
+
+    Returns:
+      With "frames": `frames` uint8 [B,T,H,W,3] RGB and `frame_times` float32 [B,T], seconds from
+      the start of the span, at which sample 0 of `audio` lies too. With "audio": `audio` int16
+      [B,S], zeros after the end, and `audio_length` int32 [B] (0 where a span has no sound).
+
+    Raises:
+      UserError: a stored image cannot be decoded.
+    """
+    side = shape.image_size
     arrays = {}
     if "frames" in shape.modalities:
         arrays["frames"] = np.empty((count, shape.num_frames, side, side, 3), np.uint8)
@@ -83,11 +109,8 @@ def clip_arrays(
     if "audio" in shape.modalities:
         arrays["audio"] = np.zeros((count, shape.num_samples), np.int16)
         arrays["audio_length"] = np.zeros(count, np.int32)
-    for position in range(count):
-        record = records[position]
+    for position, (record, start, stop) in enumerate(spans):
         timestamps, pcm = record["timestamps"], np.frombuffer(record["pcm"], "<i2")
-        first, last = clip_window(record, shape.max_seconds)
-        start, stop = (first + share * (last - first) for share in slices[position])
         if "frames" in shape.modalities:
             if not len(timestamps):
                 raise UserError(
