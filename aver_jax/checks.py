@@ -14,6 +14,7 @@ from aver_jax import parallel
 from aver_jax.errors import UserError
 from aver_jax.evaluator import SCORES
 from aver_jax.frontend import training_inputs
+from aver_jax.input.clips import MODALITIES, ClipShape
 from aver_jax.runs import read_config
 
 # What may change between two starts of one run: it does not change what the run computes.
@@ -60,11 +61,21 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
     for name, (low, high) in _BOUNDS.items():
         if not low <= values[name] <= high:
             raise UserError(f"config.{name} is {values[name]}; expected {low} to {high}")
-    side, frames = config.data.image_size, config.data.num_frames
-    batch = {
-        "frames": jax.ShapeDtypeStruct((1, frames, side, side, 3), np.uint8),
-        "seed": jax.ShapeDtypeStruct((1,), np.uint32),
+    shape = ClipShape(
+        config.data.num_frames,
+        config.data.image_size,
+        config.data.max_seconds,
+        tuple(config.data.modalities),
+    )
+    side = shape.image_size
+    of_modality = {
+        "frames": {"frames": ((1, shape.num_frames, side, side, 3), np.uint8)},
+        "audio": {"audio": ((1, shape.num_samples), np.int16), "audio_length": ((1,), np.int32)},
     }
+    batch = {"seed": jax.ShapeDtypeStruct((1,), np.uint32)}
+    for modality in shape.modalities:
+        for name, (dimensions, dtype) in of_modality[modality].items():
+            batch[name] = jax.ShapeDtypeStruct(dimensions, dtype)
     for folder in filter(None, config.init.values()):
         if not (workdir / "checkpoints").exists():
             read_config(Path(folder))
@@ -76,7 +87,7 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
 
 def check_modalities(config: ConfigDict, model: Any) -> None:
     """Raises UserError unless the batches hold what the model reads."""
-    wanted, given = set(model.input_shapes(1)), set(config.data.modalities)
+    wanted, given = set(model.input_shapes(1)) & set(MODALITIES), set(config.data.modalities)
     if wanted != given:
         raise UserError(
             f"config.data.modalities is {', '.join(sorted(given)) or 'empty'}; "

@@ -17,7 +17,8 @@ def base_config() -> ConfigDict:
     """Returns every field of an experiment with its default; a config file sets them.
 
     The model's own fields (`config.model`) are those of its module, and checked when it is built;
-    the image augmentations (`config.frontend.augment`) are those of `aver_jax.frontend.augment`.
+    the augmentations are those of `aver_jax.frontend.augment` (`config.frontend.augment`) and of
+    `aver_jax.frontend.sound` (`config.frontend.sound`).
     """
     config = ConfigDict()
     config.seed = 0
@@ -37,6 +38,20 @@ def base_config() -> ConfigDict:
     )
     config.model = ConfigDict({"name": ""}, allow_dotted_keys=False)
     config.frontend = ConfigDict({"normalization": "per_clip", "augment": ConfigDict()})
+    config.frontend.spectrogram = ConfigDict(
+        {
+            "n_fft": 512,  # samples at 16 kHz, as window and hop
+            "window": 512,
+            "hop": 64,
+            "scale": "log1p",  # log1p | db
+            "bands": 0,  # mel bands; 0: all n_fft / 2 + 1 frequencies
+            "segment": 250,  # frames: 1.0 s at a hop of 64
+            "overlap": 0.5,  # share of a segment
+            "mean": 0.0,  # fixed standardisation
+            "deviation": 1.0,
+        }
+    )
+    config.frontend.sound = ConfigDict()
     config.batch_size = 64
     config.epochs = 50.0
     config.optimizer = ConfigDict(
@@ -167,7 +182,7 @@ def load_config(spec: str) -> ConfigDict:
 
 
 # Their fields belong to the part that reads them, which checks them.
-_OPEN = ("model", "frontend.augment", "init")
+_OPEN = ("model", "frontend.augment", "frontend.sound", "init")
 
 
 def check_fields(config: ConfigDict) -> None:

@@ -4,8 +4,9 @@ import jax
 from jax import Array
 
 # Folded into an example's key, one number per use, so that no two uses share their randomness.
-AUGMENTATION = 0
+AUGMENTATION = 0  # of frames
 MODEL = 1
+SOUND = 2  # augmentation of sound
 
 
 def example_keys(seed: int, example_seeds: Array) -> Array:

@@ -89,3 +89,31 @@ def test_unknown_fields_and_wrong_frames_are_one_clear_line(batch, inputs):
         inputs(make_config(), batch | {"frames": batch["frames"].astype(np.float32)})
     with pytest.raises(ValueError, match="unknown fields jitter"):
         training_inputs(make_config(augment={"jitter": 1}), batch)
+
+
+@pytest.fixture(scope="module")
+def sound():
+    rng = np.random.default_rng(1)
+    audio = rng.integers(-8000, 8000, (4, 3000), dtype=np.int16)
+    return {"audio": audio, "audio_length": np.array([3000, 0, 1, 1700], np.int32)}
+
+
+SMALL = {"n_fft": 64, "window": 64, "hop": 32, "segment": 16}
+
+
+def test_inputs_are_those_of_the_batchs_modalities(batch, sound):
+    config = make_config(spectrogram=SMALL)
+    compiled = jax.jit(lambda b: evaluation_inputs(config, b))
+    frames = {"frames": batch["frames"]}
+    assert compiled(frames).keys() == {"frames"}
+    heard = compiled(sound)
+    assert {name: (x.shape, x.dtype.name) for name, x in heard.items()} == {
+        "audio": ((4, 11, 33, 16), "float32"),
+        "audio_segments": ((4,), "int32"),
+    }
+    # 94, 0, 1 and 54 frames, a new segment every 8.
+    np.testing.assert_array_equal(heard["audio_segments"], [11, 0, 1, 6])
+    both = compiled(frames | sound)
+    np.testing.assert_array_equal(both["audio"], heard["audio"])
+    with pytest.raises(ValueError, match="the batch has seed; expected frames or audio"):
+        evaluation_inputs(config, {"seed": batch["seed"]})

@@ -1,0 +1,291 @@
+"""Log-magnitude spectrograms in overlapping segments (Chang's thesis, 4.5.2), on the device.
+
+A clip of L samples at 16 kHz has 1 + L // hop frames, frame i centred on sample i * hop and zeros
+beyond both ends: those of `librosa.stft` of the clip's own samples. Longer buffers change nothing.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from aver_jax.frontend.mel import mel_edges, mel_filters
+
+SAMPLE_RATE = 16_000  # Hz
+SCALES = ("log1p", "db")
+# Below this a magnitude is silence in dB: -100.
+_SMALLEST_MAGNITUDE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a spectrogram is: the fields of `config.frontend.spectrogram`, checked.
+
+    Window, hop and n_fft are the thesis'; a segment of 250 frames (1.0 s) is what its counts of
+    multiply-adds say. It states no overlap.
+
+    Attributes:
+      n_fft: samples of a Fourier transform.
+      window: samples of the periodic Hann window, in the middle of the n_fft.
+      hop: samples from one frame to the next.
+      scale: `log1p` is log(1 + magnitude), `db` is 20 log10(magnitude), at least -100.
+      bands: 0 keeps all n_fft / 2 + 1 frequencies; otherwise that many mel bands, whose magnitude
+        is the root of the band's power.
+      segment: W, frames of a segment.
+      overlap: share of a segment that the next one repeats.
+      mean, deviation: fixed standardisation, in the units of `scale`; 0 and 1 leave the values.
+    """
+
+    n_fft: int = 512
+    window: int = 512
+    hop: int = 64
+    scale: str = "log1p"
+    bands: int = 0
+    segment: int = 250
+    overlap: float = 0.5
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    @property
+    def num_bands(self) -> int:
+        """F, the rows of a spectrogram."""
+        return self.bands or self.n_fft // 2 + 1
+
+    @property
+    def step(self) -> int:
+        """Frames from the start of one segment to the start of the next."""
+        return max(1, round(self.segment * (1 - self.overlap)))
+
+
+def checked_settings(fields: Mapping[str, Any] | Settings) -> Settings:
+    """`Settings` from `config.frontend.spectrogram`; a missing field has its default.
+
+    Raises:
+      ValueError: for an unknown field, or a value out of its range.
+    """
+    if isinstance(fields, Settings):
+        return fields
+    known = [field.name for field in dataclasses.fields(Settings)]
+    if unknown := sorted(set(fields) - set(known)):
+        raise ValueError(
+            f"frontend.spectrogram has unknown fields {', '.join(unknown)}; "
+            f"known: {', '.join(known)}"
+        )
+    settings = Settings(**{name: fields[name] for name in known if name in fields})
+    if settings.scale not in SCALES:
+        raise ValueError(
+            f"frontend.spectrogram.scale is {settings.scale!r}; expected one of {', '.join(SCALES)}"
+        )
+    limits = {
+        "n_fft": (16, 65_536),
+        "window": (2, settings.n_fft),
+        "hop": (1, settings.n_fft),
+        "bands": (0, settings.n_fft // 2 + 1),
+        "segment": (1, 100_000),
+        "overlap": (0, 0.95),
+        "mean": (-1e6, 1e6),
+        "deviation": (1e-6, 1e6),
+    }
+    for name, (low, high) in limits.items():
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            raise ValueError(
+                f"frontend.spectrogram.{name} is {value}; expected {low:g} to {high:g}"
+            )
+    if settings.n_fft % 2:
+        raise ValueError(f"frontend.spectrogram.n_fft is {settings.n_fft}; expected an even number")
+    if settings.bands:
+        empty = int((~_filters(settings).any(1)).sum())
+        if empty:
+            raise ValueError(
+                f"frontend.spectrogram.bands is {settings.bands}, of which {empty} would hold no "
+                f"frequency of a transform of {settings.n_fft} samples; take fewer, or a larger "
+                "n_fft"
+            )
+    return settings
+
+
+def num_frames(settings: Mapping[str, Any] | Settings, samples: Any) -> Any:
+    """STFT frames of that many samples (int or int32 array): 1 + samples // hop, 0 of none."""
+    hop = checked_settings(settings).hop
+    return (1 + samples // hop) * (samples > 0)
+
+
+def num_segments(settings: Mapping[str, Any] | Settings, samples: Any) -> Any:
+    """N, the segments that cover all frames of that many samples (int or int32 array)."""
+    settings = checked_settings(settings)
+    frames = num_frames(settings, samples)
+    beyond = (frames - settings.segment) * (frames > settings.segment)
+    return (1 + -(-beyond // settings.step)) * (samples > 0)
+
+
+def frequencies(settings: Mapping[str, Any] | Settings) -> np.ndarray:
+    """Hz of each row of a spectrogram, float64 [F], ascending; of a mel band, its centre."""
+    settings = checked_settings(settings)
+    if settings.bands:
+        return mel_edges(settings.bands, SAMPLE_RATE)[1:-1]
+    return np.arange(settings.num_bands) * (SAMPLE_RATE / settings.n_fft)
+
+
+def segment_seconds(
+    settings: Mapping[str, Any] | Settings, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(start, stop) of the first `count` segments, float64 [count] seconds from sample 0.
+
+    A segment lasts from the centre of its first frame to one hop after that of its last.
+    """
+    settings = checked_settings(settings)
+    start = np.arange(count) * (settings.step * settings.hop / SAMPLE_RATE)
+    return start, start + settings.segment * settings.hop / SAMPLE_RATE
+
+
+def samples_of(audio: Array, length: Array) -> Array:
+    """int16 [B,S] as float32 in -1..1, zeros from `length` (int32 [B]) on.
+
+    Raises:
+      ValueError: for another type or shape.
+    """
+    if audio.dtype != "int16" or audio.ndim != 2:
+        raise ValueError(
+            f"batch['audio'] is {audio.dtype} {list(audio.shape)}; expected int16 [B,S]"
+        )
+    if length.shape != audio.shape[:1]:
+        raise ValueError(
+            f"batch['audio_length'] is {list(length.shape)}; expected [{audio.shape[0]}], one "
+            "for each row of batch['audio']"
+        )
+    inside = jnp.arange(audio.shape[1])[None] < length[:, None]
+    return jnp.where(inside, audio.astype(jnp.float32) / 32_768, 0.0)
+
+
+def frames_of(settings: Settings, samples: Array, length: Array) -> Array:
+    """Standardised spectrogram, float32 [B,frames,F], frames = 1 + S // hop.
+
+    Frames past the end of a clip are exactly 0.
+
+    Args:
+      settings: checked.
+      samples: float32 [B,S], zeros from `length` on.
+      length: int32 [B].
+    """
+    magnitudes = _magnitudes(settings, samples)
+    if settings.scale == "log1p":
+        values = jnp.log1p(magnitudes)
+    else:
+        values = 20 * jnp.log10(jnp.maximum(magnitudes, _SMALLEST_MAGNITUDE))
+    values = (values - settings.mean) / settings.deviation
+    inside = jnp.arange(values.shape[1])[None] < num_frames(settings, length)[:, None]
+    return jnp.where(inside[..., None], values, 0.0)
+
+
+def segments_of(settings: Settings, values: Array, samples: int) -> Array:
+    """Segments [B,N,F,W] of spectrograms [B,frames,F], zeros after the last frame.
+
+    N is `num_segments(settings, samples)`: what the longest clip of the buffer needs.
+    """
+    count = num_segments(settings, samples)
+    return _overlapping(values, settings.segment, settings.step, count).swapaxes(2, 3)
+
+
+def whole_spectrogram(settings: Mapping[str, Any] | Settings, audio: Array, length: Array) -> Array:
+    """The spectrogram that segments are cut from: float32 [B,F,frames], frames = 1 + S // hop.
+
+    Args:
+      settings: `config.frontend.spectrogram`.
+      audio: int16 [B,S], 16 kHz.
+      length: int32 [B], samples that are the clip's; frames past its end are 0.
+
+    Raises:
+      ValueError: for wrong settings or types.
+    """
+    settings = checked_settings(settings)
+    return frames_of(settings, samples_of(audio, length), length).swapaxes(1, 2)
+
+
+def assembled(
+    segment_maps: Array,
+    settings: Mapping[str, Any] | Settings,
+    frames: int,
+    segments: Array | None = None,
+) -> Array:
+    """Maps over segments as one map over the spectrogram: float32 [B,F,frames].
+
+    Each map is enlarged (linearly, pixel centres aligned) to the F x W area that it looks at; where
+    segments overlap, their maps are averaged.
+
+    Args:
+      segment_maps: float [B,N,h,w].
+      settings: `config.frontend.spectrogram`.
+      frames: of the whole spectrogram; what no segment covers is 0.
+      segments: int32 [B], how many of the N are valid (`audio_segments`); None: all of them.
+    """
+    settings = checked_settings(settings)
+    batch, count = segment_maps.shape[:2]
+    width, step = settings.segment, settings.step
+    if segments is None:
+        segments = jnp.full((batch,), count)
+    shape = (batch, count, settings.num_bands, width)
+    valid = (jnp.arange(count)[None] < segments[:, None]).astype(jnp.float32)
+    maps = jax.image.resize(segment_maps.astype(jnp.float32), shape, "linear")
+    maps = maps * valid[:, :, None, None]
+    places = (jnp.arange(count) * step)[:, None] + jnp.arange(width)
+    length = max(frames, (count - 1) * step + width)
+    total = (
+        jnp.zeros((length, batch, settings.num_bands)).at[places].add(maps.transpose(1, 3, 0, 2))
+    )
+    covers = (
+        jnp.zeros((length, batch))
+        .at[places]
+        .add(jnp.broadcast_to(valid.T[:, None], (count, width, batch)))
+    )
+    return (total / jnp.maximum(covers, 1)[..., None])[:frames].transpose(1, 2, 0)
+
+
+def _magnitudes(settings: Settings, samples: Array) -> Array:
+    """Magnitudes [B,frames,F] of samples [B,S]."""
+    margin = settings.n_fft // 2
+    count = 1 + samples.shape[1] // settings.hop
+    frames = _overlapping(
+        jnp.pad(samples, ((0, 0), (margin, 0))), settings.n_fft, settings.hop, count
+    )
+    spectrum = jnp.fft.rfft(frames * _window(settings)[None, None])
+    if not settings.bands:
+        return jnp.abs(spectrum)
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    # TF32 would leave three digits.
+    power = jnp.matmul(power, _filters(settings).T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sqrt(power)
+
+
+def _overlapping(x: Array, width: int, step: int, count: int) -> Array:
+    """Windows [B,count,width,...] of x [B,L,...], one every `step`; zeros after the end of x.
+
+    Slices of whole blocks of `step`, since a gather of every element is several times slower on a
+    CPU.
+    """
+    per_window = -(-width // step)
+    blocks = count + per_window - 1
+    missing = max(0, blocks * step - x.shape[1])
+    x = jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2))[:, : blocks * step]
+    x = x.reshape(x.shape[0], blocks, step, *x.shape[2:])
+    windows = jnp.concatenate([x[:, i : i + count] for i in range(per_window)], axis=2)
+    return windows[:, :, :width]
+
+
+@functools.cache
+def _window(settings: Settings) -> np.ndarray:
+    """The periodic Hann window, in the middle of zeros: float32 [n_fft]."""
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(settings.window) / settings.window)
+    before = (settings.n_fft - settings.window) // 2
+    after = settings.n_fft - settings.window - before
+    return np.pad(hann, (before, after)).astype(np.float32)
+
+
+@functools.cache
+def _filters(settings: Settings) -> np.ndarray:
+    return mel_filters(settings.bands, settings.n_fft, SAMPLE_RATE)
