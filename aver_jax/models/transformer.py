@@ -53,22 +53,32 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, explicit: bool, probe: jax.Array | None
+        self,
+        x: jax.Array,
+        explicit: bool = False,
+        probe: jax.Array | None = None,
+        lengths: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Return the output [A, S, D] and, if explicit, the softmax, float32 [A, h, S, S]."""
+        """Return the output [A, S, D] and, if explicit, the softmax, float32 [A, h, S, S].
+
+        `lengths` int32 [A]: tokens from there on are not attended to (by default, all are).
+        """
         batch, length, width = x.shape
         qkv = dense(3 * width, self.dtype, "qkv", self.init_std)(x)
         qkv = qkv.reshape(batch, length, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if explicit:
             scores = jnp.einsum("aqhd,akhd->ahqk", q, k, preferred_element_type=jnp.float32)
+            if lengths is not None:
+                valid = jnp.arange(length)[None, None, None] < lengths[:, None, None, None]
+                scores = jnp.where(valid, scores, jnp.finfo(jnp.float32).min / 2)
             weights = jax.nn.softmax(scores * (width // self.num_heads) ** -0.5, axis=-1)
             if probe is not None:
                 weights = weights + probe
             out = jnp.einsum("ahqk,akhd->aqhd", weights.astype(self.dtype), v)
         else:
             weights = None
-            out = jax.nn.dot_product_attention(q, k, v)
+            out = jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths)
         out = out.reshape(batch, length, width)
         return dense(width, self.dtype, "proj", self.init_std)(out), weights
 
@@ -138,8 +148,10 @@ def drop_factors(
     return factors
 
 
-def checked_keys(keys: jax.Array | None, batch: int) -> jax.Array:
-    """Return keys; ValueError unless they are typed PRNG keys [batch]."""
+def checked_keys(
+    keys: jax.Array | None, batch: int, purpose: str = "stochastic depth"
+) -> jax.Array:
+    """Return keys; ValueError, which names the purpose, unless they are typed PRNG keys [batch]."""
     found = "none" if keys is None else f"{keys.dtype} {keys.shape}"
     if (
         keys is None
@@ -147,7 +159,7 @@ def checked_keys(keys: jax.Array | None, batch: int) -> jax.Array:
         or keys.shape != (batch,)
     ):
         raise ValueError(
-            f"stochastic depth needs typed PRNG keys of shape ({batch},), one per clip, "
+            f"{purpose} needs typed PRNG keys of shape ({batch},), one per clip, "
             f"found {found}; pass keys=jax.random.split(key, {batch}), or train=False"
         )
     return keys
