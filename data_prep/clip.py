@@ -78,7 +78,8 @@ def prepare_clip(
       source_size int32 [2], pcm bytes, and the texts of the job. F is 0 without "video".
 
     Raises:
-      UnusableClip: its text says why.
+      UnusableClip: its text says why; MissingModality if it lacks something of `require`, a face
+        among "video".
     """
     video = "video" in require
     clip = media.decode(job.path, video, True, require=require, audio_path=job.audio_path)

@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class UnusableClip(Exception):
     """A clip that cannot be prepared; its text is the reason, as written to `skipped.csv`."""
+
+
+class MissingModality(UnusableClip):
+    """An undamaged clip that lacks what is required of it: video with a face, or sound."""

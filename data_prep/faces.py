@@ -10,7 +10,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from data_prep.errors import UnusableClip, UserError
+from data_prep.errors import MissingModality, UserError
 
 DETECTORS = ("haar", "mtcnn")
 SAMPLES = 8
@@ -135,14 +135,16 @@ def track_face(frames: Sequence[np.ndarray], detector: Detector, samples: int = 
       samples: number of frames in which to look.
 
     Raises:
-      UnusableClip: no face, or in less than a quarter of the sampled frames.
+      MissingModality: no face, or in less than a quarter of the sampled frames.
     """
     indices = sample_indices(len(frames), samples)
     hits = longest_track([detector(frames[i]) for i in indices])
     needed = int(np.ceil(_LEAST_SHARE * len(indices)))
     if len(hits) < needed:
         least = f", at least {needed} needed" if hits else ""
-        raise UnusableClip(f"no face found ({len(hits)} of {len(indices)} sampled frames{least})")
+        raise MissingModality(
+            f"no face found ({len(hits)} of {len(indices)} sampled frames{least})"
+        )
     seen = indices[list(hits)]
     return Track(
         boxes=interpolate_boxes(seen, squares(np.stack(list(hits.values()))), len(frames)),

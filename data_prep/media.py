@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data_prep.errors import UnusableClip
+from data_prep.errors import MissingModality, UnusableClip
 
 SAMPLE_RATE = 16_000  # Hz
 # A clip longer than this is a recording, not a clip: its frames and sound would not fit a record.
@@ -67,8 +67,8 @@ def decode(
       held_bytes: frames are held in memory up to this size, and decoded again beyond it.
 
     Raises:
-      UnusableClip: the file is missing, empty, no media file, truncated, longer than 120 s, or
-        lacks a stream that is required.
+      UnusableClip: the file is missing, empty, no media file, truncated, or longer than 120 s.
+      MissingModality: it lacks a stream that is required.
     """
     path = Path(path)
     require = [m for m, on in (("video", video), ("audio", audio)) if on and _in(m, require)]
@@ -86,14 +86,14 @@ def decode(
     if "video" in require:
         if not scan.has_video:
             has_sound = _scan(path, False, True, 0).has_audio if not audio else scan.has_audio
-            raise UnusableClip(f"no video stream ({'sound only' if has_sound else 'nor sound'})")
+            raise MissingModality(f"no video stream ({'sound only' if has_sound else 'nor sound'})")
         if not scan.times:
-            raise UnusableClip("the video stream holds no frame that can be decoded")
+            raise MissingModality("the video stream holds no frame that can be decoded")
         if len(scan.times) < 2:
-            raise UnusableClip("zero length: a single video frame (at least 2 are needed)")
+            raise MissingModality("zero length: a single video frame (at least 2 are needed)")
     if "audio" in require and not samples.size:
         reason = "the sound stream holds no sample that can be decoded"
-        raise UnusableClip(reason if scan.has_audio else "no sound (no audio stream)")
+        raise MissingModality(reason if scan.has_audio else "no sound (no audio stream)")
 
     starts = scan.times[:1] + ([sample_start] if samples.size else [])
     origin = min(starts, default=0.0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from data_prep.clip import Job, Preparation, prepare_clip, sampled_faces
-from data_prep.errors import UnusableClip
+from data_prep.errors import MissingModality
 
 PREPARATION = Preparation(size=48)
 
@@ -45,7 +45,7 @@ def test_a_clip_is_prepared_the_same_every_time(face_clip):
 def test_a_model_of_one_modality_does_without_the_other(broken_folder):
     silent = Job(broken_folder / "1001_MTI_ANG_XX.mp4")
     assert prepare_clip(silent, PREPARATION, ("video",))["pcm"] == b""
-    with pytest.raises(UnusableClip, match="no sound"):
+    with pytest.raises(MissingModality, match="no sound"):
         prepare_clip(silent, PREPARATION)
     sound_only = prepare_clip(Job(broken_folder / "1001_TAI_ANG_XX.mp4"), PREPARATION, ("audio",))
     assert sound_only["frames"] == []
@@ -54,7 +54,7 @@ def test_a_model_of_one_modality_does_without_the_other(broken_folder):
 
 
 def test_a_wall_has_no_face(broken_folder):
-    with pytest.raises(UnusableClip, match=r"no face found \(0 of 8 sampled frames\)"):
+    with pytest.raises(MissingModality, match=r"no face found \(0 of 8 sampled frames\)"):
         prepare_clip(Job(broken_folder / "1001_IWL_ANG_XX.mp4"), PREPARATION)
 
 
