@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from aver_jax import metrics, parallel, scores
+from aver_jax import metrics, parallel, programs, scores
 from aver_jax.errors import UserError
-from aver_jax.evaluator import ClipLogits, Evaluator, Forward
+from aver_jax.evaluator import ClipLogits, Evaluator
 from aver_jax.files import csv_text, write_whole
 from aver_jax.input import PROTOCOLS, Dataset, Split, open_dataset
 from aver_jax.input import split as split_dataset
@@ -26,7 +26,7 @@ class Evaluation:
 
     Attributes:
       results: `scores.score_clips` and the split's description; JSON types only.
-      clips: log probabilities per clip, as trained.
+      clips: log probabilities per clip, as trained, of the model and of its branches.
       labels: int32 [n] of these clips.
       dataset: the dataset.
       temperature: divides the logits for calibrated probabilities; 1 unless fitted.
@@ -48,7 +48,7 @@ def validation_evaluator(
     model: Any, config: Any, dataset: Dataset, parts: Split, mesh: jax.sharding.Mesh
 ) -> Evaluator:
     """The evaluator that training asks after each epoch; names begin with "validation/"."""
-    forward = Forward(model, config, mesh)
+    forward = programs.forward(model, config, mesh)
     return Evaluator(forward, config, dataset, parts.validation, parts.labels, "validation")
 
 
@@ -63,6 +63,7 @@ def evaluate_run(
     views: int | None = None,
     temperature: bool = False,
     batch_size: int | None = None,
+    features: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Scores a run on one split of its protocol and fold.
@@ -76,6 +77,7 @@ def evaluate_run(
       views: time slices per clip whose probabilities are averaged; default the run's own.
       temperature: also fit a temperature on the validation split.
       batch_size: clips at a time, rounded up to a multiple of the devices; default the run's own.
+      features: also give the features of every clip (`Evaluation.clips.features`).
       progress: show a bar.
 
     Raises:
@@ -100,7 +102,7 @@ def evaluate_run(
     parts = split_dataset(dataset, config.data.protocol, config.data.fold, config.data.target)
     _check_unseen(run, dataset, parts, split)
     mesh = parallel.make_mesh()
-    forward = Forward(run.model, config, mesh)
+    forward = programs.forward(run.model, config, mesh, features)
     variables = jax.device_put(run.variables, parallel.replicated(mesh))
 
     def collect(part):
@@ -128,6 +130,7 @@ def evaluate_run(
             dataset.index["actor"][clips.rows],
             dataset.index["sex"][clips.rows],
             run.classes,
+            branches=clips.branches,
         ),
     }
     fitted = 1.0
@@ -145,29 +148,38 @@ def evaluate_run(
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
-    """Writes results.json, confusion.csv, per_actor.csv, confusion.png and reliability.png."""
+    """Writes results.json, confusion.csv, per_actor.csv, confusion.png and reliability.png.
+
+    A model whose branches have opinions of their own gets branches.png too.
+    """
     from aver_jax.report import figures  # matplotlib: half a second that training need not wait for
 
     out.mkdir(parents=True, exist_ok=True)
     results = evaluation.results
     write_whole(out / "confusion.png", figures.png(figures.confusion(results)))
     write_whole(out / "reliability.png", figures.png(figures.reliability(results)))
+    if "branches" in results:
+        write_whole(out / "branches.png", figures.png(figures.branches(results)))
     scores.write_files(results, out)
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
     """One line per clip: row, clip_id, actor, label, prediction, a probability per class.
 
-    Probabilities carry the temperature where one was fitted.
+    These probabilities carry the temperature where one was fitted. After them come, as trained,
+    those of each branch that has an opinion of its own, in columns such as "video ANG".
     """
     classes, index = evaluation.results["classes"], evaluation.dataset.index
-    table = [["row", "clip_id", "actor", "label", "prediction", *classes]]
+    branches = evaluation.clips.branches
+    opinions = [evaluation.probabilities, *(np.exp(own) for own in branches.values())]
+    columns = [f"{branch} {name}" for branch in branches for name in classes]
+    table = [["row", "clip_id", "actor", "label", "prediction", *classes, *columns]]
     for row, label, probabilities in zip(
-        evaluation.clips.rows, evaluation.labels, evaluation.probabilities, strict=True
+        evaluation.clips.rows, evaluation.labels, np.concatenate(opinions, 1), strict=True
     ):
-        name = classes[int(probabilities.argmax())]
+        name = classes[int(probabilities[: len(classes)].argmax())]
         known = index["clip_id"][row], index["actor"][row], classes[label], name
-        table.append([int(row), *known, *(float(p) for p in probabilities)])
+        table.append([int(row), *known, *map(float, probabilities)])
     return csv_text(table)
 
 

@@ -1,7 +1,7 @@
 """Scoring a model on rows of a dataset: the mapped forward pass, and one answer per clip."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,30 +22,50 @@ class ClipLogits:
     Attributes:
       rows: int32 [n] rows of the dataset, in the order in which they were first seen.
       logits: float64 [n, C] log probabilities; softmax gives the probabilities.
+      branches: the same of each branch that gives an opinion of its own: "video", "audio".
+      features: float32 [n, D], the input of the last classifier; None unless asked for.
     """
 
     rows: np.ndarray
     logits: np.ndarray
+    branches: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    features: np.ndarray | None = None
+
+
+_BRANCH = "logits_"
 
 
 class Forward:
     """A model's forward pass, mapped over the devices and compiled once per batch shape.
 
+    Args:
+      model: a flax module.
+      config: the experiment; `config.frontend` is read.
+      mesh: from `parallel.make_mesh`.
+      features: whether to give the tap "features" too.
+
     Attributes:
       devices: how many devices share a batch; its size must be a multiple of this.
     """
 
-    def __init__(self, model: Any, config: Any, mesh: jax.sharding.Mesh):
+    def __init__(self, model: Any, config: Any, mesh: jax.sharding.Mesh, features: bool = False):
         def of_one_device(variables, batch):
-            logits, _ = model.apply(variables, evaluation_inputs(config, batch), train=False)
+            logits, taps = model.apply(variables, evaluation_inputs(config, batch), train=False)
+            branches = {
+                name.removeprefix(_BRANCH): value
+                for name, value in taps.items()
+                if name.startswith(_BRANCH)
+            }
             # Row and mask go along, so that every process can gather all of them with the logits.
-            return {"logits": logits, "row": batch["row"], "mask": batch["mask"]}
+            output = {"logits": logits, "row": batch["row"], "mask": batch["mask"]}
+            output["branches"] = branches
+            return output | ({"features": taps["features"]} if features else {})
 
         self.devices = mesh.size
         self._mesh = mesh
         self._mapped = parallel.map_forward(of_one_device, mesh)
 
-    def __call__(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
+    def __call__(self, variables: Any, batch: Batch) -> dict[str, Any]:
         """Dispatches one batch.
 
         Args:
@@ -53,7 +73,9 @@ class Forward:
           batch: this process' part of a batch, on the host.
 
         Returns:
-          logits [B, C], row int32 [B] and mask bool [B] on the devices, perhaps still computing.
+          logits [B, C], row int32 [B], mask bool [B], branches (a dict of logits [B, C], by the
+          taps "logits_BRANCH") and, if asked for, features float32 [B, D]; on the devices, perhaps
+          still computing.
         """
         return self._mapped(variables, parallel.to_devices(batch, self._mesh))
 
@@ -65,34 +87,51 @@ def collect_logits(
 
     Padding (mask False) is left out. Several views of a clip are averaged as probabilities, not
     as logits: a mixture of the views' opinions, in which one very confident view does not
-    outvote the others.
+    outvote the others. Features are averaged as they are.
 
     Args:
-      forward: batch -> logits [B, C], row [B], mask [B].
+      forward: batch -> what `Forward` gives.
       batches: host batches.
     """
-    sums: dict[int, np.ndarray] = {}
-    views: dict[int, int] = {}
-
-    def take(output):
-        logits, rows, mask = (parallel.to_host(output[k]) for k in ("logits", "row", "mask"))
-        log_probabilities = metrics.log_softmax(logits)
-        for row, values in zip(rows[mask].tolist(), log_probabilities[mask], strict=True):
-            sums[row] = np.logaddexp(sums[row], values) if row in sums else values
-            views[row] = views.get(row, 0) + 1
-
+    outputs: list[dict[str, Any]] = []
     pending = None
     for batch in batches:
         output = forward(batch)
         # The device works on this batch while the one before it is read.
         if pending is not None:
-            take(pending)
+            outputs.append(_unpadded(pending))
         pending = output
-    if pending is not None:
-        take(pending)
-    rows = np.array(list(sums), np.int32)
-    logits = [sums[row] - np.log(views[row]) for row in sums]
-    return ClipLogits(rows, np.stack(logits) if logits else np.zeros((0, 0)))
+    if pending is None:
+        return ClipLogits(np.zeros(0, np.int32), np.zeros((0, 0)))
+    outputs.append(_unpadded(pending))
+    found = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+    rows, first, index, views = np.unique(
+        found["row"], return_index=True, return_inverse=True, return_counts=True
+    )
+    seen = np.argsort(first)
+
+    def mixture(logits):
+        total = np.full((len(rows), logits.shape[1]), -np.inf)
+        np.logaddexp.at(total, index, metrics.log_softmax(logits))
+        return (total - np.log(views)[:, None])[seen]
+
+    def mean(features):
+        total = np.zeros((len(rows), features.shape[1]))
+        np.add.at(total, index, features)
+        return (total / views[:, None])[seen].astype(np.float32)
+
+    return ClipLogits(
+        rows=rows[seen].astype(np.int32),
+        logits=mixture(found["logits"]),
+        branches={name: mixture(logits) for name, logits in found.get("branches", {}).items()},
+        features=mean(found["features"]) if "features" in found else None,
+    )
+
+
+def _unpadded(output: dict[str, Any]) -> dict[str, Any]:
+    host = jax.tree.map(parallel.to_host, output)
+    return jax.tree.map(lambda array: array[host["mask"]], host)
 
 
 SCORES = ("loss", "war", "uar", "macro_f1")
@@ -123,7 +162,10 @@ class Evaluator:
         self._rows, self._labels, self._prefix = rows, labels, prefix
 
     def run(self, variables: Any) -> Iterator[tuple[str, float]]:
-        """Yields (name, value) of loss (cross-entropy, no smoothing), WAR, UAR and macro F1."""
+        """Yields (name, value) of loss (cross-entropy, no smoothing), WAR, UAR and macro F1.
+
+        After them comes the WAR of each branch that has an opinion, "war_video" and "war_audio".
+        """
         clips = self.collect(variables)
         labels = self._labels[clips.rows]
         confusion = metrics.confusion_matrix(labels, clips.logits.argmax(-1), clips.logits.shape[1])
@@ -132,9 +174,11 @@ class Evaluator:
         yield f"{self._prefix}/war", float(metrics.war(confusion))
         yield f"{self._prefix}/uar", float(metrics.uar(confusion))
         yield f"{self._prefix}/macro_f1", float(metrics.macro_f1(confusion))
+        for name, logits in clips.branches.items():
+            yield f"{self._prefix}/war_{name}", float((logits.argmax(-1) == labels).mean())
 
     def collect(self, variables: Any, progress: bool = False) -> ClipLogits:
-        """Returns the logits of every row, each once."""
+        """Returns what the model says of every row, each once."""
         settings, data = self._config.evaluation, self._config.data
         size = -(-settings.batch_size // self._forward.devices) * self._forward.devices
         batches = evaluation_batches(

@@ -1,5 +1,6 @@
 """Fine-tuning: parameters of earlier runs as the start of a new one."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 
 from aver_jax.errors import UserError
 from aver_jax.optimizer import parameter_path
-from aver_jax.runs import load_run
+from aver_jax.runs import LoadedRun, load_run
 
 WHOLE_MODEL = "model"
 # The classifier is the one part that another set of classes may replace.
@@ -64,47 +65,59 @@ def initialize_from(
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns the variables with the subtrees that `config.init` names taken from earlier runs.
 
+    A subtree brings its parameters and its batch statistics.
+
     Args:
       variables: fresh collections.
       init: mapping subtree -> run folder; "model" is the whole tree, "a/b" a part of it, taken
-        from the same place in the run, or, where the run has no such place, from its whole tree.
-        An empty folder name is passed over.
+        from the same place in the run, whatever model it is of, or, where the run has no such
+        place, from its whole tree. Larger subtrees come first, so that a part may be taken from
+        another run than the rest. An empty folder name is passed over.
       classes: class names of the new run.
 
     Returns:
-      The variables, and a report: one line per run.
+      The variables, and a report: one line per subtree.
 
     Raises:
       UserError: no such subtree, no such run, or a run of another model.
     """
     report = []
-    for subtree, folder in init.items():
+    load = functools.cache(load_run)  # several subtrees may come from one run
+    for subtree in sorted(init, key=_depth):
+        folder = init[subtree]
         if not folder:
             continue
-        run = load_run(Path(folder))
-        keys = [] if subtree == WHOLE_MODEL else subtree.split("/")
-        merged = {}
-        fresh_paths: list[str] = []
-        for collection, tree in variables.items():
-            # Only the parameters must be there: a part of a model may have no batch statistics.
-            if collection != "params" and not (
-                collection in run.variables and _at(tree, keys) is not None
-            ):
-                merged[collection] = tree
-                continue
-            try:
-                source = run.variables[collection]
-                trained = _at(source, keys)
-                merged[collection], left = _put(
-                    tree, keys, source if trained is None else trained, run.classes == classes
-                )
-            except UserError as error:
-                raise UserError(f"config.init.{subtree}={folder}: {error}") from error
-            fresh_paths += left
-        variables = merged
-        left = f"; initialised anew: {', '.join(fresh_paths)}" if fresh_paths else ""
-        report.append(f"{subtree} from {folder} (step {run.step}){left}")
+        run = load(Path(folder))
+        try:
+            variables, left = _with_subtree(variables, run, subtree, run.classes == classes)
+        except UserError as error:
+            raise UserError(f"config.init.{subtree}={folder}: {error}") from error
+        fresh = f"; initialised anew: {', '.join(left)}" if left else ""
+        report.append(f"{subtree} from {folder} (step {run.step}){fresh}")
     return variables, report
+
+
+def _depth(subtree: str) -> int:
+    return 0 if subtree == WHOLE_MODEL else 1 + subtree.count("/")
+
+
+def _with_subtree(
+    variables: dict[str, Any], run: LoadedRun, subtree: str, same_classes: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns the variables with one subtree of all collections taken from a run."""
+    keys = [] if subtree == WHOLE_MODEL else subtree.split("/")
+    # A part may be in one collection alone: a norm without parameters has statistics only.
+    there = [name for name, tree in variables.items() if _at(tree, keys) is not None]
+    if not there:
+        _put(variables["params"], keys, {}, same_classes)  # says what there is
+    in_place = any(_at(run.variables.get(name, {}), keys) is not None for name in there)
+    merged, fresh = dict(variables), []
+    for name in there:
+        source = run.variables.get(name, {})
+        trained = _at(source, keys) if in_place else source
+        merged[name], left = _put(variables[name], keys, trained or {}, same_classes)
+        fresh += left
+    return merged, fresh
 
 
 def _at(tree: Any, keys: list[str]) -> Any:

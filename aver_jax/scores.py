@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,15 @@ from aver_jax.files import csv_text, write_whole
 HEADLINES = {"loss": "loss", "war": "WAR", "uar": "UAR", "macro_f1": "macro F1"}
 
 
-def score_clips(logits, labels, actors, sexes, classes, samples: int = bootstrap.SAMPLES) -> dict:
+def score_clips(
+    logits,
+    labels,
+    actors,
+    sexes,
+    classes,
+    samples: int = bootstrap.SAMPLES,
+    branches: Mapping[str, Any] | None = None,
+) -> dict:
     """Scores of a split, with 95% intervals that resample actors.
 
     Args:
@@ -22,26 +32,23 @@ def score_clips(logits, labels, actors, sexes, classes, samples: int = bootstrap
       sexes: [n] text, "" where unknown.
       classes: C names in label order.
       samples: bootstrap replicates.
+      branches: name -> float [n, C], what each branch of a fusion model says by itself.
 
     Returns:
       JSON types only, unknown values None: `clips`, `actors`, `metrics` (each with value, low,
-      high), `recall` per class, `per_sex`, `per_actor`, `confusion` (rows true), `calibration`.
+      high), `recall` per class, `per_sex`, `per_actor`, `confusion` (rows true), `calibration`;
+      with branches, `branches`: name -> the same metrics, and `fused_minus`, by how much the
+      fusion's WAR and UAR are above the branch's (with paired intervals).
     """
     logits, labels = np.asarray(logits), np.asarray(labels)
     actors, sexes = np.asarray(actors).astype(str), np.asarray(sexes).astype(str)
     predictions, num_classes = logits.argmax(-1), len(classes)
     confusion = metrics.confusion_matrix(labels, predictions, num_classes)
-    losses = metrics.negative_log_likelihood(logits, labels)
 
     def interval(statistic):
         return bootstrap.bootstrap_interval(
             statistic, labels, predictions, actors, num_classes, samples
         )
-
-    headline = {"loss": _estimate(losses.mean(), bootstrap.bootstrap_mean_interval(losses, actors))}
-    for name in ("war", "uar", "macro_f1"):
-        statistic = getattr(metrics, name)
-        headline[name] = _estimate(statistic(confusion), interval(statistic))
 
     recall, (low, high) = metrics.per_class_recall(confusion), interval(metrics.per_class_recall)
     per_class = {
@@ -49,10 +56,10 @@ def score_clips(logits, labels, actors, sexes, classes, samples: int = bootstrap
         for i, name in enumerate(classes)
     }
     sex_of = dict(zip(actors, sexes, strict=True))
-    return {
+    results = {
         "clips": len(labels),
         "actors": len(sex_of),
-        "metrics": headline,
+        "metrics": _headline(logits, labels, actors, samples),
         "recall": per_class,
         "per_sex": _per_group(labels, predictions, sexes, actors, num_classes, "sex"),
         "per_actor": [
@@ -68,6 +75,39 @@ def score_clips(logits, labels, actors, sexes, classes, samples: int = bootstrap
             "seed": bootstrap.SEED,
         },
     }
+    if branches:
+        results["branches"] = {
+            name: _branch(np.asarray(own), predictions, labels, actors, samples)
+            for name, own in branches.items()
+        }
+    return results
+
+
+def _headline(logits, labels, actors, samples) -> dict:
+    """The headline scores of one set of answers, each with value, low and high."""
+    predictions, num_classes = logits.argmax(-1), logits.shape[1]
+    confusion = metrics.confusion_matrix(labels, predictions, num_classes)
+    losses = metrics.negative_log_likelihood(logits, labels)
+    headline = {"loss": _estimate(losses.mean(), bootstrap.bootstrap_mean_interval(losses, actors))}
+    for name in ("war", "uar", "macro_f1"):
+        statistic = getattr(metrics, name)
+        ends = bootstrap.bootstrap_interval(
+            statistic, labels, predictions, actors, num_classes, samples
+        )
+        headline[name] = _estimate(statistic(confusion), ends)
+    return headline
+
+
+def _branch(logits, fused, labels, actors, samples) -> dict:
+    """The headline scores of one branch, and by how much the fusion's are above them."""
+    predictions, num_classes = logits.argmax(-1), logits.shape[1]
+    above = {}
+    for name in ("war", "uar"):
+        difference = bootstrap.paired_difference(
+            getattr(metrics, name), labels, fused, predictions, actors, num_classes, samples
+        )
+        above[name] = _estimate(difference.value, (difference.low, difference.high))
+    return {**_headline(logits, labels, actors, samples), "fused_minus": above}
 
 
 def calibration(logits, labels) -> dict:
@@ -121,6 +161,12 @@ def results_table(results: dict) -> str:
     for key, name in HEADLINES.items():
         entry = results["metrics"][key]
         lines.append(f"{name:<12}{_shown(key, entry['value']):>8}   {_span(key, entry)}")
+    if "branches" in results:
+        lines += ["", f"{'opinion of':<12}{'WAR':>8}   {'':<18}{'UAR':>8}"]
+        for name, entry in {**results["branches"], "fused": results["metrics"]}.items():
+            lines.append(f"{name:<12}{_pair(entry)}")
+        for name, entry in results["branches"].items():
+            lines.append(f"{'fused-' + name:<12}{_pair(entry['fused_minus'])}")
     lines += ["", f"{'recall':<12}{'':>8}   {'':<18}{'clips':>6}"]
     for name, entry in results["recall"].items():
         lines.append(
@@ -191,6 +237,11 @@ def _span(key, entry):
     if entry["low"] is None:
         return "-"
     return f"[{_shown(key, entry['low'])}, {_shown(key, entry['high'])}]"
+
+
+def _pair(entry):
+    war, uar = (f"{_shown(k, entry[k]['value']):>8}   {_span(k, entry[k])}" for k in ("war", "uar"))
+    return f"{war:<29}{uar}"
 
 
 def _group_row(name, entry):

@@ -19,6 +19,8 @@ class TrainState:
       ema: moving average of the parameters; an empty dict if none is kept.
       opt_state: optax state.
       plateau: state of `optimizer.plateau`; its scale multiplies every update.
+      seed: uint32 [], `config.seed`. It is data of the step and no constant in it, so that trainings
+        that differ in it share one compiled step; a checkpoint need not hold it.
     """
 
     step: jax.Array
@@ -26,17 +28,19 @@ class TrainState:
     ema: dict[str, Any]
     opt_state: Any
     plateau: Any
+    seed: jax.Array
 
     def items(self) -> dict[str, Any]:
-        """Returns the state as the items of a checkpoint."""
+        """Returns the state as the items of a checkpoint; the seed is the config's."""
         training = {"step": self.step, "opt_state": self.opt_state, "plateau": self.plateau}
         items = {"variables": self.variables, "training": training}
         return {**items, "ema": self.ema} if self.ema else items
 
     @classmethod
-    def from_items(cls, items: dict[str, Any]) -> "TrainState":
+    def from_items(cls, items: dict[str, Any], seed: jax.Array) -> "TrainState":
         """Returns the state that `items` was taken from."""
-        return cls(variables=items["variables"], ema=items.get("ema", {}), **items["training"])
+        variables, ema = items["variables"], items.get("ema", {})
+        return cls(variables=variables, ema=ema, seed=seed, **items["training"])
 
     def evaluation_variables(self) -> dict[str, Any]:
         """Returns what evaluation applies: the moving average where one is kept."""
@@ -48,6 +52,7 @@ def create_state(
     optimizer: optax.GradientTransformation,
     plateau: optax.GradientTransformationExtraArgs,
     ema_decay: float,
+    seed: int,
 ) -> TrainState:
     """Returns the state before the first step."""
     params = variables["params"]
@@ -58,4 +63,5 @@ def create_state(
         ema=jax.tree.map(jnp.copy, params) if ema_decay else {},
         opt_state=optimizer.init(params),
         plateau=plateau.init(params),
+        seed=jnp.asarray(seed, jnp.uint32),
     )

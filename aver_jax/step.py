@@ -1,6 +1,7 @@
 """The train step: loss and gradient of one device's examples, and the update."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import optax
 
 from aver_jax.frontend import example_keys, stream_keys, training_inputs
 from aver_jax.frontend.keys import MODEL
+from aver_jax.models import auxiliary_logits, with_axis
 from aver_jax.optimizer import frozen_mask
 from aver_jax.parallel import AXIS
 from aver_jax.state import TrainState
@@ -17,17 +19,27 @@ Batch = dict[str, jax.Array]
 
 
 def make_loss(model: Any, config: Any) -> Callable[..., Any]:
-    """Returns `loss(params, collections, batch) -> (loss, (collections, metrics))`.
+    """Returns `loss(params, collections, batch, seed) -> (loss, (collections, metrics))`.
 
-    The loss is softmax cross-entropy with label smoothing, averaged over the examples; metrics are
-    scalars float32: "loss" and "war" (the share of examples predicted right). Training batches are
-    whole: their `mask` is True throughout and not read.
+    The loss is softmax cross-entropy with label smoothing, averaged over the examples, of the
+    model's logits and of every tap in its `auxiliary_logits`, added up (thesis, eq. 28:
+    L_v + L_a + L_va). Training batches are whole: their `mask` is True throughout and not read.
+
+    metrics are scalars float32: "loss"; "war", the share of examples that the model's logits get
+    right; and, with auxiliary losses, the terms of the sum: "loss_fused" and one "loss_BRANCH" for
+    every tap "logits_BRANCH".
+
+    Args of `loss`:
+      params, collections: the model's variables.
+      batch: of `aver_jax.input`.
+      seed: uint32 [], the experiment's seed.
     """
+    auxiliary = auxiliary_logits(model)
 
-    def loss(params, collections, batch: Batch):
-        inputs = training_inputs(config, batch)
-        keys = stream_keys(example_keys(config.seed, batch["seed"]), MODEL)
-        (logits, _), updated = model.apply(
+    def loss(params, collections, batch: Batch, seed: jax.Array):
+        inputs = training_inputs(SimpleNamespace(seed=seed, frontend=config.frontend), batch)
+        keys = stream_keys(example_keys(seed, batch["seed"]), MODEL)
+        (logits, taps), updated = model.apply(
             {"params": params, **collections},
             inputs,
             train=True,
@@ -37,9 +49,17 @@ def make_loss(model: Any, config: Any) -> Callable[..., Any]:
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch["label"], logits.shape[-1]), config.label_smoothing
         )
-        value = optax.softmax_cross_entropy(logits, targets).mean()
-        war = (jnp.argmax(logits, -1) == batch["label"]).mean()
-        return value, (updated, {"loss": value, "war": war})
+
+        def cross_entropy(logits):
+            return optax.softmax_cross_entropy(logits, targets).mean()
+
+        fused = cross_entropy(logits)
+        branches = {tap.replace("logits_", "loss_"): cross_entropy(taps[tap]) for tap in auxiliary}
+        total = sum(branches.values(), start=fused)
+        metrics = {"loss": total, "war": (jnp.argmax(logits, -1) == batch["label"]).mean()}
+        if branches:
+            metrics |= {"loss_fused": fused, **branches}
+        return total, (updated, metrics)
 
     return loss
 
@@ -47,11 +67,13 @@ def make_loss(model: Any, config: Any) -> Callable[..., Any]:
 def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
     """Returns `gradients(state, batch) -> ((grads, collections), metrics)` for one device.
 
-    Runs inside a map over `AXIS`; what it returns is averaged over the devices. With
-    `config.optimizer.accumulate` = k the device works through its examples in k parts, so that
-    the step, the schedule and the position in the data mean the same for every k.
+    Runs inside a map over `AXIS`; what it returns is averaged over the devices, and the statistics
+    of batch normalisation are those of all devices' examples. With `config.optimizer.accumulate`
+    = k the device works through its examples in k parts, so that the step, the schedule and the
+    position in the data mean the same for every k. Batch statistics are then those of each part,
+    and the running ones move k times a step.
     """
-    loss = make_loss(model, config)
+    loss = make_loss(with_axis(model, AXIS), config)
     parts = config.optimizer.accumulate
     frozen = tuple(config.freeze)
 
@@ -63,24 +85,25 @@ def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
             params,
         )
 
-    def of_part(params, collections, batch):
-        return jax.value_and_grad(lambda p: loss(trained(p), collections, batch), has_aux=True)(
-            params
-        )
+    def of_part(params, collections, batch, seed):
+        return jax.value_and_grad(
+            lambda p: loss(trained(p), collections, batch, seed), has_aux=True
+        )(params)
 
     def gradients(state: TrainState, batch: Batch):
         params = state.variables["params"]
         collections = {k: v for k, v in state.variables.items() if k != "params"}
         if parts == 1:
-            (_, (collections, metrics)), grads = of_part(params, collections, batch)
+            (_, (collections, metrics)), grads = of_part(params, collections, batch, state.seed)
         else:
+            # Every k-th example: the parts hold the same examples on any number of devices.
             split = jax.tree.map(
-                lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch
+                lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
             )
 
             def one(carry, part):
                 collections, total = carry
-                (_, (collections, metrics)), grads = of_part(params, collections, part)
+                (_, (collections, metrics)), grads = of_part(params, collections, part, state.seed)
                 return (collections, jax.tree.map(jnp.add, total, grads)), metrics
 
             zeros = jax.tree.map(jnp.zeros_like, params)
@@ -122,6 +145,7 @@ def make_update(optimizer: optax.GradientTransformation, config: Any) -> Callabl
             ema=ema,
             opt_state=opt_state,
             plateau=state.plateau,
+            seed=state.seed,
         )
 
     return update

@@ -9,12 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from ml_collections import ConfigDict
 
 from aver_jax import config as configs
-from aver_jax import optimizer as optimizers
-from aver_jax import parallel
+from aver_jax import parallel, programs
 from aver_jax.checkpoints import Checkpoints, abstract_like
 from aver_jax.checks import check_modalities, check_same_run, check_settings
 from aver_jax.errors import UserError
@@ -33,8 +32,7 @@ from aver_jax.models import init_variables
 from aver_jax.progress import Progress
 from aver_jax.runs import model_of, write_config
 from aver_jax.signals import StopSignal
-from aver_jax.state import TrainState, create_state
-from aver_jax.step import make_gradients, make_update
+from aver_jax.state import TrainState
 from data_prep.wording import counted
 
 
@@ -92,20 +90,10 @@ def _facts(config: ConfigDict, dataset: Dataset, parts: Split) -> dict[str, Any]
     }
 
 
-def _optimizer(
-    config: ConfigDict, model: Any, schedule: optax.Schedule
-) -> tuple[optax.GradientTransformation, Any]:
-    """Returns the optimizer, and the shapes of the model's variables that its masks come from."""
-    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
-    optimizers.check_freeze(shapes, tuple(config.freeze))
-    return optimizers.make_optimizer(config, shapes["params"], schedule), shapes
-
-
 def _state(
     config: ConfigDict,
     model: Any,
-    rule: optax.GradientTransformation,
-    shapes: Any,
+    program: programs.Training,
     checkpoints: Checkpoints,
     mesh: jax.sharding.Mesh,
     classes: tuple[str, ...],
@@ -114,18 +102,16 @@ def _state(
 
     A run that goes on needs nothing but its own folder: not the runs it started from.
     """
-
-    def create(variables):
-        return create_state(variables, rule, optimizers.plateau(config), config.ema_decay)
-
     sharding = parallel.replicated(mesh)
     if checkpoints.steps():
         step = checkpoints.step("last")
-        abstract = abstract_like(jax.eval_shape(create, shapes).items(), sharding)
-        return TrainState.from_items(checkpoints.restore(step, abstract)), step, []
+        expected = jax.eval_shape(program.create, program.shapes, config.seed)
+        items = checkpoints.restore(step, abstract_like(expected.items(), sharding))
+        seed = jax.device_put(np.uint32(config.seed), sharding)
+        return TrainState.from_items(items, seed), step, []
     variables = init_variables(model, jax.random.key(config.seed))
     variables, report = initialize_from(variables, config.init, classes)
-    return jax.device_put(create(variables), sharding), 0, report
+    return jax.device_put(program.create(variables, config.seed), sharding), 0, report
 
 
 def _check_finite(state: TrainState, progress: Progress, step: int) -> None:
@@ -186,13 +172,14 @@ def _header(
     return "\n".join(lines)
 
 
-def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
+def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool = True) -> Path:
     """Trains a model, or goes on with the run in `workdir`.
 
     Args:
       config: an experiment, see `aver_jax.config.base_config`.
       workdir: the run folder: config.json, metrics.jsonl, tensorboard/, checkpoints/, report/.
       quiet: no progress bar and no messages.
+      report: also write RUN/report; an experiment of many runs has a report of its own.
 
     Returns:
       The run folder.
@@ -222,45 +209,38 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     mesh = parallel.make_mesh()
     parallel.check_batch_size(config.batch_size, mesh, config.optimizer.accumulate)
     plan = _plan(config, parts)
-    schedule = optimizers.learning_rate(config, plan.per_epoch)
     model = model_of(config, len(dataset.classes))
     check_modalities(config, model)
     facts = _facts(config, dataset, parts)
     check_same_run(workdir, config, facts)
-    rule, shapes = _optimizer(config, model, schedule)
+    program = programs.training(model, config, plan.per_epoch, mesh)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.select)
     try:
-        state, start, report = _state(
-            config, model, rule, shapes, checkpoints, mesh, dataset.classes
-        )
+        state, start, origins = _state(config, model, program, checkpoints, mesh, dataset.classes)
     except UserError:
         checkpoints.close()
         raise
     if jax.process_index() == 0:
         write_config(workdir, config, facts)
-    say("\n".join([_header(config, dataset, parts, state, mesh, plan), *report]))
+    say("\n".join([_header(config, dataset, parts, state, mesh, plan), *origins]))
     if start >= plan.total:
         checkpoints.close()
-        if not (workdir / "report" / "index.html").exists():
+        if report and not (workdir / "report" / "index.html").exists():
             _write_report(workdir)
         say(f"finished at step {start}; nothing to do")
         return workdir
     if start:
         say(f"goes on after step {start}")
 
-    step = parallel.map_step(
-        make_gradients(model, config), make_update(rule, config), mesh, config.parallel
-    )
-    after_validation = jax.jit(optimizers.make_plateau_update(config))
     evaluator = validation_evaluator(model, config, dataset, parts, mesh)
     batches = _batches(config, dataset, parts, start)
     progress = Progress(
-        workdir, start, plan.total, config.batch_size, plan.per_epoch, schedule, quiet
+        workdir, start, plan.total, config.batch_size, plan.per_epoch, program.schedule, quiet
     )
     try:
         with StopSignal().listening() as stop:
             for number in range(start + 1, plan.total + 1):
-                state, metrics = step(state, next(batches))
+                state, metrics = program.step(state, next(batches))
                 # The device works on this step while the host reads the previous one's metrics.
                 progress.add(number, metrics)
                 last = number == plan.total
@@ -274,7 +254,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
                     scores = dict(evaluator.run(state.evaluation_variables()))
                     progress.log_scores(number, scores)
                     if config.schedule.name == "plateau":
-                        plateau = after_validation(state.plateau, scores["validation/loss"])
+                        plateau = program.after_validation(state.plateau, scores["validation/loss"])
                         state = dataclasses.replace(state, plateau=plateau)
                     checkpoints.save(number, state.items(), scores)
                     progress.resume()
@@ -292,6 +272,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
         batches.close()
         progress.close()
         checkpoints.close()
-    _write_report(workdir)
-    say(f"report: {workdir / 'report' / 'index.html'}")
+    if report:
+        _write_report(workdir)
+        say(f"report: {workdir / 'report' / 'index.html'}")
     return workdir

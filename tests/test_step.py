@@ -21,12 +21,13 @@ BATCH = 8
 class TinyNet(nn.Module):
     """A network with batch statistics over the global batch and per-example randomness."""
 
+    axis_name: str | None = None
+
     @nn.compact
     def __call__(self, inputs, train=False, keys=None, capture=(), probes=None):
         x = inputs["frames"].mean(axis=(1, 2))  # [B, W, 3]
         x = x.reshape(x.shape[0], -1)
-        axis = parallel.AXIS if train and not self.is_initializing() else None
-        x = nn.BatchNorm(use_running_average=not train, axis_name=axis, momentum=0.9)(x)
+        x = nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name)(x)
         if train:
             noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
             x = x + 0.1 * noise
@@ -68,7 +69,7 @@ def trained(config, batches, devices=4, model=None):
     before = jax.tree.map(np.array, variables)  # the step gives the originals away
     schedule = optimizers.learning_rate(config, steps_per_epoch=10)
     rule = optimizers.make_optimizer(config, variables["params"], schedule)
-    state = create_state(variables, rule, optimizers.plateau(config), config.ema_decay)
+    state = create_state(variables, rule, optimizers.plateau(config), config.ema_decay, config.seed)
     mesh = parallel.make_mesh(devices)
     state = jax.device_put(state, parallel.replicated(mesh))
     step = parallel.map_step(
@@ -165,7 +166,7 @@ def test_plateau_scale_multiplies_the_update(batches):
 
     params = {"head": {"kernel": jnp.ones((2, 2))}}
     rule = optimizers.make_optimizer(config, params, optax.constant_schedule(0.1))
-    state = create_state({"params": params}, rule, optimizers.plateau(config), 0.0)
+    state = create_state({"params": params}, rule, optimizers.plateau(config), 0.0, seed=0)
     update = make_update(rule, config)
     full = update(state, (params, {}))
     half = update(state.__class__(**{**vars(state), "plateau": plateau}), (params, {}))

@@ -65,7 +65,7 @@ def test_the_loss_is_cross_entropy_with_part_of_the_target_shared_by_all_classes
         "seed": jnp.arange(3, dtype=jnp.uint32),
     }
     loss, (_, metrics) = make_loss(GivenLogits(logits), config)(
-        {"logits": jnp.array(logits)}, {}, batch
+        {"logits": jnp.array(logits)}, {}, batch, jnp.uint32(0)
     )
     by_hand = []
     for row, label in zip(np.array(logits), labels, strict=True):

@@ -55,3 +55,14 @@ def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
         return model.init(key, zeros)
 
     return jax.jit(drawn)(key)
+
+
+def with_axis(model: nn.Module, axis_name: str) -> nn.Module:
+    """Return the model with its batch statistics taken over a mapped axis, where it has any."""
+    fields = {field.name for field in dataclasses.fields(model)}
+    return model.clone(axis_name=axis_name) if "axis_name" in fields else model
+
+
+def auxiliary_logits(model: nn.Module) -> tuple[str, ...]:
+    """Return the taps whose cross-entropies are added to the loss in training."""
+    return tuple(getattr(model, "auxiliary_logits", ()))

@@ -140,7 +140,7 @@ def training(
 
 
 def scores(results: Mapping[str, Any]) -> Section:
-    """Confusion matrix, recall per class, scores per sex and actor, calibration."""
+    """Confusion matrix, branches, recall per class, scores per sex and actor, calibration."""
     recall = Table(
         ("class", "recall", "95% interval", "clips"),
         [
@@ -174,10 +174,34 @@ def scores(results: Mapping[str, Any]) -> Section:
         "Calibration: where points lie on the diagonal, a probability means what it says.",
         width=400,
     )
+    tables = [recall, sexes, actors]
     return Section(
         f"Scores on the {results['split']} split",
-        [Columns([[matrix, diagram], [recall, sexes, actors]])],
+        [Columns([[matrix, diagram], [*_branches(results), *tables]])],
     )
+
+
+def _branches(results: Mapping[str, Any]) -> list[Block]:
+    """What each branch achieves alone and their fusion; nothing of a model without branches."""
+    if "branches" not in results:
+        return []
+    rows = []
+    for name, entry in results["branches"].items():
+        above = entry["fused_minus"]["war"]
+        rows.append((name, *_estimate(entry["war"]), _points(above["value"]), _span(above)))
+    rows.append(("fused", *_estimate(results["metrics"]["war"]), "", ""))
+    return [
+        drawn(
+            partial(figures.branches, results),
+            "What each branch says by itself, and the fused answer.",
+            width=420,
+        ),
+        Table(
+            ("opinion of", "WAR", "95% interval", "fused is above by", "95% interval"),
+            rows,
+            "Branches and their fusion (the differences are paired: both on the same actors)",
+        ),
+    ]
 
 
 def explained(clips: Sequence[Sequence[Block]], lead: str = "") -> Section:
@@ -274,6 +298,16 @@ def _estimate(entry):
     if entry["low"] is None:
         return _percent(entry["value"]), "no interval"
     return _percent(entry["value"]), f"{100 * entry['low']:.1f} to {100 * entry['high']:.1f}%"
+
+
+def _span(entry):
+    if entry["low"] is None:
+        return "no interval"
+    return f"{_points(entry['low'])} to {_points(entry['high'])}"
+
+
+def _points(value):
+    return "-" if value is None else f"{100 * value:+.1f}"
 
 
 def _percent(value):

@@ -138,15 +138,57 @@ def reliability(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
     return figure
 
 
+def branches(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
+    """What each branch of a fusion model achieves alone, and their fusion: WAR and UAR.
+
+    Bars with 95% intervals; the dashed line is guessing.
+
+    Args:
+      results: with `metrics`, `branches` (`scores.score_clips`) and `classes`.
+      theme: LIGHT or DARK.
+    """
+    opinions = {**results["branches"], "fused": results["metrics"]}
+    places, width = np.arange(len(opinions)), 0.38
+    series = (("war", "WAR", theme.first), ("uar", "UAR", theme.second))
+    with _style(theme):
+        figure = _figure(1.6 + 1.3 * len(opinions), 3.1)
+        axes = figure.add_subplot()
+        for number, (score, label, color) in enumerate(series):
+            left = places + (number - 0.5) * width
+            found = np.array(
+                [
+                    [entry[score][k] for k in ("value", "low", "high")]
+                    for entry in opinions.values()
+                ],
+                float,
+            )
+            value, low, high = found.T
+            axes.bar(left, value, width * 0.92, color=color, label=label, hatch=("", "//")[number],
+                     edgecolor=theme.background, linewidth=0)  # fmt: skip
+            axes.errorbar(left, value, (value - low, high - value), fmt="none", capsize=3,
+                          ecolor=theme.text, elinewidth=1)  # fmt: skip
+        chance = 1 / len(results["classes"])
+        axes.axhline(chance, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=3)
+        axes.set_xticks(places, list(opinions))
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="x", visible=False)
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2)
+    return figure
+
+
 def training_curves(records: Sequence[Mapping[str, float]], theme: Theme = LIGHT) -> Figure:
     """Loss, accuracy and learning rate over the epochs.
 
     Args:
       records: lines of metrics.jsonl: `epoch` (or `step`) and any of train/loss, train/war,
-        validation/loss, validation/war, validation/uar, learning_rate.
+        validation/loss, validation/war, validation/uar, learning_rate. Where training adds losses
+        of branches, train/loss_fused is drawn: it is what validation/loss compares with.
       theme: LIGHT or DARK.
     """
     along = "epoch" if any("epoch" in record for record in records) else "step"
+    fused = any("train/loss_fused" in record for record in records)
 
     def draw(axes, name, label, color, **style):
         points = [(r[along], r[name]) for r in records if name in r and along in r]
@@ -160,7 +202,7 @@ def training_curves(records: Sequence[Mapping[str, float]], theme: Theme = LIGHT
         loss, score, rate = figure.subplots(1, 3, width_ratios=(4, 4, 3))
         dots = {"marker": "o", "markersize": 3}
         thin = {"linestyle": (0, (4, 2)), "linewidth": 1.2}
-        draw(loss, "train/loss", "training", theme.first)
+        draw(loss, "train/loss_fused" if fused else "train/loss", "training", theme.first)
         draw(loss, "validation/loss", "validation", theme.second, **dots)
         draw(score, "train/war", "training WAR", theme.first)
         draw(score, "validation/war", "validation WAR", theme.second, **dots)

@@ -1,0 +1,105 @@
+"""The compiled programs of training and evaluation, each built once in a process.
+
+A training of another fold or seed, or on another dataset of equal size, runs the programs of the
+first: nothing is traced or compiled again. A program is built from the config's fields that are
+part of its key and from no others, so it cannot depend on anything that its key leaves out.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from aver_jax import optimizer as optimizers
+from aver_jax import parallel
+from aver_jax.config import to_json
+from aver_jax.evaluator import Forward
+from aver_jax.models import init_variables
+from aver_jax.state import TrainState, create_state
+from aver_jax.step import make_gradients, make_update
+
+_TRAINING = (
+    "frontend", "label_smoothing", "optimizer", "schedule", "epochs", "freeze", "ema_decay",
+    "parallel",
+)  # fmt: skip
+_FORWARD = ("frontend",)
+# Compiled programs stay in memory: enough for the networks of a study, one after the other.
+_KEPT = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a training runs, and what belongs to it.
+
+    Attributes:
+      shapes: the model's variables as shapes.
+      schedule: step -> learning rate.
+      create: `(variables, seed) -> TrainState` before the first step.
+      step: `(state, host batch) -> (state, metrics)`; gives the old state's memory away.
+      after_validation: `(plateau state, validation loss) -> plateau state`.
+    """
+
+    shapes: dict[str, Any]
+    schedule: optax.Schedule
+    create: Callable[[dict[str, Any], Any], TrainState]
+    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    after_validation: Callable[[Any, Any], Any]
+
+
+def training(
+    model: Any, config: ConfigDict, steps_per_epoch: int, mesh: jax.sharding.Mesh
+) -> Training:
+    """Returns the programs that train a model.
+
+    Args:
+      model: a flax module, compared by its fields.
+      config: the experiment.
+      steps_per_epoch: what the schedule's epochs are in steps.
+      mesh: from `parallel.make_mesh`.
+
+    Raises:
+      UserError: `config.freeze` names nothing of the model.
+    """
+    return _training(model, _fields(config, _TRAINING), steps_per_epoch, mesh)
+
+
+def forward(
+    model: Any, config: ConfigDict, mesh: jax.sharding.Mesh, features: bool = False
+) -> Forward:
+    """Returns the forward pass of evaluation; `features` as in `Forward`."""
+    return _forward(model, _fields(config, _FORWARD), mesh, features)
+
+
+def _fields(config: ConfigDict, names: tuple[str, ...]) -> str:
+    plain = to_json(config)
+    return json.dumps({name: plain[name] for name in names}, sort_keys=True)
+
+
+@functools.lru_cache(_KEPT)
+def _training(model: Any, fields: str, steps_per_epoch: int, mesh: jax.sharding.Mesh) -> Training:
+    config = ConfigDict(json.loads(fields))
+    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    optimizers.check_freeze(shapes, tuple(config.freeze))
+    schedule = optimizers.learning_rate(config, steps_per_epoch)
+    rule = optimizers.make_optimizer(config, shapes["params"], schedule)
+    return Training(
+        shapes=shapes,
+        schedule=schedule,
+        create=lambda variables, seed: create_state(
+            variables, rule, optimizers.plateau(config), config.ema_decay, seed
+        ),
+        step=parallel.map_step(
+            make_gradients(model, config), make_update(rule, config), mesh, config.parallel
+        ),
+        after_validation=jax.jit(optimizers.make_plateau_update(config)),
+    )
+
+
+@functools.lru_cache(_KEPT)
+def _forward(model: Any, fields: str, mesh: jax.sharding.Mesh, features: bool) -> Forward:
+    return Forward(model, ConfigDict(json.loads(fields)), mesh, features)
