@@ -33,6 +33,17 @@ class BrightnessModel:
         return -variables["params"]["sharpness"] * (mean[:, None] - centres[None]) ** 2, {}
 
 
+class TwoBranches(BrightnessModel):
+    """A fusion that sees brightness; its video branch sees it too, its audio branch nothing."""
+
+    def apply(self, variables, inputs, train=False):
+        logits, _ = super().apply(variables, inputs, train)
+        mean = inputs["frames"].mean((1, 2, 3, 4))
+        nothing = jax.numpy.zeros_like(logits) + jax.numpy.array([[1.0, 0.0, 0.0]])
+        taps = {"logits_video": 2 * logits, "logits_audio": nothing, "features": mean[:, None]}
+        return logits, taps
+
+
 VARIABLES = {"params": {"sharpness": np.float32(40.0)}}
 
 
@@ -160,6 +171,53 @@ def test_the_forward_pass_is_traced_once(dataset, config):
     assert BrightnessModel.traces == before + 1
 
 
+def test_branches_have_opinions_and_scores_of_their_own(loaded, dataset):
+    loaded.model = TwoBranches()
+    evaluation = evaluate.evaluate_run("run", split="train", features=True)
+    clips, results = evaluation.clips, evaluation.results
+    assert set(clips.branches) == {"video", "audio"}
+    np.testing.assert_allclose(
+        clips.branches["video"], metrics.log_softmax(2 * clips.logits), rtol=1e-4, atol=1e-4
+    )
+    assert clips.features.shape == (len(clips.rows), 1)
+    shown = clips.features[:, 0] * 127.5 + 127.5
+    recognised = BRIGHTNESS[clips.logits.argmax(1)]
+    assert np.abs(shown - recognised).max() < 5  # features in the order of the logits
+    fused, video, audio = results["metrics"], *(results["branches"][b] for b in ("video", "audio"))
+    assert {k: video[k] for k in ("war", "uar")} == {k: fused[k] for k in ("war", "uar")}
+    assert video["fused_minus"]["war"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert audio["war"]["value"] == pytest.approx(1 / 3)
+    above = audio["fused_minus"]["war"]
+    assert above["value"] == pytest.approx(fused["war"]["value"] - 1 / 3)
+    assert 0 < above["low"] <= above["value"] <= above["high"]
+    table = evaluate.scores.results_table(results)
+    assert "opinion of" in table
+    assert "fused-audio" in table
+    lines = list(csv.DictReader(evaluate.predictions_csv(evaluation).splitlines()))
+    assert [float(line["audio ANG"]) for line in lines] == pytest.approx([0.5761] * 18, abs=1e-4)
+    assert sum(line["prediction"] == line["label"] for line in lines) == 18 * fused["war"]["value"]
+
+
+def test_branches_and_features_of_views_are_averaged_like_the_logits():
+    views = np.log([[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]])
+    batch = _batch([5, 5, 7], [True, True, False], views) | {
+        "branches": {"audio": views[::-1]},
+        "features": np.array([[1.0, 2.0], [3.0, 6.0], [9.0, 9.0]]),
+    }
+    clips = collect_logits(lambda batch: jax.tree.map(jax.numpy.asarray, batch), [batch])
+    np.testing.assert_allclose(np.exp(clips.branches["audio"]), [[0.25, 0.75]], rtol=1e-6)
+    np.testing.assert_allclose(clips.features, [[2.0, 4.0]])
+
+
+def test_validation_scores_each_branch(dataset, config):
+    forward = Forward(TwoBranches(), config, parallel.make_mesh(2))
+    labels = np.arange(30) % 3
+    evaluator = Evaluator(forward, config, dataset, np.arange(30), labels, "validation")
+    scores = dict(evaluator.run(VARIABLES))
+    assert scores["validation/war_video"] == scores["validation/war"] == pytest.approx(0.9)
+    assert scores["validation/war_audio"] == pytest.approx(1 / 3)
+
+
 def test_results_name_the_protocol_and_score_each_group(loaded, dataset):
     evaluation = evaluate.evaluate_run("run", split="test")
     results = evaluation.results
@@ -225,6 +283,14 @@ def test_files_and_table_say_the_same(loaded, tmp_path, capsys):
     assert "protocol synthetic_fifths, fold 2, intended labels, test split" in printed
     assert f"{100 * right:.1f}%" in printed
     assert "T = " in printed
+
+
+def test_a_model_with_branches_has_a_figure_of_them(loaded, tmp_path):
+    loaded.model = TwoBranches()
+    evaluate.write_evaluation(evaluate.evaluate_run("run"), tmp_path)
+    picture = cv2.imread(str(tmp_path / "branches.png"))
+    assert picture is not None
+    assert picture.std() > 10
 
 
 def test_one_actor_has_scores_and_no_interval(loaded, dataset):

@@ -166,10 +166,48 @@ def test_interval_of_the_loss_equals_the_interval_of_accuracy_for_hits():
     np.testing.assert_allclose(hits, war)
 
 
+def test_a_paired_difference_equals_scoring_both_on_the_same_drawn_actors():
+    rng = np.random.default_rng(8)
+    labels, one, actors = _correlated_clips(rng)
+    other = np.where(rng.random(len(labels)) < 0.1, (one + 1) % 3, one)
+    differences = []
+    for counts in bootstrap.draw_groups(12, samples=200, seed=5):
+        clips = np.concatenate([np.flatnonzero(actors == a) for a in np.repeat(range(12), counts)])
+        differences.append(
+            np.mean(one[clips] == labels[clips]) - np.mean(other[clips] == labels[clips])
+        )
+    found = bootstrap.paired_difference(
+        metrics.war, labels, one, other, actors, 3, samples=200, seed=5
+    )
+    assert found.value == pytest.approx(np.mean(one == labels) - np.mean(other == labels))
+    np.testing.assert_allclose(found[1:], np.percentile(differences, [2.5, 97.5]))
+
+
+def test_a_small_advantage_on_every_actor_is_told_from_their_differences():
+    # Actors differ much, the models little: intervals of each score overlap, the paired one is
+    # above 0.
+    labels, worse, actors = _correlated_clips(np.random.default_rng(4))
+    better, step = worse.copy(), len(labels) // 12
+    for actor in range(12):
+        wrong = np.flatnonzero((actors == actor) & (worse != labels))[: step // 8]
+        better[wrong] = labels[wrong]
+    args = (metrics.uar, labels)
+    one, other = (bootstrap.bootstrap_interval(*args, p, actors, 3) for p in (better, worse))
+    assert one.low < other.high
+    found = bootstrap.paired_difference(*args, better, worse, actors, 3)
+    assert 0 < found.low < found.value < found.high
+    swapped = bootstrap.paired_difference(*args, worse, better, actors, 3)
+    np.testing.assert_allclose(swapped, [-found.value, -found.high, -found.low])
+    assert bootstrap.paired_difference(*args, worse, worse, actors, 3) == (0, 0, 0)
+
+
 def test_one_actor_has_no_interval():
     interval = bootstrap.bootstrap_interval(metrics.war, [0, 1], [0, 0], ["a", "a"], 2)
     recall = bootstrap.bootstrap_interval(metrics.per_class_recall, [0, 1], [0, 0], ["a", "a"], 2)
     loss = bootstrap.bootstrap_mean_interval([0.1, 0.2], ["a", "a"])
+    pair = bootstrap.paired_difference(metrics.war, [0, 1], [0, 1], [0, 0], ["a", "a"], 2)
+    assert pair.value == 0.5
+    assert np.isnan([pair.low, pair.high]).all()
     assert np.isnan(interval).all()
     assert np.shape(recall) == (2, 2)
     assert np.isnan(recall).all()
