@@ -101,16 +101,24 @@ def check_same_run(workdir: Path, config: ConfigDict, facts: dict[str, Any]) -> 
     if not any((workdir / "checkpoints").glob("[0-9]*")):
         return
     old, old_facts = read_config(workdir)
-    before = configs.flat_fields({**configs.to_json(old), **old_facts})
-    now = configs.flat_fields({**configs.to_json(config), **facts})
+    changed = changed_fields(
+        {**configs.to_json(old), **old_facts}, {**configs.to_json(config), **facts}
+    )
+    if changed:
+        raise UserError(f"{workdir} holds another run ({changed}); choose another --workdir")
+
+
+def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Returns, in words, how a run's fields differ where that makes it another run; "" if not.
+
+    Args:
+      before, now: configs (and facts) as nested dicts of JSON types.
+    """
+    before, now = configs.flat_fields(before), configs.flat_fields(now)
     changed = [
         f"{name} was {before.get(name)}, now {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name) and name not in _MAY_DIFFER
     ]
-    if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise UserError(
-            f"{workdir} holds another run ({'; '.join(changed[:3])}{more}); "
-            "choose another --workdir"
-        )
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return "; ".join(changed[:3]) + more
