@@ -84,7 +84,8 @@ def prepare_clip(
     video = "video" in require
     clip = media.decode(job.path, video, True, require=require, audio_path=job.audio_path)
     if video:
-        track = faces.track_face(clip.frames, faces.load_detector(preparation.detector))
+        samples = faces.sample_count(clip.timestamps)
+        track = faces.track_face(clip.frames, faces.load_detector(preparation.detector), samples)
         boxes, found = track.boxes, track.found
         jpegs, size = _crops(clip.frames, boxes, preparation)
     else:
@@ -120,5 +121,6 @@ def _crops(
 
 def sampled_faces(record: dict) -> tuple[int, int]:
     """(sampled frames with the face, sampled frames) of a record that has frames."""
-    found = record["face_found"][faces.sample_indices(len(record["face_found"]))]
+    samples = faces.sample_count(record["timestamps"])
+    found = record["face_found"][faces.sample_indices(len(record["face_found"]), samples)]
     return int(found.sum()), len(found)

@@ -118,6 +118,16 @@ def _corners(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
+def sample_count(timestamps: np.ndarray) -> int:
+    """In how many frames of a clip the face is searched: 8, and in a long clip one each second.
+
+    Args:
+      timestamps: float [F], ascending, seconds.
+    """
+    seconds = float(timestamps[-1] - timestamps[0]) if len(timestamps) else 0.0
+    return max(SAMPLES, 1 + int(np.ceil(seconds)))
+
+
 def sample_indices(frames: int, samples: int = SAMPLES) -> np.ndarray:
     """Evenly spaced frames, the first and the last among them: int [min(frames, samples)]."""
     return np.unique(np.round(np.linspace(0, frames - 1, samples)).astype(int))

@@ -50,6 +50,12 @@ def test_sampled_frames_are_spread_from_first_to_last(frames):
     assert len(indices) < 8 or np.ptp(np.diff(indices)) <= 1
 
 
+def test_the_face_of_a_long_clip_is_searched_once_a_second():
+    counts = [faces.sample_count(np.arange(0, seconds, 0.04)) for seconds in (0.5, 3.0, 6.5, 60.0)]
+    assert counts == [8, 8, 8, 61]
+    assert faces.sample_count(np.zeros(0)) == 8
+
+
 def test_the_face_seen_most_often_is_taken_not_the_larger_false_one():
     steady = [square(20 + i, 20, 30) for i in range(6)]
     detections = [[box] for box in steady]
