@@ -1,124 +1,24 @@
 """The prediction job: emotions in media files, and pictures of what the model looked at."""
 
 import argparse
-import dataclasses
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from aver_jax import drawings
 from aver_jax.errors import UnusableClip, UserError
-from aver_jax.files import csv_text, whole, write_whole
-from aver_jax.frontend import evaluation_inputs
-from aver_jax.input.clips import ClipShape, clip_arrays, clip_window
-from aver_jax.input.sampling import view_slices
-from aver_jax.relevance import METHODS, explain
-from aver_jax.report.overlay_video import write_overlay
+from aver_jax.files import whole, write_whole
+from aver_jax.predictor import Prediction, Predictor
+from aver_jax.relevance import METHODS, methods_of, paths_of
+from aver_jax.report import answers
 from aver_jax.runs import LoadedRun, load_run
-from data_prep.clip import Job, Preparation, prepare_clip, sampled_faces
+from aver_jax.timeline import timeline
 from data_prep.wording import counted, one_line
-
-# Which modality of a prepared clip a model's input needs.
-_NEEDS = {"frames": "video", "audio": "audio"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """What a model says about one clip.
-
-    Attributes:
-      path: the media file.
-      probabilities: float32 [C].
-      features: float32 [D], the input of the classifier.
-      record: the prepared clip without its images, see `data_prep.clip.prepare_clip`.
-      frames: uint8 [T, H, W, 3] RGB, the crops the model saw.
-      frame_times: float32 [T], their seconds in the clip.
-      maps: float32 [T, h, w] relevance of the predicted class in 0..1, or None if not asked for.
-    """
-
-    path: Path
-    probabilities: np.ndarray
-    features: np.ndarray
-    record: dict[str, Any]
-    frames: np.ndarray
-    frame_times: np.ndarray
-    maps: np.ndarray | None
-
-
-class Predictor:
-    """A run's model applied to media files, prepared as its training data were.
-
-    Args:
-      run: an open run folder.
-      temperature: divides the logits; `aver evaluate --temperature` fits it.
-      method: relevance method, or None to explain nothing.
-      path: relevance path, "space_time" or "spatial".
-    """
-
-    def __init__(
-        self,
-        run: LoadedRun,
-        temperature: float = 1.0,
-        method: str | None = None,
-        path: str = "space_time",
-    ):
-        self._run, self._temperature = run, temperature
-        self._method, self._path = method, path
-        self._preparation = Preparation.from_json(run.preparation)
-        data = run.config.data
-        self._shape = ClipShape(
-            data.num_frames, data.image_size, data.max_seconds, tuple(run.modalities)
-        )
-        self._views = view_slices(run.config.evaluation.views)
-
-        def forward(variables, batch):
-            logits, taps = run.model.apply(variables, evaluation_inputs(run.config, batch))
-            return logits, taps["features"]
-
-        self._forward = jax.jit(forward)
-        self._inputs = jax.jit(lambda batch: evaluation_inputs(run.config, batch))
-
-    def predict(self, path: Path) -> Prediction:
-        """Predicts one clip; several views of it are averaged as in evaluation.
-
-        Raises:
-          UnusableClip: its text says why.
-        """
-        require = [_NEEDS[modality] for modality in self._run.modalities]
-        record = prepare_clip(Job(path, clip_id=path.stem), self._preparation, require)
-        views = len(self._views)
-        batch = clip_arrays([record] * views, self._views, self._shape)
-        logits, features = self._forward(self._run.variables, batch)
-        # As in evaluation: the views' probabilities are averaged, then the temperature applies.
-        averaged = jax.nn.softmax(logits).mean(axis=0)
-        probabilities = jax.nn.softmax(jnp.log(averaged) / self._temperature)
-
-        whole = clip_arrays([record], [(0.0, 1.0)], self._shape) if views > 1 else batch
-        maps = None
-        if self._method:
-            maps = explain(
-                self._run.model,
-                self._run.variables,
-                self._inputs(whole),
-                method=self._method,
-                path=self._path,
-                target=int(probabilities.argmax()),
-            ).maps[0]
-        return Prediction(
-            path=path,
-            probabilities=np.asarray(probabilities),
-            features=np.asarray(features.mean(axis=0)),
-            record={name: value for name, value in record.items() if name != "frames"},
-            frames=whole["frames"][0],
-            frame_times=whole["frame_times"][0] + clip_window(record, self._shape.max_seconds)[0],
-            maps=None if maps is None else np.asarray(maps),
-        )
 
 
 def predict_all(
@@ -139,40 +39,8 @@ def predict_all(
             failures.append((path, f"{type(error).__name__}: {' '.join(str(error).split())}"))
 
 
-def table(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
-    """Returns the class probabilities as text, a line per clip, the highest marked by a star."""
-    names = [one_line(p.path.name) for p in predictions]
-    width = max(map(len, ["clip", *names]))
-    columns = [max(6, len(name) + 1) for name in classes]
-    head = " ".join(f"{name:>{w}}" for name, w in zip(classes, columns, strict=True))
-    lines = [f"{'clip':<{width}}  {'predicted':<9} {head}  face found in"]
-    for name, p in zip(names, predictions, strict=True):
-        best = int(p.probabilities.argmax())
-        cells = " ".join(
-            f"{value:{w - 1}.3f}{'*' if i == best else ' '}"
-            for i, (value, w) in enumerate(zip(p.probabilities, columns, strict=True))
-        )
-        found, sampled = sampled_faces(p.record)
-        lines.append(f"{name:<{width}}  {classes[best]:<9} {cells}  {found} of {sampled} frames")
-    return "\n".join(lines)
-
-
-def probabilities_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
-    """Returns the predictions as CSV: file, prediction, one probability per class."""
-    rows: list[Sequence[object]] = [("file", "prediction", *classes)]
-    for p in predictions:
-        best = classes[int(p.probabilities.argmax())]
-        rows.append((str(p.path), best, *map(float, p.probabilities)))
-    return csv_text(rows)
-
-
-def _write_arrays(path: Path, predictions: Sequence[Prediction], **arrays: Any) -> None:
-    with whole(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, clips=np.array([str(p.path) for p in predictions]), **arrays)
-
-
-def overlay_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """Returns a file name for each clip's overlay; clips of one name in two folders stay apart."""
+def output_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Returns a name for each clip's files; clips of one name in two folders stay apart."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
@@ -181,53 +49,74 @@ def overlay_names(paths: Sequence[Path]) -> dict[Path, str]:
             number += 1
             name = f"{path.stem}-{number}"
         taken.add(name)
-        names[path] = f"{name}.mp4"
+        names[path] = name
     return names
-
-
-def _check_outputs(args: argparse.Namespace, names: dict[Path, str]) -> None:
-    """Raises UserError if an output would replace one of the clips."""
-    clips = {path.resolve() for path in args.clips}
-    outputs = [path for path in (args.csv, args.features, args.relevance) if path]
-    if args.overlay:
-        outputs += [args.overlay / name for name in names.values()]
-    for path in outputs:
-        if path.resolve() in clips:
-            raise UserError(f"{path} is one of the clips and would be replaced; write elsewhere")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `aver predict`."""
     parser.add_argument("run", type=Path, help="run folder, the --workdir of aver train")
-    parser.add_argument("clips", type=Path, nargs="+", help="media files with a face")
-    parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the probabilities")
     parser.add_argument(
-        "--features", type=Path, metavar="FILE.npz", help="write the classifier's inputs"
-    )
-    parser.add_argument(
-        "--overlay", type=Path, metavar="DIR", help="write videos with a heat map over the face"
-    )
-    parser.add_argument(
-        "--relevance",
+        "clips",
         type=Path,
-        metavar="FILE.npz",
-        help="write the relevance maps [n, T, h, w] and the frames they belong to",
+        nargs="+",
+        help="media files; a network of face and voice takes them without one of both, too (not n0)",
     )
-    parser.add_argument(
-        "--method", choices=METHODS, default="tibav", help="relevance method (default: tibav)"
-    )
-    parser.add_argument(
-        "--path",
-        choices=("space_time", "spatial"),
-        default=None,
-        help="attentions the relevance goes through (default: space_time where the model has it)",
-    )
+    parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
     parser.add_argument(
         "--temperature",
         type=float,
         default=1.0,
         help="divides the logits, as fitted by aver evaluate --temperature (default: 1)",
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the probabilities")
+    parser.add_argument(
+        "--features", type=Path, metavar="FILE.npz", help="write the classifier's inputs"
+    )
+    relevance = parser.add_argument_group("relevance: where an answer came from")
+    relevance.add_argument(
+        "--overlay",
+        type=Path,
+        metavar="DIR",
+        help="write videos with a heat map over the face, and spectrograms with one over the sound",
+    )
+    relevance.add_argument(
+        "--relevance",
+        type=Path,
+        metavar="FILE.npz",
+        help="write the maps: of frames [n, T, h, w] with the frames, of sound [n, frequencies, "
+        "times]",
+    )
+    relevance.add_argument(
+        "--method",
+        choices=METHODS,
+        help="default: tibav for a TimeSformer, grad_cam for networks with a ResNet",
+    )
+    relevance.add_argument(
+        "--path",
+        choices=("space_time", "spatial"),
+        help="attentions that relevance goes through, or whether Grad-CAM weighs channels for the "
+        "clip or for each frame (default: space_time where the model has it)",
+    )
+    over_time = parser.add_argument_group("over time, for clips up to two minutes")
+    over_time.add_argument(
+        "--timeline",
+        type=Path,
+        metavar="DIR",
+        help="slide a window over each clip; draw and write the probabilities of every window",
+    )
+    over_time.add_argument(
+        "--window",
+        type=_seconds,
+        metavar="SECONDS",
+        help="default: the shortest slice the model was trained on, min_slice (.5 unless set) of "
+        "the clip or, if that is longer, of max_seconds (6)",
+    )
+    over_time.add_argument(
+        "--hop",
+        type=_seconds,
+        metavar="SECONDS",
+        help="from one window to the next (default: an eighth of the window)",
     )
 
 
@@ -239,51 +128,33 @@ def run(args: argparse.Namespace) -> int:
     """
     if not 0 < args.temperature < math.inf:
         raise UserError(f"--temperature is {args.temperature}, expected more than 0")
-    names = overlay_names(list(dict.fromkeys(args.clips)))
+    if (args.window or args.hop) and not args.timeline:
+        raise UserError("--window and --hop belong to --timeline DIR, which is not given")
+    clips = list(dict.fromkeys(args.clips))
+    names = output_names(clips)
     _check_outputs(args, names)
     loaded = load_run(args.run, args.checkpoint)
-    path = args.path or _default_path(loaded)
+    method, path = _method_and_path(args, loaded)
     explained = args.overlay or args.relevance
-    predictor = Predictor(loaded, args.temperature, args.method if explained else None, path)
+    predictor = Predictor(loaded, args.temperature, method if explained else None, path)
     failures: list[tuple[Path, str]] = []
 
-    def predict(clip: Path) -> Prediction:
-        prediction = predictor.predict(clip)
+    def predict(file: Path) -> Prediction:
+        clip = predictor.prepare(file)
+        prediction = predictor.predict_clip(clip)
         if args.overlay:
-            margin = loaded.preparation["margin"]
-            write_overlay(args.overlay / names[clip], prediction, loaded.classes, margin)
+            drawings.write_overlays(args.overlay, names[file], prediction, loaded)
+        if args.timeline:
+            line = timeline(predictor, clip, args.window, args.hop)
+            drawings.write_timeline(args.timeline, names[file], clip, line, loaded.classes)
         return prediction
 
-    clips = list(dict.fromkeys(args.clips))
     bar = tqdm(clips, unit=" clips", disable=len(clips) < 2 or not sys.stderr.isatty(), leave=False)
     predictions = list(predict_all(predict, bar, failures))
     if predictions:
-        print(table(predictions, loaded.classes))
+        print(answers.table(predictions, loaded.classes))
         print(f"model: {args.run} (step {loaded.step}, trained under {loaded.protocol})")
-    if predictions and args.csv:
-        write_whole(args.csv, probabilities_csv(predictions, loaded.classes))
-        print(f"probabilities: {args.csv}")
-    if predictions and args.features:
-        _write_arrays(
-            args.features,
-            predictions,
-            features=np.stack([p.features for p in predictions]),
-            probabilities=np.stack([p.probabilities for p in predictions]),
-            classes=np.array(loaded.classes),
-        )
-        print(f"features: {args.features}")
-    if predictions and args.relevance:
-        _write_arrays(
-            args.relevance,
-            predictions,
-            maps=np.stack([p.maps for p in predictions]),
-            frames=np.stack([p.frames for p in predictions]),
-            frame_times=np.stack([p.frame_times for p in predictions]),
-            target=np.array([int(p.probabilities.argmax()) for p in predictions]),
-        )
-        print(f"relevance ({args.method}, {path}): {args.relevance}")
-    if predictions and args.overlay:
-        print(f"overlays ({args.method}, {path}): {args.overlay}")
+        _write_files(args, predictions, loaded, f"{method}, {path}")
     for file, reason in failures:
         print(f"aver predict: {one_line(str(file))}: {reason}", file=sys.stderr)
     if not predictions:
@@ -292,5 +163,103 @@ def run(args: argparse.Namespace) -> int:
     return 3 if failures else 0
 
 
-def _default_path(run: LoadedRun) -> str:
-    return "spatial" if run.config.model.get("attention") == "space_only" else "space_time"
+def _write_files(
+    args: argparse.Namespace, predictions: Sequence[Prediction], loaded: LoadedRun, how: str
+) -> None:
+    """Writes what was asked for and says where it is."""
+    if args.csv:
+        write_whole(args.csv, answers.probabilities_csv(predictions, loaded.classes))
+        print(f"probabilities: {args.csv}")
+    clips = np.array([str(p.path) for p in predictions])
+    if args.features:
+        names = {name for p in predictions for name in p.features}
+        _write_arrays(
+            args.features,
+            clips=clips,
+            probabilities=np.stack([p.probabilities for p in predictions]),
+            classes=np.array(loaded.classes),
+            **{name: _stacked([p.features.get(name) for p in predictions]) for name in names},
+        )
+        print(f"features: {args.features}")
+    if args.relevance:
+        target = np.array([int(p.probabilities.argmax()) for p in predictions])
+        _write_arrays(args.relevance, clips=clips, target=target, **_relevance(predictions))
+        print(f"relevance ({how}): {args.relevance}")
+    if args.overlay:
+        print(f"overlays ({how}): {args.overlay}")
+    if args.timeline:
+        print(f"timelines: {args.timeline}")
+
+
+def _relevance(predictions: Sequence[Prediction]) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    if any(p.maps is not None for p in predictions):
+        seen = [p if p.maps is not None else None for p in predictions]
+        for name in ("maps", "map_times", "frames", "frame_times"):
+            arrays[name] = _stacked([p and getattr(p, name) for p in seen])
+    sounds = [p.sound for p in predictions]
+    if heard := [sound for sound in sounds if sound is not None]:
+        arrays["sound_maps"] = _stacked([s and s.values for s in sounds])
+        arrays["sound_times"] = _stacked([s and s.times for s in sounds])
+        arrays["sound_frequencies"] = heard[0].frequencies
+    return arrays
+
+
+def _stacked(parts: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Arrays of one rank as one array, filled up with NaN (integers: 0) where there is nothing."""
+    known = [part for part in parts if part is not None]
+    shape = np.max([part.shape for part in known], axis=0)
+    fill = np.nan if np.issubdtype(known[0].dtype, np.floating) else 0
+    stack = np.full((len(parts), *shape), fill, known[0].dtype)
+    for place, part in enumerate(parts):
+        if part is not None:
+            stack[(place, *(slice(n) for n in part.shape))] = part
+    return stack
+
+
+def _write_arrays(path: Path, **arrays: Any) -> None:
+    with whole(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _method_and_path(args: argparse.Namespace, loaded: LoadedRun) -> tuple[str, str]:
+    """The relevance method and path; UserError where the model does not have them."""
+    chosen = []
+    for flag, offered in (
+        ("method", methods_of(loaded.model)),
+        ("path", paths_of(loaded.model)),
+    ):
+        value = getattr(args, flag)
+        if value is not None and value not in offered:
+            raise UserError(
+                f"--{flag} {value} does not explain the {loaded.config.model.name} of {args.run}; "
+                f"it offers {', '.join(offered)}"
+            )
+        chosen.append(value or offered[0])
+    return chosen[0], chosen[1]
+
+
+def _check_outputs(args: argparse.Namespace, names: dict[Path, str]) -> None:
+    """Raises UserError if an output would replace one of the clips, or another output."""
+    clips = {path.resolve() for path in args.clips}
+    outputs = [path for path in (args.csv, args.features, args.relevance) if path]
+    for folder, endings in (
+        (args.overlay, drawings.OVERLAYS),
+        (args.timeline, drawings.TIMELINES),
+    ):
+        if folder:
+            outputs += [folder / f"{name}{ending}" for name in names.values() for ending in endings]
+    taken = set()
+    for path in outputs:
+        if path.resolve() in clips:
+            raise UserError(f"{path} is one of the clips and would be replaced; write elsewhere")
+        if path.resolve() in taken:
+            raise UserError(f"{path} would be written twice; give every output its own place")
+        taken.add(path.resolve())
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds more than 0")
+    return value

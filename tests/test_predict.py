@@ -11,7 +11,8 @@ from aver_jax import load_run
 from aver_jax.cli import main
 from aver_jax.config import base_config
 from aver_jax.models import init_variables
-from aver_jax.predict import Predictor, overlay_names
+from aver_jax.predict import output_names
+from aver_jax.predictor import Predictor
 from aver_jax.runs import model_of, write_run
 
 CLASSES = ["ANG", "DIS", "FEA", "HAP", "NEU", "SAD"]
@@ -125,7 +126,7 @@ def test_temperature_must_be_positive(run, clips, capsys):
 
 def test_clips_of_one_name_have_overlays_of_their_own(tmp_path):
     paths = [tmp_path / "a/x.mp4", tmp_path / "b/x.avi", tmp_path / "c/y.mp4"]
-    assert list(overlay_names(paths).values()) == ["x.mp4", "x-2.mp4", "y.mp4"]
+    assert list(output_names(paths).values()) == ["x", "x-2", "y"]
 
 
 def test_real_clips_are_predicted(run, real_clips, tmp_path):

@@ -78,8 +78,8 @@ def confusion(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
     total = counts.sum(1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
     size = len(classes)
-    with _style(theme):
-        figure = _figure(1.9 + 0.72 * size, 1.4 + 0.66 * size)
+    with themed(theme):
+        figure = new_figure(1.9 + 0.72 * size, 1.4 + 0.66 * size)
         axes = figure.add_subplot()
         ramp = LinearSegmentedColormap.from_list("recall", theme.ramp)
         axes.imshow(share, cmap=ramp, vmin=0, vmax=1, aspect="auto")
@@ -112,8 +112,8 @@ def reliability(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
     if "temperature" in results:
         scaled = results["temperature"]
         series.append((f"temperature {scaled['value']:.2f}", scaled, theme.second))
-    with _style(theme):
-        figure = _figure(4.6, 4.8)
+    with themed(theme):
+        figure = new_figure(4.6, 4.8)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         upper.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
         for place, (name, calibration, color) in enumerate(series):
@@ -150,8 +150,8 @@ def branches(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
     opinions = {**results["branches"], "fused": results["metrics"]}
     places, width = np.arange(len(opinions)), 0.38
     series = (("war", "WAR", theme.first), ("uar", "UAR", theme.second))
-    with _style(theme):
-        figure = _figure(1.6 + 1.3 * len(opinions), 3.1)
+    with themed(theme):
+        figure = new_figure(1.6 + 1.3 * len(opinions), 3.1)
         axes = figure.add_subplot()
         for number, (score, label, color) in enumerate(series):
             left = places + (number - 0.5) * width
@@ -168,13 +168,14 @@ def branches(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
             axes.errorbar(left, value, (value - low, high - value), fmt="none", capsize=3,
                           ecolor=theme.text, elinewidth=1)  # fmt: skip
         chance = 1 / len(results["classes"])
-        axes.axhline(chance, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=3)
+        dashes = {"color": theme.muted, "linewidth": 1, "linestyle": (0, (4, 3))}
+        axes.axhline(chance, label="guessing", zorder=3, **dashes)
         axes.set_xticks(places, list(opinions))
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="x", visible=False)
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3)
     return figure
 
 
@@ -197,8 +198,8 @@ def training_curves(records: Sequence[Mapping[str, float]], theme: Theme = LIGHT
             style = {"marker": "o"} | style if len(points) == 1 else style
             axes.plot(*zip(*points, strict=True), color=color, label=label, **style)
 
-    with _style(theme):
-        figure = _figure(10.2, 2.9)
+    with themed(theme):
+        figure = new_figure(10.2, 2.9)
         loss, score, rate = figure.subplots(1, 3, width_ratios=(4, 4, 3))
         dots = {"marker": "o", "markersize": 3}
         thin = {"linestyle": (0, (4, 2)), "linewidth": 1.2}
@@ -241,8 +242,8 @@ def probability_bars(
       theme: LIGHT or DARK.
     """
     places, best = np.arange(len(classes)), int(np.argmax(probabilities))
-    with _style(theme):
-        figure = _figure(4.2, 0.6 + 0.32 * len(classes))
+    with themed(theme):
+        figure = new_figure(4.2, 0.6 + 0.32 * len(classes))
         axes = figure.add_subplot()
         colors = [theme.second if i == best else theme.muted for i in places]
         axes.barh(places, np.ones(len(places)), 0.62, color=theme.grid)
@@ -277,14 +278,16 @@ def _long(names):
     return max(map(len, names)) > 6
 
 
-def _figure(width, height):
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches, which no global state knows of."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 @contextlib.contextmanager
-def _style(theme: Theme) -> Iterator[None]:
+def themed(theme: Theme) -> Iterator[None]:
+    """Figures made inside the block have this look."""
     style = {
         "figure.facecolor": theme.background,
         "axes.facecolor": "none",

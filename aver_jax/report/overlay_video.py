@@ -17,7 +17,7 @@ def overlay_frames(
     """Yields every frame of the clip, uint8 [h, w, 3] RGB, drawn by `overlay.draw_frame`.
 
     Args:
-      prediction: has `path`, `record`, `probabilities`, `frame_times` and `maps`.
+      prediction: has `path`, `record`, `probabilities`, `maps` and `map_times`.
       classes: C names.
       margin: of the face crop (`preparation.json`).
       truth: the true class, if known.
@@ -25,13 +25,13 @@ def overlay_frames(
     clip = media.decode(prediction.path, video=True, audio=False)
     boxes = np.asarray(prediction.record["face_box"], np.float64)
     relevance = prediction.maps.sum(axis=(1, 2))
-    moments = (prediction.frame_times, relevance / max(relevance.max(), 1e-12))
+    moments = (prediction.map_times, relevance / max(relevance.max(), 1e-12))
     label = classes[int(prediction.probabilities.argmax())]
     for frame, box, time in zip(clip.frames, boxes, clip.timestamps, strict=True):
         yield draw_frame(
             frame,
             square_region(box, margin),
-            heat_at(float(time), prediction.frame_times, prediction.maps),
+            heat_at(float(time), prediction.map_times, prediction.maps),
             label,
             classes,
             prediction.probabilities,

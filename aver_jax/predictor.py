@@ -1,0 +1,306 @@
+"""A run's model applied to media files: what it says, and where its answer came from."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aver_jax.errors import MissingModality, UnusableClip
+from aver_jax.frontend import evaluation_inputs, spectrogram
+from aver_jax.input.clips import SAMPLE_RATE, ClipShape, clip_window, span_arrays
+from aver_jax.input.sampling import view_slices
+from aver_jax.relevance import explain
+from aver_jax.runs import LoadedRun
+from data_prep.clip import Job, Preparation, prepare_clip
+
+# Keys of a model's inputs, and what they are called in a clip and in the model's branches.
+NAMES = {"frames": "video", "audio": "audio"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A media file, prepared.
+
+    Attributes:
+      path: the file.
+      record: see `data_prep.clip.prepare_clip`.
+      used: which of the model's modalities it has, of "frames" and "audio".
+      missing: why the others are missing, such as "no sound"; empty where none is.
+    """
+
+    path: Path
+    record: dict[str, Any]
+    used: tuple[str, ...]
+    missing: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a model says about n spans of a clip.
+
+    Attributes:
+      probabilities: float32 [n, C].
+      branches: "video" or "audio" -> float32 [n, C], the opinion of that branch alone; only of
+        models whose branches have one, and of what the clip has.
+      features: name -> float32 [n, D]: "features", the input of the last classifier, and the
+        branches' own ("features_video", "features_audio").
+    """
+
+    probabilities: np.ndarray
+    branches: dict[str, np.ndarray]
+    features: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundMap:
+    """Relevance of a sound for a class, over its spectrogram.
+
+    Attributes:
+      values: float32 [F, K] in 0..1.
+      times: float32 [K], seconds in the clip, of the centres of the K frames.
+      frequencies: float32 [F], Hz.
+    """
+
+    values: np.ndarray
+    times: np.ndarray
+    frequencies: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says about one clip.
+
+    Attributes:
+      path: the media file.
+      probabilities: float32 [C].
+      branches: "video" or "audio" -> float32 [C], see `Answers`.
+      features: name -> float32 [D], see `Answers`.
+      used: the modalities that the answer comes from, of "frames" and "audio".
+      missing: why the model's other modality has no part in it; empty where it has.
+      record: the prepared clip without its images, see `data_prep.clip.prepare_clip`.
+      frames: uint8 [T, H, W, 3] RGB, the crops the model saw; T is 0 where it saw none.
+      frame_times: float32 [T], their seconds in the clip.
+      maps: float32 [T', h, w] relevance of the predicted class in 0..1, or None if not asked for
+        or not seen.
+      map_times: float32 [T'], seconds in the clip; T' is T, or less in networks that join frames.
+      sound: the relevance of the sound, or None if not asked for or not heard.
+    """
+
+    path: Path
+    probabilities: np.ndarray
+    branches: dict[str, np.ndarray]
+    features: dict[str, np.ndarray]
+    used: tuple[str, ...]
+    missing: str
+    record: dict[str, Any]
+    frames: np.ndarray
+    frame_times: np.ndarray
+    maps: np.ndarray | None = None
+    map_times: np.ndarray | None = None
+    sound: SoundMap | None = None
+
+
+class Predictor:
+    """A run's model applied to media files, prepared as its training data were.
+
+    Args:
+      run: an open run folder.
+      temperature: divides the logits of the answer (not those of the branches' opinions);
+        `aver evaluate --temperature` fits it.
+      method: relevance method, or None to explain nothing.
+      path: relevance path, "space_time" or "spatial".
+    """
+
+    def __init__(
+        self,
+        run: LoadedRun,
+        temperature: float = 1.0,
+        method: str | None = None,
+        path: str = "space_time",
+    ):
+        self.run, self._temperature = run, temperature
+        self._method, self._path = method, path
+        self._preparation = Preparation.from_json(run.preparation)
+        data = run.config.data
+        self._shape = ClipShape(
+            data.num_frames, data.image_size, data.max_seconds, tuple(run.modalities)
+        )
+        self._views = view_slices(run.config.evaluation.views)
+        # N0 has no classifier for a branch alone.
+        self._does_with_one = getattr(run.model, "network", "n0") != "n0"
+        self._forward = jax.jit(self._logits)
+        self._inputs = jax.jit(lambda batch: evaluation_inputs(run.config, batch))
+
+    def _logits(self, variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        logits, taps = self.run.model.apply(variables, evaluation_inputs(self.run.config, batch))
+        return taps | {"logits": logits}
+
+    def prepare(self, path: Path) -> Clip:
+        """Reads a media file; a model that does with one modality takes what there is.
+
+        Raises:
+          UnusableClip: its text says why.
+        """
+        job, modalities = Job(path, clip_id=path.stem), self._shape.modalities
+        if len(modalities) > 1 and self._does_with_one:
+            return self._whatever_there_is(job)
+        try:
+            record = prepare_clip(job, self._preparation, [NAMES[name] for name in modalities])
+        except MissingModality as reason:
+            if len(modalities) == 1:
+                raise
+            network = self.run.model.network
+            raise UnusableClip(
+                f"{reason}; network {network} needs the face and the sound of a clip"
+            ) from None
+        return Clip(path, record, modalities)
+
+    def _whatever_there_is(self, job: Job) -> Clip:
+        try:
+            # Sound that is not required is taken along: one pass over the file is enough.
+            record = prepare_clip(job, self._preparation, ("video",))
+        except MissingModality as no_video:
+            try:
+                record = prepare_clip(job, self._preparation, ("audio",))
+            except MissingModality as no_audio:
+                raise UnusableClip(f"{no_video}, and {no_audio}") from None
+            return Clip(job.path, record, ("audio",), str(no_video).partition(" (")[0])
+        if not record["pcm"]:
+            return Clip(job.path, record, ("frames",), "no sound")
+        return Clip(job.path, record, self._shape.modalities)
+
+    def predict(self, path: Path) -> Prediction:
+        """Predicts one media file.
+
+        Raises:
+          UnusableClip: its text says why.
+        """
+        return self.predict_clip(self.prepare(path))
+
+    def predict_clip(self, clip: Clip) -> Prediction:
+        """Predicts one clip; several views of it are averaged as in evaluation."""
+        first, last = clip_window(clip.record, self._shape.max_seconds)
+        spans = first + self._views * (last - first)
+        answers = self.answers(clip, spans)
+        # As in evaluation: the views' probabilities are averaged, then the temperature applies.
+        probabilities = self.tempered(answers.probabilities.mean(axis=0))
+        shape = dataclasses.replace(self._shape, modalities=clip.used)
+        whole = span_arrays([(clip.record, first, last)], 1, shape)
+        frames = whole.get("frames", np.zeros((1, 0, 0, 0, 3), np.uint8))[0]
+        frame_times = whole.get("frame_times", np.zeros((1, 0), np.float32))[0] + np.float32(first)
+        prediction = Prediction(
+            path=clip.path,
+            probabilities=probabilities,
+            branches={name: value.mean(axis=0) for name, value in answers.branches.items()},
+            features={name: value.mean(axis=0) for name, value in answers.features.items()},
+            used=clip.used,
+            missing=clip.missing,
+            record={name: value for name, value in clip.record.items() if name != "frames"},
+            frames=frames,
+            frame_times=frame_times,
+        )
+        return self._explained(prediction, whole, first) if self._method else prediction
+
+    def answers(
+        self,
+        clip: Clip,
+        spans: np.ndarray,
+        batch_size: int | None = None,
+        max_seconds: float | None = None,
+    ) -> Answers:
+        """What the model says about spans of a clip, at temperature 1.
+
+        Args:
+          clip: a prepared clip.
+          spans: float [n, 2], start and stop in seconds of the clip.
+          batch_size: spans at a time; default all. The last batch is filled up, so that one
+            compiled call serves any number of them.
+          max_seconds: of sound that a span may hold; default `config.data.max_seconds`.
+        """
+        shape = dataclasses.replace(
+            self._shape,
+            modalities=clip.used,
+            max_seconds=max_seconds or self._shape.max_seconds,
+        )
+        size = batch_size or len(spans)
+        parts = []
+        for first in range(0, len(spans), size):
+            part = spans[first : first + size]
+            filled = [*part, *[part[-1]] * (size - len(part))]
+            batch = span_arrays([(clip.record, *span) for span in filled], size, shape)
+            given = jax.device_get(self._forward(self.run.variables, batch))
+            parts.append({name: value[: len(part)] for name, value in given.items()})
+        given = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        features = {name: given[name] for name in given if name.startswith("features")}
+        if len(clip.used) < len(self._shape.modalities):
+            # Those of the branch that is there, and no input of the last classifier.
+            del features["features"]
+        branches = {
+            name: _softmax(given[f"logits_{name}"])
+            for name in (NAMES[modality] for modality in clip.used)
+            if f"logits_{name}" in given
+        }
+        return Answers(_softmax(given["logits"]), branches, features)
+
+    def tempered(self, probabilities: np.ndarray) -> np.ndarray:
+        """Probabilities [..., C] with the temperature applied, float32."""
+        # A class may have underflowed to zero.
+        logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+        return _softmax(logits / self._temperature)
+
+    def _explained(
+        self, prediction: Prediction, batch: Mapping[str, np.ndarray], start: float
+    ) -> Prediction:
+        """The prediction with its relevance, from a batch of it alone that starts at `start` s."""
+        inputs, found = self._inputs(batch), {}
+        for modality in prediction.used:
+            maps = explain(
+                self.run.model,
+                self.run.variables,
+                inputs,
+                method=self._method,
+                path=self._path,
+                modality=modality,
+                target=int(prediction.probabilities.argmax()),
+            ).maps
+            if modality == "frames":
+                found["maps"] = np.asarray(maps[0])
+                found["map_times"] = _resampled(prediction.frame_times, len(found["maps"]))
+            else:
+                found["sound"] = self._sound_map(maps, batch, inputs["audio_segments"], start)
+        return dataclasses.replace(prediction, **found)
+
+    def _sound_map(
+        self, maps: jax.Array, batch: Mapping[str, np.ndarray], segments: jax.Array, start: float
+    ) -> SoundMap:
+        settings = spectrogram.checked_settings(self.run.config.frontend.spectrogram)
+        frames = int(spectrogram.num_frames(settings, batch["audio"].shape[1]))
+        whole = spectrogram.assembled(maps, settings, frames, segments)[0]
+        heard = int(spectrogram.num_frames(settings, batch["audio_length"])[0])
+        return SoundMap(
+            values=_scaled(np.asarray(whole)[:, :heard]),
+            times=np.float32(start + np.arange(heard) * (settings.hop / SAMPLE_RATE)),
+            frequencies=np.float32(spectrogram.frequencies(settings)),
+        )
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return np.asarray(jax.nn.softmax(jnp.float32(logits)))
+
+
+def _resampled(times: np.ndarray, count: int) -> np.ndarray:
+    """Times of `count` maps that share the span of T frames evenly; `times` itself for T maps."""
+    if count == len(times):
+        return times
+    centres = (np.arange(count) + 0.5) * (len(times) / count) - 0.5
+    return np.interp(centres, np.arange(len(times)), times).astype(np.float32)
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Min-max scaled to 0..1: where segments overlap, the mean of their maps has lost its peak."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high - low > 1e-6 * high else np.zeros_like(values)

@@ -1,0 +1,108 @@
+"""The picture of a sound: its log spectrogram, with the relevance for a class over it."""
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from aver_jax.report.figures import DARK, Theme, new_figure, themed
+from aver_jax.report.overlay import ALPHA, heat_colors
+
+# Quieter than this below the loudest is drawn as silence.
+RANGE_DB = 70.0
+# Relevance below this share of the highest is not drawn: it would only veil the spectrogram.
+LEAST = 0.1
+
+
+def sound_figure(
+    pcm,
+    sample_rate: int,
+    title: str,
+    values,
+    times,
+    frequencies,
+    n_fft: int,
+    hop: int,
+    mel: bool = False,
+    theme: Theme = DARK,
+) -> Figure:
+    """Draws the sound that a model heard, in dB below its loudest, and where its answer came from.
+
+    The spectrogram is grey, so that colour means relevance and nothing else; above it stands the
+    relevance of each moment, summed over frequency.
+
+    Args:
+      pcm: int16 [S], what the model heard.
+      sample_rate: Hz.
+      title: above the figure.
+      values: float [F, K] relevance in 0..1.
+      times: float [K], seconds of the frames of `values`, the first of them that of sample 0.
+      frequencies: float [F], Hz, ascending.
+      n_fft: samples of a Fourier transform, as the model's.
+      hop: samples between frames, as the model's.
+      mel: whether the frequency axis is in mel, as the model's bands are.
+      theme: colours.
+    """
+    # librosa brings numba along, which takes a second: only when a sound is drawn.
+    import librosa
+    import librosa.display
+
+    samples = np.asarray(pcm, np.float32) / 32_768
+    spectrum = librosa.stft(samples, n_fft=n_fft, hop_length=hop, pad_mode="constant")
+    # Silence has no loudest part to be measured by.
+    loudest = max(float(np.abs(spectrum).max()), 1e-5)
+    decibels = librosa.amplitude_to_db(np.abs(spectrum), ref=loudest, top_db=None)
+    values = np.asarray(values)
+    with themed(theme):
+        figure = new_figure(10.2, 4.6)
+        moments, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 11))
+        librosa.display.specshow(
+            np.maximum(decibels, -RANGE_DB),
+            x_coords=times[0] + np.arange(decibels.shape[1]) * (hop / sample_rate),
+            y_coords=librosa.fft_frequencies(sr=sample_rate, n_fft=n_fft),
+            x_axis="s",
+            y_axis="mel" if mel else "linear",
+            cmap=_greys(theme),
+            ax=axes,
+        )
+        axes.pcolormesh(times, frequencies, _veil(values), shading="nearest", zorder=2)
+        axes.set_ylim(0, sample_rate / 2)
+        axes.set_xlim(times[0], times[-1])
+        axes.set(xlabel="seconds", ylabel="frequency (Hz)")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda hertz, _: f"{hertz:.0f}"))
+        axes.grid(visible=False)
+        _moments(moments, times, values.sum(axis=0))
+        # A given height keeps it beside the scale.
+        moments.set_title(title, y=1.35)
+    return figure
+
+
+def _greys(theme: Theme) -> ListedColormap:
+    """From the ground of the figure, for silence, to a light grey that colour still stands on."""
+    ground = np.array([int(theme.background[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    ramp = np.linspace(0, 1, 256)[:, None]
+    return ListedColormap(ground + (0.78 - ground) * ramp)
+
+
+def _veil(values: np.ndarray) -> np.ndarray:
+    """Colours of relevance, float [F, K, 4], clear where there is little of it."""
+    opacity = ALPHA * np.clip((values - LEAST) / (1 - LEAST), 0, 1) ** 0.7
+    return np.concatenate([heat_colors(values) / 255, opacity[..., None]], axis=-1)
+
+
+def _moments(axes, times: np.ndarray, relevance: np.ndarray) -> None:
+    """A strip of the relevance over time, and the scale of its colours above its right end."""
+    share = relevance / max(float(relevance.max()), 1e-12)
+    extent = (times[0], times[-1], 0, 1)
+    axes.imshow(heat_colors(share)[None], extent=extent, aspect="auto", interpolation="nearest")
+    axes.set_ylabel("sum", rotation=0, ha="right", va="center")
+    scale = axes.inset_axes((0.87, 1.5, 0.08, 0.5))
+    scale.imshow(heat_colors(np.linspace(0, 1, 64))[None], aspect="auto")
+    words = {"size": 8, "va": "center", "transform": scale.transAxes}
+    scale.text(-0.08, 0.45, "relevance: less", ha="right", **words)
+    scale.text(1.08, 0.45, "more", ha="left", **words)
+    for part in (axes, scale):
+        part.set_yticks([])
+        part.tick_params(bottom=False, labelbottom=False)
+        part.spines[:].set_visible(False)
+        part.grid(visible=False)
