@@ -1,4 +1,7 @@
-"""Ready-made augmentations for `config.frontend.augment`, whose fields `augment.OFF` explains."""
+"""Ready-made augmentations: of frames for `config.frontend.augment`, of sound for `.sound`.
+
+Their fields are explained by `augment.OFF` and `sound.OFF`.
+"""
 
 # Chang's thesis, 4.2.2: what it applies to face images.
 THESIS = {
@@ -22,4 +25,20 @@ SMALL_CORPUS = {
     "translate": 0.08,
     "rotate": 5.0,
     "contrast": (0.8, 1.25),
+}
+
+# The thesis states no change of sound but its random time slices (4.5.2, 5.3.3), which
+# `config.data.min_slice` cuts.
+THESIS_SOUND = {}
+
+# For some hundred clips: level and background, which say nothing of the emotion in a recording
+# under other conditions, and a narrow mask along each axis. Moderate by choice, not by a search.
+SMALL_CORPUS_SOUND = {
+    "gain": 6.0,
+    "noise": 0.5,
+    "snr": (15.0, 40.0),
+    "time_masks": 1,
+    "time_width": 0.1,
+    "frequency_masks": 1,
+    "frequency_width": 0.1,
 }

