@@ -13,7 +13,7 @@ from aver_jax import parallel
 from aver_jax.config import base_config
 from aver_jax.errors import UserError
 from aver_jax.state import create_state
-from aver_jax.step import make_gradients, make_update
+from aver_jax.step import make_gradients, make_loss, make_update
 
 BATCH = 8
 
@@ -133,6 +133,28 @@ def test_accumulation_computes_the_same_update(batches):
         config_of(optimizer__accumulate=2), batches, devices=2, model=NoStatistics()
     )
     assert_trees_close(parts.variables, whole.variables, rtol=1e-5, atol=1e-6)
+
+
+def test_the_parts_of_a_batch_are_the_same_on_any_number_of_devices(batches):
+    # Statistics are those of each part, so it matters which examples a part holds.
+    config = config_of(optimizer__accumulate=2)
+    one, one_metrics, _ = trained(config, batches, devices=1)
+    four, four_metrics, _ = trained(config, batches, devices=4)
+    assert_trees_close(four.variables, one.variables, rtol=2e-5, atol=2e-6)
+    assert_trees_close(four_metrics, one_metrics, rtol=2e-5)
+
+
+def test_the_seed_is_data_of_the_step(batches):
+    model, config = TinyNet(), config_of()
+    loss = jax.jit(make_loss(model, config))
+    variables = model.init(jax.random.key(0), {"frames": jnp.zeros((1, 2, 8, 8, 3))})
+    collections = {"batch_stats": variables["batch_stats"]}
+    values = [
+        float(loss(variables["params"], collections, batches[0], jnp.uint32(seed))[0])
+        for seed in (0, 1, 0)
+    ]
+    assert values[0] == values[2] != values[1]
+    assert loss._cache_size() == 1
 
 
 def test_frozen_parameters_and_statistics_stay(batches):

@@ -76,6 +76,40 @@ def test_the_loss_is_cross_entropy_with_part_of_the_target_shared_by_all_classes
     np.testing.assert_allclose(metrics["war"], 2 / 3, rtol=1e-6)
 
 
+def test_losses_of_branches_are_added_and_told_apart():
+    class Branches(nn.Module):
+        auxiliary_logits = ("logits_video", "logits_audio")
+
+        @nn.compact
+        def __call__(self, inputs, train=False, keys=None, capture=(), probes=None):
+            zeros, names = nn.initializers.zeros, ("fused", "video", "audio")
+            values = {name: self.param(name, zeros, (2, 3)) for name in names}
+            taps = {f"logits_{name}": values[name] for name in ("video", "audio")}
+            return values["fused"], taps | {"features": values["fused"]}
+
+    rng = np.random.default_rng(0)
+    params = {name: jnp.asarray(rng.normal(size=(2, 3))) for name in ("fused", "video", "audio")}
+    batch = {
+        "frames": jnp.zeros((2, 1, 4, 4, 3), jnp.uint8),
+        "label": jnp.array([2, 0], jnp.int32),
+        "seed": jnp.arange(2, dtype=jnp.uint32),
+    }
+    config = base_config()
+    config.label_smoothing = 0.1
+    loss = make_loss(Branches(), config)
+    gradient, (_, metrics) = jax.grad(loss, has_aux=True)(params, {}, batch, jnp.uint32(0))
+    assert set(metrics) == {"loss", "loss_fused", "loss_video", "loss_audio", "war"}
+    targets = 0.9 * np.eye(3)[[2, 0]] + 0.1 / 3
+    for name, logits in params.items():
+        p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        np.testing.assert_allclose(
+            metrics[f"loss_{name}"], -(targets * np.log(p)).sum(-1).mean(), rtol=1e-5
+        )
+        np.testing.assert_allclose(gradient[name], (p - targets) / 2, rtol=1e-4, atol=1e-6)
+    terms = [metrics[f"loss_{name}"] for name in params]
+    np.testing.assert_allclose(metrics["loss"], np.sum(terms), rtol=1e-6)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _no_reports():
     """A report takes longer than such a training, and is tested elsewhere."""

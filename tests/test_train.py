@@ -1,6 +1,7 @@
 """The training job: runs, resumes bit for bit, fine-tunes, and says clearly what is wrong."""
 
 import json
+import logging
 import math
 import os
 import signal
@@ -111,6 +112,19 @@ def test_a_stopped_run_goes_on_to_the_very_same_parameters(
     steps = [r["step"] for r in read_metrics(log)]
     assert steps == sorted(steps)
     assert all(r.get("train/loss") != 0.0 for r in read_metrics(log))
+
+
+def test_another_fold_and_seed_in_one_process_compile_nothing(
+    whole_run, synthetic_dataset, tmp_path, caplog
+):
+    with jax.log_compiles(), caplog.at_level(logging.WARNING, "jax"):
+        config = tiny(synthetic_dataset, "seed=5", "data.fold=2")
+        other = train.train(config, tmp_path / "other", quiet=True, report=False)
+    compiled = [m for m in map(logging.LogRecord.getMessage, caplog.records) if "Compiling" in m]
+    assert compiled == []
+    assert not (other / "report").exists()
+    kernels = [params_of(run)["patch_embed"]["kernel"] for run in (whole_run, other)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.01
 
 
 @pytest.mark.slow
