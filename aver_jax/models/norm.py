@@ -1,29 +1,28 @@
-"""Batch normalisation whose statistics are those of the whole batch, over all devices.
+"""Batch normalisation that is exact over devices and masks (Ioffe & Szegedy, 2015)."""
 
-flax's own averages per-device means when examples are masked, which weighs them wrongly, and keeps
-a biased running variance where torch keeps the unbiased one.
-"""
-
-import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+STATISTICS = "batch_stats"
+
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015; torch's BatchNorm).
+    """Batch normalisation over all axes but the last, with the numbers of torch.nn.BatchNorm.
 
-    The collection "batch_stats" has the running `mean` and `var`, float32 [D], the variance
-    unbiased; the parameters are `scale` and `bias`, float32 [D].
+    In training the statistics are those of the unmasked rows on all devices of `axis_name`, as if
+    one device held them; the running variance is unbiased, as torch's. Running statistics are the
+    collection "batch_stats": "mean" and "var", float32 [D].
 
     Fields:
-      use_scale, use_bias: whether there are a learned scale and bias.
-      decay: of the running statistics (torch's 1 - momentum).
+      use_scale, use_bias: whether the result is multiplied by a learned scale [D] (initially 1),
+        and a learned bias [D] (initially 0) is added.
+      decay: the share of the running statistics that a step keeps; 1 - torch's momentum.
       epsilon: added to the variance.
-      axis_name: mapped axis over whose devices statistics are taken in training; None: no map.
-      dtype: of the result; statistics are float32.
+      axis_name: mapped axis whose devices share their statistics in training.
+      dtype: of the result; statistics and parameters are float32.
     """
 
     use_scale: bool = True
@@ -35,73 +34,87 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """Normalise x.
+        """Normalise a batch.
 
         Args:
-          x: [N, ..., D].
-          train: whether by the statistics of this batch, which then move the running ones, or by
-            the running ones; static.
-          mask: bool [N], the rows that count; all by default. The others are normalised as well.
+          x: float [N, ..., D].
+          train: whether the statistics are those of this batch, and move the running ones (which
+            fewer than two values per channel leave as they are: they have no variance); static.
+          mask: bool [N], the rows that count in the statistics; all of them by default.
 
         Returns:
-          An array of x's shape, in `dtype`.
+          Like x, in `dtype`; masked rows are normalised too.
+
+        Raises:
+          ValueError: a mask that is not bool [N].
         """
-        width = x.shape[-1]
-        mean = self.variable("batch_stats", "mean", jnp.zeros, (width,), jnp.float32)
-        var = self.variable("batch_stats", "var", jnp.ones, (width,), jnp.float32)
-        centre, variance = mean.value, var.value
+        size = x.shape[-1]
+        mean = self.variable(STATISTICS, "mean", jnp.zeros, (size,), jnp.float32)
+        var = self.variable(STATISTICS, "var", jnp.ones, (size,), jnp.float32)
+        x = x.astype(jnp.float32)
         if train:
-            count, centre, variance = _statistics(x.astype(jnp.float32), mask, self.axis_name)
+            count, batch_mean, centred = batch_moments(x, mask, self.axis_name)
+            batch_var = centred / jnp.maximum(count, 1)
             if not self.is_initializing():
-                # A batch without a row that counts leaves the running statistics as they are.
-                rate = jnp.where(count > 0, 1 - self.decay, 0.0)
-                unbiased = variance * (count / jnp.maximum(count - 1, 1))
-                mean.value += rate * (jax.lax.stop_gradient(centre) - mean.value)
-                var.value += rate * (jax.lax.stop_gradient(unbiased) - var.value)
-        factor = jax.lax.rsqrt(variance + self.epsilon)
+                unbiased = centred / jnp.maximum(count - 1, 1)
+                step = jnp.where(count > 1, 1 - self.decay, 0)
+                mean.value += step * (batch_mean - mean.value)
+                var.value += step * (unbiased - var.value)
+        else:
+            batch_mean, batch_var = mean.value, var.value
+        factor = jax.lax.rsqrt(batch_var + self.epsilon)
         if self.use_scale:
-            factor *= self.param("scale", nn.initializers.ones, (width,), jnp.float32)
-        last = (1,) * (x.ndim - 1) + (width,)
-        y = (x.astype(jnp.float32) - centre.reshape(last)) * factor.reshape(last)
+            factor *= self.param("scale", nn.initializers.ones, (size,), jnp.float32)
+        shape = (1,) * (x.ndim - 1) + (size,)
+        # Not x * factor + offset: that loses the digits of a mean far from 0.
+        y = (x - batch_mean.reshape(shape)) * factor.reshape(shape)
         if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (width,), jnp.float32).reshape(last)
+            bias = self.param("bias", nn.initializers.zeros, (size,), jnp.float32)
+            y += bias.reshape(shape)
         return y.astype(self.dtype)
 
 
 def feature_norm(axis_name: str | None, dtype: Any, name: str) -> BatchNorm:
-    """Return the thesis' FeatureNorm: batch normalisation without learned scale and bias."""
+    """Return the thesis' FeatureNorm: batch normalisation without parameters (Chang 2021, 5.2)."""
     return BatchNorm(use_scale=False, use_bias=False, axis_name=axis_name, dtype=dtype, name=name)
 
 
-def _statistics(
+def batch_moments(
     x: jax.Array, mask: jax.Array | None, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the count float32 [], mean and biased variance [D] of the rows that count.
+    """Return count [], mean [D] and centred sum of squares [D] of the unmasked rows.
 
-    Each device centres its own values, and the devices' (count, mean, squared deviations) are put
-    together exactly (Chan et al. 1979): a sum of squares about zero would lose the digits of a
-    variance that is small beside the mean.
+    Every device centres on its own mean, and the devices' moments are gathered and combined (Chan,
+    Golub & LeVeque, 1979): one exchange, and no difference of large squares. A sum of squares
+    over a psum could not be that: it would need the common mean, an exchange earlier.
+
+    Args:
+      x: float32 [N, ..., D].
+      mask: bool [N] or None.
+      axis_name: mapped axis whose devices are combined, or None.
     """
-    axes, inner = tuple(range(x.ndim - 1)), math.prod(x.shape[1:-1])
+    axes = tuple(range(x.ndim - 1))
+    per_row = x.size // (x.shape[0] * x.shape[-1]) if x.size else 0
     if mask is None:
-        count = jnp.float32(x.shape[0] * inner)
-        mean = x.mean(axes)
-        squares = jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))).sum(axes)
+        count = jnp.float32(x.shape[0] * per_row)
     else:
-        rows = mask.reshape(-1, *(1,) * (x.ndim - 1))
-        count = mask.sum(dtype=jnp.float32) * inner
-        mean = jnp.where(rows, x, 0).sum(axes) / jnp.maximum(count, 1)
-        centred = jnp.where(rows, x - mean.reshape((1,) * len(axes) + (-1,)), 0)
-        squares = jnp.square(centred).sum(axes)
-    if axis_name is not None:
-        # One collective of 2 D + 1 numbers from each device.
-        gathered = jax.lax.all_gather(jnp.concatenate([count[None], mean, squares]), axis_name)
-        counts, means, deviations = (
-            gathered[:, :1],
-            gathered[:, 1 : 1 + mean.shape[0]],
-            gathered[:, 1 + mean.shape[0] :],
-        )
-        count = counts.sum()
-        mean = (counts * means).sum(0) / jnp.maximum(count, 1)
-        squares = (deviations + counts * jnp.square(means - mean[None])).sum(0)
-    return count, mean, squares / jnp.maximum(count, 1)
+        if mask.shape != x.shape[:1] or mask.dtype != bool:
+            raise ValueError(
+                f"mask is {mask.dtype} {mask.shape}, expected bool {x.shape[:1]}, one per row"
+            )
+        count = mask.sum(dtype=jnp.float32) * per_row
+        mask = mask.reshape(-1, *(1,) * (x.ndim - 1))
+
+    def total(values: jax.Array) -> jax.Array:
+        # A choice, not a product: padding may hold anything, also what is not a number.
+        return (values if mask is None else jnp.where(mask, values, 0)).sum(axes)
+
+    mean = total(x) / jnp.maximum(count, 1)
+    centred = total(jnp.square(x - mean.reshape((1,) * (x.ndim - 1) + (-1,))))
+    if axis_name is None:
+        return count, mean, centred
+    counts, means, centreds = jax.lax.all_gather((count, mean, centred), axis_name)
+    count, counts = counts.sum(), counts[:, None]
+    mean = (counts * means).sum(0) / jnp.maximum(count, 1)
+    centred = (centreds + counts * jnp.square(means - mean[None])).sum(0)
+    return count, mean, centred

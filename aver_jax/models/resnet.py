@@ -1,5 +1,6 @@
-"""ResNet (He et al. 2016) of basic blocks, for images and, as a comparison, for volumes."""
+"""ResNet of basic blocks, over images or over clips (He et al., 2016; Hara et al., 2018)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,64 +11,24 @@ from aver_jax.models.norm import BatchNorm
 
 STEMS = ("conv7", "conv3")
 
-# As torchvision's: deviation sqrt(2 / fan_out).
-_he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def _conv(features: int, size: int, strides: tuple[int, ...], dtype: Any, name: str) -> nn.Conv:
-    # Padding is given, because "SAME" at stride 2 pads on the other side than torch.
-    dims = len(strides)
-    return nn.Conv(
-        features,
-        (size,) * dims,
-        strides,
-        padding=[(size // 2, size // 2)] * dims,
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=_he_normal,
-        name=name,
-    )
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; names are torchvision's."""
-
-    features: int
-    strides: tuple[int, ...]
-    axis_name: str | None
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
-        """Return the block's output; x is [N, ..., D]."""
-
-        def norm(name: str) -> BatchNorm:
-            return BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name=name)
-
-        ones = (1,) * len(self.strides)
-        y = _conv(self.features, 3, self.strides, self.dtype, "conv1")(x)
-        y = nn.relu(norm("bn1")(y, train, mask))
-        y = _conv(self.features, 3, ones, self.dtype, "conv2")(y)
-        y = norm("bn2")(y, train, mask)
-        if x.shape[-1] != self.features or self.strides != ones:
-            x = _conv(self.features, 1, self.strides, self.dtype, "downsample_conv")(x)
-            x = norm("downsample_bn")(x, train, mask)
-        return nn.relu(x + y)
-
 
 class ResNet(nn.Module):
-    """Feature extractor without a classifier; the defaults are ResNet-18.
+    """ResNet without a classifier: features of images, and the maps they are the mean of.
+
+    The layout is torchvision's: "conv1" and "bn1", then blocks "layerS_B" (stage S from 1, block B
+    from 0) of "conv1", "bn1", "conv2", "bn2" and, where the shape changes, "downsample_conv" and
+    "downsample_bn". The defaults are ResNet-18, and with dims=3 the 3D-ResNet-18 of Hara et al.
+    Kernels are He-normal by fan-out, all else as in `BatchNorm`.
 
     Fields:
-      stage_sizes: blocks of each stage; a stage is twice as wide as the one before it and has half
-        its resolution.
-      width: features of the first stage.
-      stem: "conv7" is the published 7x7 convolution of stride 2 and 3x3 max-pool of stride 2;
-        "conv3", a 3x3 convolution of stride 2 alone, leaves small images something to look at.
-      dims: 2 for images; 3 for volumes, whose stem has stride 1 in time, while its max-pool and the
-        stages halve time as well.
+      stage_sizes: number of blocks of every stage; stages after the first halve all axes.
+      width: channels of the stem and of the first stage; every stage doubles them.
+      stem: "conv7", a 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2; or, for small
+        images, "conv3", a 3x3 convolution of stride 2 alone. The stem's convolution leaves time
+        as it is, its max-pool halves it.
+      dims: 2, or 3 for convolutions over time as well.
       axis_name: mapped axis whose devices share their batch statistics in training.
-      dtype: of the convolutions; batch statistics and pooled features are float32.
+      dtype: of the computation; parameters, statistics and features are float32.
     """
 
     stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
@@ -85,48 +46,83 @@ class ResNet(nn.Module):
         mask: jax.Array | None = None,
         probe: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Extract features.
+        """Compute the features of a batch.
 
         Args:
-          x: float [N, H, W, C], or [N, T, H, W, C] where `dims` is 3.
-          train: whether batch norms use the statistics of this batch; static.
-          mask: bool [N], rows that count in batch statistics; all by default.
-          probe: float32 of the maps' shape, added to them before they are pooled.
+          x: float [N, H, W, C], or with dims=3 [N, T, H, W, C]; any size.
+          train: whether batch statistics are those of this batch; static.
+          mask: bool [N], the rows that count in the batch statistics; all of them by default.
+          probe: float32, of the maps' shape, added to them before the pooling.
 
         Returns:
-          The mean of the maps, float32 [N, D], and the maps of the last stage, float32
-          [N, h, w, D] (or [N, t, h, w, D]), D = width * 2**(stages - 1).
+          The features, float32 [N, D] with D = width * 2**(stages - 1), and the maps whose mean
+          they are, [N, h, w, D] or [N, t, h, w, D], in `dtype` (with a probe float32).
 
         Raises:
-          ValueError: x or the probe has another rank or shape.
+          ValueError: an unknown stem, or x or the probe of another shape.
         """
+        if self.stem not in STEMS:
+            raise ValueError(f"stem is {self.stem!r}, expected one of {STEMS}")
         if x.ndim != self.dims + 2:
-            raise ValueError(
-                f"the images have shape {x.shape}, expected {self.dims + 2} axes, as dims is "
-                f"{self.dims}"
-            )
-        strides = (1, 2, 2)[3 - self.dims :]
-        size = 7 if self.stem == "conv7" else 3
-        x = _conv(self.width, size, strides, self.dtype, "conv1")(x.astype(self.dtype))
-        bn1 = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="bn1")
-        x = nn.relu(bn1(x, train, mask))
+            axes = "[N, H, W, C]" if self.dims == 2 else "[N, T, H, W, C]"
+            raise ValueError(f"x has shape {x.shape}, expected {axes} with dims={self.dims}")
+        size, stride = (7, 2) if self.stem == "conv7" else (3, 2)
+        strides = (stride,) * 2 if self.dims == 2 else (1, stride, stride)
+        x = _conv(self.width, size, strides, self.dtype, "conv1")(x)
+        x = nn.relu(
+            BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="bn1")(x, train, mask)
+        )
         if self.stem == "conv7":
-            twos = (2,) * self.dims
-            x = nn.max_pool(x, (3,) * self.dims, twos, [(1, 1)] * self.dims)
+            x = nn.max_pool(x, (3,) * self.dims, (2,) * self.dims, ((1, 1),) * self.dims)
         for stage, blocks in enumerate(self.stage_sizes):
             for block in range(blocks):
-                stride = 2 if stage and not block else 1
                 x = BasicBlock(
-                    self.width * 2**stage,
-                    (stride,) * self.dims,
-                    self.axis_name,
-                    self.dtype,
+                    features=self.width * 2**stage,
+                    stride=2 if stage and not block else 1,
+                    axis_name=self.axis_name,
+                    dtype=self.dtype,
                     name=f"layer{stage + 1}_{block}",
                 )(x, train, mask)
-        maps = x.astype(jnp.float32)
         if probe is not None:
-            # A probe of another batch size would broadcast silently.
-            if probe.shape != maps.shape:
-                raise ValueError(f"the probe has shape {probe.shape}, the maps have {maps.shape}")
-            maps = maps + probe
-        return maps.mean(tuple(range(1, maps.ndim - 1))), maps
+            if probe.shape != x.shape:
+                raise ValueError(f"the probe has shape {probe.shape}, the maps have {x.shape}")
+            x = x + probe
+        return x.astype(jnp.float32).mean(range(1, x.ndim - 1)), x
+
+
+class BasicBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), then relu; kernels 3 wide along every axis."""
+
+    features: int
+    stride: int = 1
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        """Map [N, ..., C] to [N, ..., features], every axis between divided by the stride."""
+        strides = (self.stride,) * (x.ndim - 2)
+
+        def normed(x: jax.Array, size: int, strides: Sequence[int], conv: str, norm: str):
+            x = _conv(self.features, size, strides, self.dtype, conv)(x)
+            return BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name=norm)(x, train, mask)
+
+        y = nn.relu(normed(x, 3, strides, "conv1", "bn1"))
+        y = normed(y, 3, (1,) * len(strides), "conv2", "bn2")
+        if self.stride > 1 or x.shape[-1] != self.features:
+            x = normed(x, 1, strides, "downsample_conv", "downsample_bn")
+        return nn.relu(y + x)
+
+
+def _conv(features: int, size: int, strides: Sequence[int], dtype: Any, name: str) -> nn.Conv:
+    # Padding in numbers: at stride 2, "SAME" pads other sides than torch.
+    return nn.Conv(
+        features,
+        (size,) * len(strides),
+        strides=strides,
+        padding=((size // 2, size // 2),) * len(strides),
+        use_bias=False,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        dtype=dtype,
+        name=name,
+    )

@@ -1,4 +1,4 @@
-"""A tiny TimeSformer whose every parameter is random."""
+"""Tiny models whose every parameter is random."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ def random_variables():
         rng = np.random.default_rng(0)
 
         def leaf(path, shape):
-            centre = float(path[-1].key == "scale")
+            centre = float(path[-1].key in ("scale", "var"))
             return (centre + 0.2 * rng.normal(size=shape.shape)).astype(np.float32)
 
         return jax.tree_util.tree_map_with_path(leaf, shapes)

@@ -1,0 +1,77 @@
+"""What a model costs: its parameters, and the multiply-adds of a call, counted in its program."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.extend import core
+
+
+def parameter_count(variables: Mapping[str, Any]) -> int:
+    """Return the number of parameters of a model's variables (arrays or their shapes)."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+
+
+def model_multiply_adds(model: nn.Module, inputs: Mapping[str, jax.ShapeDtypeStruct]) -> int:
+    """Return the multiply-adds of a model's forward pass; nothing is computed.
+
+    Args:
+      model: any model of this library.
+      inputs: shapes and dtypes of its inputs, as of `model.input_shapes`; a batch of one for the
+        cost of a clip.
+    """
+    variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
+    return multiply_adds(model.apply, variables, inputs)
+
+
+def multiply_adds(function: Callable[..., Any], *args: Any) -> int:
+    """Return the multiply-adds of the convolutions and matrix products of a function's program.
+
+    Every output of a convolution counts its whole kernel, also where that lies over the padding;
+    a loop counts its body once per round, a branch its most expensive case. Elementwise work
+    (norms, activations, softmax) is not counted.
+
+    Args:
+      function: anything jax can trace.
+      args: its arguments, or shapes and dtypes in their place.
+
+    Raises:
+      ValueError: a loop whose number of rounds is not fixed.
+    """
+    return _of_program(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _of_program(jaxpr: core.Jaxpr) -> int:
+    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation: core.JaxprEqn) -> int:
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        return math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
+    if name == "conv_general_dilated":
+        kernel, numbers = equation.invars[1].aval.shape, params["dimension_numbers"]
+        # Per output channel: the kernel's window over the inputs of its group.
+        window = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
+        return math.prod(equation.outvars[0].aval.shape) * window
+    inner = [_of_program(jaxpr) for jaxpr in _inner_programs(params)]
+    if name == "scan":
+        return params["length"] * sum(inner)
+    if name == "cond":
+        return max(inner)
+    if name == "while" and sum(inner):
+        raise ValueError("a loop without a fixed number of rounds cannot be counted")
+    return sum(inner)
+
+
+def _inner_programs(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, core.ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, core.Jaxpr):
+                yield item
