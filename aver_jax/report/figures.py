@@ -184,8 +184,9 @@ def training_curves(records: Sequence[Mapping[str, float]], theme: Theme = LIGHT
 
     Args:
       records: lines of metrics.jsonl: `epoch` (or `step`) and any of train/loss, train/war,
-        validation/loss, validation/war, validation/uar, learning_rate. Where training adds losses
-        of branches, train/loss_fused is drawn: it is what validation/loss compares with.
+        validation/loss, validation/war, validation/uar, validation/war_BRANCH, learning_rate.
+        Where training adds losses of branches, train/loss_fused is drawn: it is what
+        validation/loss compares with.
       theme: LIGHT or DARK.
     """
     along = "epoch" if any("epoch" in record for record in records) else "step"
@@ -208,6 +209,9 @@ def training_curves(records: Sequence[Mapping[str, float]], theme: Theme = LIGHT
         draw(score, "train/war", "training WAR", theme.first)
         draw(score, "validation/war", "validation WAR", theme.second, **dots)
         draw(score, "validation/uar", "validation UAR", theme.accent, **thin)
+        for place, name in enumerate(_branch_scores(records)):
+            label = f"validation WAR, {name.removeprefix(_BRANCH_SCORE)} alone"
+            draw(score, name, label, theme.muted, linestyle=("-.", ":")[place % 2], linewidth=1.2)
         draw(rate, "learning_rate", None, theme.muted)
         loss.set_title("Loss")
         loss.set_ylim(bottom=0)
@@ -225,6 +229,13 @@ def training_curves(records: Sequence[Mapping[str, float]], theme: Theme = LIGHT
             if axes.get_lines():
                 axes.legend(loc="best")
     return figure
+
+
+_BRANCH_SCORE = "validation/war_"
+
+
+def _branch_scores(records):
+    return sorted({name for r in records for name in r if name.startswith(_BRANCH_SCORE)})
 
 
 def probability_bars(

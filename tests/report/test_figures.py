@@ -21,7 +21,8 @@ def results():
     logits = rng.normal(size=(40, 3))
     logits[np.arange(40), labels] += 1
     actors = np.array([f"a{i % 4}" for i in range(40)])
-    result = scores.score_clips(logits, labels, actors, actors, CLASSES, samples=50)
+    branches = {"audio": rng.normal(size=(40, 3)), "video": logits}
+    result = scores.score_clips(logits, labels, actors, actors, CLASSES, 50, branches)
     result["temperature"] = {"value": 1.5, **scores.calibration(logits / 1.5, labels)}
     return {**result, "classes": CLASSES}
 
@@ -43,6 +44,7 @@ def test_figures_stand_on_their_theme_and_leave_matplotlib_as_it_was(results, th
     for figure in (
         figures.confusion(results, theme),
         figures.reliability(results, theme),
+        figures.branches(results, theme),
         figures.training_curves(RECORDS, theme),
         figures.probability_bars(CLASSES, [0.2, 0.7, 0.1], "ANG", theme),
     ):
@@ -76,6 +78,28 @@ def test_confusion_shows_counts_and_shares_and_nothing_for_an_absent_class(resul
     assert str(counts[0, 0]) in texts
     assert "neutral  (" in axes.get_yticklabels()[0].get_text()
     np.testing.assert_allclose(axes.images[0].get_array()[2], 0)
+
+
+def test_bars_of_branches_are_their_scores_beside_the_fusions(results):
+    (axes,) = figures.branches(results).axes
+    heights = [bar.get_height() for bars in axes.containers[::2] for bar in bars]
+    opinions = [results["branches"]["audio"], results["branches"]["video"], results["metrics"]]
+    expected = [entry[score]["value"] for score in ("war", "uar") for entry in opinions]
+    np.testing.assert_allclose(heights, expected)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["audio", "video", "fused"]
+
+
+def test_curves_of_a_fusion_compare_like_with_like_and_show_each_branch():
+    records = [
+        {"step": 5, "train/loss": 6.0, "train/loss_fused": 2.0, "train/loss_video": 4.0},
+        {"step": 5, "validation/loss": 2.5, "validation/war": 0.4, "validation/war_video": 0.3},
+    ]
+    loss, score, _ = figures.training_curves(records).axes
+    np.testing.assert_array_equal(loss.get_lines()[0].get_xydata(), [[5, 2.0]])
+    assert [line.get_label() for line in score.get_lines()] == [
+        "validation WAR",
+        "validation WAR, video alone",
+    ]
 
 
 def test_curves_hold_what_was_logged_and_miss_nothing_when_less_was_logged():

@@ -25,7 +25,11 @@ def results():
         "target": "intended", "split": "test", "checkpoint": "best", "step": 3, "views": 1,
         "dropped": 0, "classes": CLASSES,
     }  # fmt: skip
-    return {**described, **scores.score_clips(logits, labels, actors, sexes, CLASSES, samples=50)}
+    branches = {"audio": rng.normal(size=(24, 3)), "video": logits}
+    return {
+        **described,
+        **scores.score_clips(logits, labels, actors, sexes, CLASSES, 50, branches),
+    }
 
 
 def _outside(page):
@@ -80,8 +84,17 @@ def test_a_long_video_is_named_and_not_inlined(tmp_path, monkeypatch):
     assert str(clip) in block.paragraphs[0]
 
 
+def test_branches_are_shown_beside_their_fusion_and_only_where_there_are_any(results):
+    table = content.scores(results).blocks[0].stacks[1][1]
+    assert [row[0] for row in table.rows] == ["audio", "video", "fused"]
+    assert table.rows[1][3:] == ("+0.0", "+0.0 to +0.0")
+    alone = {name: value for name, value in results.items() if name != "branches"}
+    assert table.title not in str(content.scores(alone))
+
+
 def test_unknown_values_are_dashes(results):
     unknown = {**results, "recall": {"ANG": {"value": None, "low": None, "high": None, "clips": 0}}}
+    del unknown["branches"]
     table = content.scores(unknown).blocks[0].stacks[1][0]
     assert table.rows == [("anger", "-", "no interval", 0)]
 
