@@ -87,7 +87,7 @@ class ResNet(nn.Module):
             if probe.shape != x.shape:
                 raise ValueError(f"the probe has shape {probe.shape}, the maps have {x.shape}")
             x = x + probe
-        return x.astype(jnp.float32).mean(range(1, x.ndim - 1)), x
+        return x.astype(jnp.float32).mean(tuple(range(1, x.ndim - 1))), x
 
 
 class BasicBlock(nn.Module):
