@@ -84,7 +84,7 @@ def write_timeline(
 
 def _title(path: Path, probabilities: np.ndarray, classes: Sequence[str]) -> str:
     best = int(probabilities.argmax())
-    return f"{one_line(path.name)}: {classes[best]} ({100 * probabilities[best]:.0f}%)"
+    return f"{one_line(path.name)}: predicted {classes[best]} ({100 * probabilities[best]:.0f}%)"
 
 
 def _unseen(clip: Clip) -> list[tuple[float, float]]:

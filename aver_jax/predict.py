@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "clips",
         type=Path,
         nargs="+",
-        help="media files; a network of face and voice takes them without one of both, too (not n0)",
+        help="media files; networks of face and voice, save n0, also take one without the other",
     )
     parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
     parser.add_argument(

@@ -48,6 +48,8 @@ def sound_figure(
     import librosa.display
 
     samples = np.asarray(pcm, np.float32) / 32_768
+    # A shorter sound than a window is drawn with the silence after it.
+    samples = np.pad(samples, (0, max(0, n_fft - len(samples))))
     spectrum = librosa.stft(samples, n_fft=n_fft, hop_length=hop, pad_mode="constant")
     # Silence has no loudest part to be measured by.
     loudest = max(float(np.abs(spectrum).max()), 1e-5)
@@ -67,7 +69,7 @@ def sound_figure(
         )
         axes.pcolormesh(times, frequencies, _veil(values), shading="nearest", zorder=2)
         axes.set_ylim(0, sample_rate / 2)
-        axes.set_xlim(times[0], times[-1])
+        axes.set_xlim(times[0], max(times[-1], times[0] + hop / sample_rate))
         axes.set(xlabel="seconds", ylabel="frequency (Hz)")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda hertz, _: f"{hertz:.0f}"))
         axes.grid(visible=False)
