@@ -146,4 +146,4 @@ class Mrpn(nn.Module):
         # Its parts stand beside the branches in the tree.
         nn.share_scope(self, network)
         logits, taps = network(features, train, keys)
-        return logits, taps | {name: maps[name] for name in capture}
+        return logits, taps | {name: maps[name].astype(jnp.float32) for name in capture}

@@ -120,5 +120,5 @@ class ResNetLstm(nn.Module):
             self.axis_name,
             name=f"{self.modality}_scoring",
         )
-        taps = {"features": features} | dict.fromkeys(capture, maps)
+        taps = {"features": features} | dict.fromkeys(capture, maps.astype(jnp.float32))
         return scoring(features, train), taps

@@ -10,10 +10,16 @@ from aver_jax.models.timesformer import TimeSformer
 
 @pytest.fixture(scope="session")
 def random_variables():
-    """Function of a model: its variables drawn by numpy, which compiles nothing."""
+    """Function of a model: its variables drawn by numpy, which compiles nothing.
 
-    def drawn(model):
-        shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    A part of a model is given arguments as well, since it does not know the shapes of its inputs.
+    """
+
+    def drawn(model, *inputs):
+        key = jax.random.key(0)
+        shapes = jax.eval_shape(
+            lambda: model.init(key, *inputs) if inputs else init_variables(model, key)
+        )
         rng = np.random.default_rng(0)
 
         def leaf(path, shape):

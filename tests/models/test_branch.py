@@ -9,7 +9,7 @@ import pytest
 
 from aver_jax.models.branch import Branch, branch_input
 
-FIELDS = {"stage_sizes": (1, 1), "width": 8, "stem": "conv3", "features": 16}
+FIELDS = {"stage_sizes": (1,), "width": 8, "stem": "conv3", "features": 8}
 LENGTHS = np.array([3, 1, 2, 0], np.int32)
 PADDING = np.arange(3)[None] >= LENGTHS[:, None]
 
@@ -25,21 +25,10 @@ def segments():
     return np.random.default_rng(0).normal(size=(4, 3, 16, 12, 1)).astype(np.float32)
 
 
-def variables_of(branch, x):
-    shapes = jax.eval_shape(branch.init, jax.random.key(0), x)
-    rng = np.random.default_rng(1)
-
-    def leaf(path, shape):
-        centre = float(path[-1].key in ("scale", "var"))
-        return (centre + 0.2 * rng.normal(size=shape.shape)).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
-
-
 @pytest.fixture(scope="module", params=["lstm", "transformer"])
-def audio(request, segments):
+def audio(request, segments, random_variables):
     branch = Branch(aggregator=request.param, **FIELDS)
-    return branch, variables_of(branch, segments)
+    return branch, random_variables(branch, segments)
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -89,7 +78,7 @@ def test_features_see_every_valid_segment_and_its_order(audio, segments):
 def test_maps_lie_on_a_grid_and_a_probe_adds_to_them(audio, segments):
     branch, variables = audio
     (features, maps), _ = applied(branch, variables, segments, LENGTHS)
-    assert maps.shape == (4, 3, 4, 3, 16)
+    assert maps.shape == (4, 3, 8, 6, 8)
 
     @jax.jit
     def gradient(probe):
@@ -105,18 +94,17 @@ def test_maps_lie_on_a_grid_and_a_probe_adds_to_them(audio, segments):
     np.testing.assert_array_equal(grad[PADDING], 0)
     assert (np.abs(grad[~PADDING]).max(axis=(1, 2, 3)) > 0).all()
     with pytest.raises(ValueError, match=r"the probe has shape \(3, 4, .* begin with \(4, 3\)"):
-        branch.apply(variables, segments, LENGTHS, False, jnp.ones((3, 4, 4, 3, 16)))
+        branch.apply(variables, segments, LENGTHS, False, jnp.ones((3, 4, 8, 6, 8)))
 
 
-def test_a_3d_cnn_sees_time_itself(segments):
+def test_a_3d_cnn_sees_time_itself(random_variables):
     branch = Branch(cnn="3d", **FIELDS)
     clips = np.random.default_rng(2).normal(size=(2, 6, 16, 16, 3)).astype(np.float32)
-    variables = variables_of(branch, clips)
+    variables = random_variables(branch, clips)
     assert set(variables["params"]) == {"cnn"}
     (features, maps), _ = applied(branch, variables, clips)
-    assert features.shape == (2, 16)
-    assert maps.shape[0] == 2
-    assert maps.shape[-1] == 16
+    assert features.shape == (2, 8)
+    assert maps.shape == (2, 6, 8, 8, 8)
     (other, _), _ = applied(branch, variables, clips[:, [1, 0, 2, 3, 4, 5]])
     assert np.abs(np.asarray(other) - features).max() > 1e-5
 

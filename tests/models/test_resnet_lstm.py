@@ -9,10 +9,10 @@ from aver_jax.models.mrpn import Mrpn
 from aver_jax.models.resnet_lstm import ResNetLstm
 
 FIELDS = {
-    "stage_sizes": (1, 1),
+    "stage_sizes": (1,),
     "width": 8,
     "stem": "conv3",
-    "features": 16,
+    "features": 8,
     "scoring_hidden": 12,
 }
 

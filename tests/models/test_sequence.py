@@ -18,13 +18,6 @@ def sequences():
     return np.random.default_rng(0).normal(size=(BATCH, STEPS, WIDTH)).astype(np.float32)
 
 
-def variables_of(model):
-    """Random values of every parameter, drawn by numpy, which compiles nothing."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((BATCH, STEPS, WIDTH)))
-    rng = np.random.default_rng(1)
-    return jax.tree.map(lambda x: (0.3 * rng.normal(size=x.shape)).astype(np.float32), shapes)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def aggregated(model, variables, x, lengths=None):
     return model.apply(variables, x, lengths)
@@ -38,9 +31,9 @@ def aggregated_and_gradients(model, variables, x):
 
 
 @pytest.fixture(scope="module", params=AGGREGATORS)
-def aggregator(request):
+def aggregator(request, sequences, random_variables):
     model = Aggregator(request.param, WIDTH)
-    return model, variables_of(model)
+    return model, random_variables(model, sequences)
 
 
 def test_padding_reaches_neither_result_nor_gradient(aggregator, sequences):
@@ -65,10 +58,10 @@ def test_order_matters_save_to_the_mean(aggregator, sequences):
     assert (change > 1e-4) == (aggregator[0].kind != "mean")
 
 
-def test_the_backward_lstm_begins_at_the_last_valid_step(sequences):
+def test_the_backward_lstm_begins_at_the_last_valid_step(sequences, random_variables):
     # Reversing the valid steps swaps what the two directions read.
     model = Aggregator("bilstm", WIDTH)
-    params = variables_of(model)["params"]
+    params = random_variables(model, sequences)["params"]
     swapped = {"forward": params["backward"], "backward": params["forward"]}
     backwards = sequences.copy()
     for row, length in enumerate(LENGTHS):
@@ -100,9 +93,9 @@ def test_width_may_differ_from_that_of_the_input(kind):
 
 
 @pytest.mark.parametrize("kind", ["bilstm", "transformer"])
-def test_bfloat16_stays_close_and_returns_float32(kind, sequences):
+def test_bfloat16_stays_close_and_returns_float32(kind, sequences, random_variables):
     model, half = Aggregator(kind, WIDTH), Aggregator(kind, WIDTH, jnp.bfloat16)
-    variables = variables_of(model)
+    variables = random_variables(model, sequences)
     exact, rough = (aggregated(m, variables, sequences, LENGTHS) for m in (model, half))
     assert rough.dtype == jnp.float32
     np.testing.assert_allclose(rough, exact, atol=0.02 * np.abs(exact).max())
