@@ -76,6 +76,12 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
     for modality in shape.modalities:
         for name, (dimensions, dtype) in of_modality[modality].items():
             batch[name] = jax.ShapeDtypeStruct(dimensions, dtype)
+    for subtree in config.freeze:
+        if config.init.get(subtree) == "":
+            raise UserError(
+                f"config.init.{subtree} is empty, and config.freeze would leave {subtree} at its "
+                f"random values; give the run to take it from: --config.init.{subtree}=RUN"
+            )
     for folder in filter(None, config.init.values()):
         if not (workdir / "checkpoints").exists():
             read_config(Path(folder))

@@ -112,10 +112,18 @@ def _with_subtree(
         _put(variables["params"], keys, {}, same_classes)  # says what there is
     in_place = any(_at(run.variables.get(name, {}), keys) is not None for name in there)
     merged, fresh = dict(variables), []
-    for name in there:
+    for name in sorted(there, key=lambda name: name != "params"):
         source = run.variables.get(name, {})
-        trained = _at(source, keys) if in_place else source
-        merged[name], left = _put(variables[name], keys, trained or {}, same_classes)
+        trained = (_at(source, keys) or {}) if in_place else source
+        try:
+            merged[name], left = _put(variables[name], keys, trained, same_classes)
+        except UserError as error:
+            if in_place:
+                raise
+            top = ", ".join(sorted(run.variables["params"]))
+            raise UserError(
+                f"the run has no {subtree!r} (it has: {top}), and as a whole does not fit: {error}"
+            ) from error
         fresh += left
     return merged, fresh
 

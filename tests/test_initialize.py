@@ -14,6 +14,8 @@ from aver_jax.initialize import initialize_from, merge
 from aver_jax.models import build_model, init_variables
 from aver_jax.runs import FACTS, write_run
 
+BRANCH = {"stage_sizes": (1,), "width": 4, "stem": "conv3", "features": 4, "scoring_hidden": 6}
+FUSION = {"name": "mrpn", "network": "late", **BRANCH}
 SIZE = {
     "name": "timesformer",
     "image_size": 16,
@@ -34,8 +36,8 @@ def tree(value: float, classes: int = 3, width: int = 4) -> dict:
 
 
 def variables_of(seed: int, classes: tuple[str, ...] = CLASSES, **fields) -> dict:
-    """Random variables of a tiny TimeSformer, no two alike."""
-    model = build_model({**SIZE, **fields}, len(classes))
+    """Random variables of a tiny model, by default a TimeSformer, no two alike."""
+    model = build_model(fields if "name" in fields else {**SIZE, **fields}, len(classes))
     shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
@@ -43,7 +45,7 @@ def variables_of(seed: int, classes: tuple[str, ...] = CLASSES, **fields) -> dic
 
 def write(folder: Path, variables: dict, classes: tuple[str, ...] = CLASSES, **fields) -> Path:
     config = base_config()
-    config.model = ConfigDict({**SIZE, **fields})
+    config.model = ConfigDict(fields if "name" in fields else {**SIZE, **fields})
     facts = {name: {} for name in FACTS}
     facts.update(classes=list(classes), protocol="", modalities=["frames"])
     write_run(folder, config, facts, variables)
@@ -185,3 +187,75 @@ def test_a_head_of_other_classes_is_not_taken_by_its_own_name_either():
     merged, left = merge(fresh, trained, same_classes=False, inside="head")
     assert sorted(left) == sorted(fresh)
     assert all((merged[name] == fresh[name]).all() for name in fresh)
+
+
+@pytest.fixture(scope="module")
+def branch_runs(tmp_path_factory) -> dict[str, tuple[Path, dict]]:
+    """A run of each modality alone, and its variables."""
+    runs = {}
+    for seed, modality in enumerate(("video", "audio"), start=10):
+        fields = {"name": "resnet_lstm", "modality": modality, **BRANCH}
+        variables = variables_of(seed, **fields)
+        folder = write(tmp_path_factory.mktemp("runs") / modality, variables, **fields)
+        runs[modality] = folder, variables
+    return runs
+
+
+def test_a_fusion_takes_branches_with_their_statistics_from_runs_of_one_modality(branch_runs):
+    fresh = variables_of(1, **FUSION)
+    init = {
+        subtree: str(branch_runs[subtree.split("_")[0]][0])
+        for subtree in ("video", "audio", "video_scoring", "audio_scoring")
+    }
+    merged, report = initialize_from(fresh, init, CLASSES)
+    assert len(report) == 4
+    for collection in ("params", "batch_stats"):
+        for subtree in init:
+            _, trained = branch_runs[subtree.split("_")[0]]
+            assert_same(merged[collection][subtree], trained[collection][subtree])
+        assert_same(merged[collection]["fusion"], fresh[collection]["fusion"])
+    assert set(merged["batch_stats"]["video"]) == {"cnn", "norm"}
+
+
+def test_scoring_of_other_classes_keeps_its_head_alone_fresh(branch_runs):
+    folder, trained = branch_runs["video"]
+    classes = ("HAP", "ANG", "NEU", "SAD")
+    fresh = variables_of(1, classes, **FUSION)
+    merged, (line,) = initialize_from(fresh, {"video_scoring": str(folder)}, classes)
+    scoring = merged["params"]["video_scoring"]
+    assert_same(scoring["dense"], trained["params"]["video_scoring"]["dense"])
+    assert_same(scoring["head"], fresh["params"]["video_scoring"]["head"])
+    assert_same(merged["batch_stats"]["video_scoring"], trained["batch_stats"]["video_scoring"])
+    assert "initialised anew: video_scoring/head/" in line
+
+
+def test_a_part_comes_from_its_own_run_whatever_the_order(branch_runs, tmp_path):
+    whole, part = variables_of(3, **FUSION), variables_of(4, **FUSION)
+    init = {
+        # As sorted by name, the whole would come after "audio".
+        "audio/cnn": str(write(tmp_path / "part", part, **FUSION)),
+        "audio": str(branch_runs["audio"][0]),
+        "model": str(write(tmp_path / "whole", whole, **FUSION)),
+    }
+    merged, report = initialize_from(variables_of(5, **FUSION), init, CLASSES)
+    for collection in ("params", "batch_stats"):
+        found, audio = merged[collection], branch_runs["audio"][1][collection]["audio"]
+        assert_same(found["video"], whole[collection]["video"])
+        assert_same(found["audio"], {**audio, "cnn": part[collection]["audio"]["cnn"]})
+    assert [line.split()[0] for line in report] == ["model", "audio", "audio/cnn"]
+
+
+def test_a_part_of_statistics_alone_can_be_named(branch_runs):
+    folder, trained = branch_runs["video"]
+    fresh = variables_of(1, **FUSION)
+    merged, _ = initialize_from(fresh, {"video/norm": str(folder)}, CLASSES)
+    assert_same(merged["batch_stats"]["video"]["norm"], trained["batch_stats"]["video"]["norm"])
+    assert_same(merged["batch_stats"]["video"]["cnn"], fresh["batch_stats"]["video"]["cnn"])
+    assert_same(merged["params"], fresh["params"])
+
+
+def test_a_run_of_the_other_modality_has_no_such_branch(branch_runs):
+    folder, _ = branch_runs["video"]
+    clue = rf"config.init.audio={folder}: the run has no 'audio' \(it has: video, video_scoring\)"
+    with pytest.raises(UserError, match=clue):
+        initialize_from(variables_of(1, **FUSION), {"audio": str(folder)}, CLASSES)

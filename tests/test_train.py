@@ -231,6 +231,10 @@ ERRORS = {
     "unknown init subtree": (["--config.init.head2=nowhere"], "nowhere"),
     "unknown normalization": (["--config.frontend.normalization=zca"], "per_clip"),
     "freeze that matches nothing": (["--config.freeze=('head2',)"], "patch_embed"),
+    "frozen part of no run": (
+        ["--config.init.blocks=", "--config.freeze=('blocks',)"],
+        "give the run to take it from",
+    ),
     "init from no run": (["--config.init.model=nowhere"], "nowhere"),
 }
 
