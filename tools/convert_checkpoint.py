@@ -22,7 +22,8 @@ from aver_jax.config import base_config
 from aver_jax.errors import UserError
 from aver_jax.frontend.normalize import CHANNEL_STATISTICS, NORMALIZATIONS
 from aver_jax.models.timesformer import ATTENTION_TYPES
-from aver_jax.models.timesformer_checkpoints import CheckpointError, convert
+from aver_jax.models.timesformer_checkpoints import convert
+from aver_jax.models.torch_tensors import CheckpointError
 from aver_jax.runs import write_run
 from data_prep.clip import Preparation
 

@@ -12,14 +12,8 @@ from typing import Any
 import numpy as np
 
 from aver_jax.models.timesformer import ATTENTION_TYPES
-from aver_jax.models.timesformer_names import (
-    CheckpointError,
-    family_name,
-    listed,
-    official_names,
-    plain_tensors,
-    trained_attention,
-)
+from aver_jax.models.timesformer_names import family_name, official_names, trained_attention
+from aver_jax.models.torch_tensors import CheckpointError, disagreements, listed, plain_tensors
 
 _DENSE = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 _TEMPORAL_DENSE = ("temporal_attn.qkv", "temporal_attn.proj", "temporal_fc")
@@ -233,22 +227,8 @@ def _shapes(tensors: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> dic
 
 def _check(tensors: Mapping[str, np.ndarray], fields: Mapping[str, Any], family: str) -> None:
     shapes = _shapes(tensors, fields)
-    missing = shapes.keys() - tensors.keys()
-    misshaped = {
-        f"{family_name(name, family)} {tensors[name].shape} instead of {shape}"
-        for name, shape in shapes.items()
-        if name in tensors and tensors[name].shape != shape
-    }
-    problems = {
-        "missing": {family_name(name, family) for name in missing},
-        "unexpected": {family_name(name, family) for name in tensors.keys() - shapes.keys()},
-        "misshaped": misshaped,
-        "not finite": {
-            family_name(name, family) for name, x in tensors.items() if not np.isfinite(x).all()
-        },
-    }
-    found = [f"{kind}: {listed(sorted(names))}" for kind, names in problems.items() if names]
-    if missing & {"head.weight", "head.bias"}:
+    found = disagreements(tensors, shapes, lambda name: family_name(name, family))
+    if (shapes.keys() - tensors.keys()) & {"head.weight", "head.bias"}:
         found.append("a checkpoint without a head needs a new one")
     if found:
         raise CheckpointError("keys of the checkpoint " + "; ".join(found))

@@ -2,11 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-
-ROOT_KEYS = ("model_state", "model", "module")
 
 # Official name -> Hugging Face's, outside the layers and inside one.
 _OUTER = {
@@ -29,29 +26,6 @@ _INNER = {
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
 }
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that does not hold what its family should; the message names the keys."""
-
-
-def plain_tensors(checkpoint: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return names to float32 arrays without root keys and without the prefixes of wrappers."""
-    state: Any = checkpoint
-    while root := next((k for k in ROOT_KEYS if isinstance(state.get(k), Mapping)), None):
-        state = state[root]
-    if not state:
-        raise CheckpointError("the checkpoint is empty")
-    strange = sorted(str(k) for k, v in state.items() if not isinstance(v, np.ndarray))
-    if strange:
-        raise CheckpointError(
-            f"not arrays: {listed(strange)}; expected parameters, at the root or under one of "
-            f"{', '.join(ROOT_KEYS)}"
-        )
-    for prefix in ("module.", "model."):
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return {name: value.astype(np.float32) for name, value in state.items()}
 
 
 def official_names(tensors: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
@@ -93,9 +67,3 @@ def trained_attention(tensors: Mapping[str, np.ndarray]) -> str:
     if any(".temporal_" in name for name in tensors):
         return "divided_space_time"
     return "joint_space_time" if "time_embed" in tensors else "space_only"
-
-
-def listed(names: list[str]) -> str:
-    """Return names joined, at most eight of them."""
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more

@@ -10,11 +10,11 @@ import pytest
 from aver_jax.models import init_variables
 from aver_jax.models.timesformer import ATTENTION_TYPES, TimeSformer
 from aver_jax.models.timesformer_checkpoints import (
-    CheckpointError,
     convert,
     resized_pos_embed,
     resized_time_embed,
 )
+from aver_jax.models.torch_tensors import CheckpointError
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 WIDTH, HIDDEN, DEPTH, FRAMES, CLASSES = 16, 32, 2, 4, 5
