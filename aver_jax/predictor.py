@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from aver_jax.errors import MissingModality, UnusableClip
@@ -134,10 +133,16 @@ class Predictor:
         self._does_with_one = getattr(run.model, "network", "n0") != "n0"
         self._forward = jax.jit(self._logits)
         self._inputs = jax.jit(lambda batch: evaluation_inputs(run.config, batch))
+        self._assembled = jax.jit(self._whole_map)
 
     def _logits(self, variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         logits, taps = self.run.model.apply(variables, evaluation_inputs(self.run.config, batch))
         return taps | {"logits": logits}
+
+    def _whole_map(self, maps: jax.Array, segments: jax.Array) -> jax.Array:
+        settings = self.run.config.frontend.spectrogram
+        frames = spectrogram.num_frames(settings, self._shape.num_samples)
+        return spectrogram.assembled(maps, settings, frames, segments)
 
     def prepare(self, path: Path) -> Clip:
         """Reads a media file; a model that does with one modality takes what there is.
@@ -278,18 +283,19 @@ class Predictor:
         self, maps: jax.Array, batch: Mapping[str, np.ndarray], segments: jax.Array, start: float
     ) -> SoundMap:
         settings = spectrogram.checked_settings(self.run.config.frontend.spectrogram)
-        frames = int(spectrogram.num_frames(settings, batch["audio"].shape[1]))
-        whole = spectrogram.assembled(maps, settings, frames, segments)[0]
         heard = int(spectrogram.num_frames(settings, batch["audio_length"])[0])
+        whole = np.asarray(self._assembled(maps, segments)[0])
         return SoundMap(
-            values=_scaled(np.asarray(whole)[:, :heard]),
+            values=_scaled(whole[:, :heard]),
             times=np.float32(start + np.arange(heard) * (settings.hop / SAMPLE_RATE)),
             frequencies=np.float32(spectrogram.frequencies(settings)),
         )
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.nn.softmax(jnp.float32(logits)))
+    # In numpy: jax would compile it anew for every number of spans.
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True), dtype=np.float64)
+    return np.float32(shares / shares.sum(axis=-1, keepdims=True))
 
 
 def _resampled(times: np.ndarray, count: int) -> np.ndarray:

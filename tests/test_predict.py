@@ -4,6 +4,7 @@ import csv
 
 import av
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,30 +15,83 @@ from aver_jax.models import init_variables
 from aver_jax.predict import output_names
 from aver_jax.predictor import Predictor
 from aver_jax.runs import model_of, write_run
+from data_prep.media import decode, write_clip
 
 CLASSES = ["ANG", "DIS", "FEA", "HAP", "NEU", "SAD"]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def written_run(folder, modalities, **model):
     """A run folder of an untrained model: prediction must work, not be right."""
     config = base_config()
-    config.data.update({"num_frames": 2, "image_size": 16, "protocol": "synthetic_fifths"})
-    config.model.update(
-        {"name": "timesformer", "width": 16, "depth": 1, "num_heads": 2, "patch_size": 8,
-         "image_size": 16, "num_frames": 2}
+    config.data.update(
+        {"num_frames": 2, "image_size": 16, "protocol": "synthetic_fifths", "max_seconds": 2.0,
+         "modalities": modalities}
     )  # fmt: skip
-    model = model_of(config, len(CLASSES))
-    variables = init_variables(model, jax.random.key(0))
-    folder = tmp_path_factory.mktemp("predict") / "run"
+    config.model.update(model)
+    module = model_of(config, len(CLASSES))
     facts = {
         "classes": CLASSES,
         "dataset": {},
         "protocol": "synthetic_fifths",
-        "modalities": ["frames"],
+        "modalities": list(modalities),
         "preparation": {"detector": "haar", "margin": 1.3, "size": 64},
     }
-    write_run(folder, config, facts, variables)
+    write_run(folder, config, facts, drawn_variables(module))
+    return folder
+
+
+def drawn_variables(module):
+    """Some variables of a model, without the seconds that compiling its own draws takes."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: init_variables(module, jax.random.key(0)))
+
+    def drawn(path, leaf):
+        if path[0].key == "batch_stats":
+            return jnp.float32(rng.uniform(0.5, 1.5, leaf.shape))
+        return jnp.float32(rng.normal(0, 0.3, leaf.shape))
+
+    return jax.tree_util.tree_map_with_path(drawn, shapes)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A TimeSformer's."""
+    return written_run(
+        tmp_path_factory.mktemp("predict") / "run", ("frames",), name="timesformer", width=16,
+        depth=1, num_heads=2, patch_size=8, image_size=16, num_frames=2,
+    )  # fmt: skip
+
+
+SMALL = {"stage_sizes": (1,), "width": 8, "stem": "conv3", "aggregator": "mean", "features": 8,
+         "scoring_hidden": 8}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def heard_runs(tmp_path_factory):
+    """Networks that hear: "n0" and "n2" of face and voice, "voice" of the voice alone."""
+    folder, both = tmp_path_factory.mktemp("heard"), ("frames", "audio")
+    voice = {"name": "resnet_lstm", "modality": "audio"}
+    return {
+        "n0": written_run(folder / "n0", both, name="mrpn", network="n0", **SMALL),
+        "n2": written_run(folder / "n2", both, name="mrpn", network="n2", **SMALL),
+        "voice": written_run(folder / "voice", ("audio",), **voice, **SMALL),
+    }
+
+
+@pytest.fixture(scope="module")
+def partial_clips(tmp_path_factory, clips):
+    """A clip, and others without sound, without a face, without a picture, without anything."""
+    folder = tmp_path_factory.mktemp("partial")
+    media = decode(clips[0])
+    wall = [np.full((96, 96, 3), 90 + i, np.uint8) for i in range(len(media.frames))]
+    for name, frames, pcm in (
+        ("both", media.frames, media.pcm),
+        ("silent", media.frames, media.pcm[:0]),
+        ("wall", wall, media.pcm),
+        ("sound", [], media.pcm),
+        ("nothing", wall, media.pcm[:0]),
+    ):
+        write_clip(folder / f"{name}.mp4", list(frames), 10, pcm, 16_000)
     return folder
 
 
@@ -90,13 +144,123 @@ def test_an_overlay_keeps_the_clips_times_and_sound(run, clips, tmp_path):
     assert loudness(tmp_path / clips[0].name) == pytest.approx(loudness(clips[0]), rel=0.2)
 
 
-def test_a_clip_without_sound_is_enough_for_a_model_of_faces(run, clips, tmp_path):
-    from data_prep.media import decode, write_clip
+def test_a_clip_without_sound_is_enough_for_a_model_of_faces(run, partial_clips):
+    assert main(["predict", str(run), str(partial_clips / "silent.mp4")]) == 0
 
-    frames = decode(clips[0]).frames
-    silent = tmp_path / "silent.mp4"
-    write_clip(silent, list(frames), 10, np.zeros(0, np.int16), 16_000)
-    assert main(["predict", str(run), str(silent)]) == 0
+
+def test_a_fused_model_does_with_what_a_clip_has(heard_runs, partial_clips, tmp_path, capsys):
+    files = [partial_clips / f"{n}.mp4" for n in ("both", "silent", "wall", "sound", "nothing")]
+    outputs = {"--csv": "p.csv", "--features": "f.npz", "--relevance": "r.npz", "--overlay": "o"}
+    words = [word for flag, name in outputs.items() for word in (flag, str(tmp_path / name))]
+    code = main(["predict", str(heard_runs["n2"]), *map(str, files), *words])
+    out, err = capsys.readouterr()
+    assert code == 3
+    assert "nothing.mp4: no face found (0 of 8 sampled frames), and no sound" in err
+    assert "(grad_cam, space_time)" in out
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert [row["used"] for row in rows] == [
+        "both",
+        "video only (no sound)",
+        "audio only (no face found)",
+        "audio only (no video stream)",
+    ]
+    for row in rows:
+        assert row["used"] in out
+    # With one modality the answer is its branch's.
+    assert float(rows[1]["video_ANG"]) == pytest.approx(float(rows[1]["ANG"]), rel=1e-5)
+    assert float(rows[2]["audio_ANG"]) == pytest.approx(float(rows[2]["ANG"]), rel=1e-5)
+    assert (rows[1]["audio_ANG"], rows[2]["video_ANG"]) == ("", "")
+    written = sorted(path.name for path in (tmp_path / "o").iterdir())
+    expected = ["both.mp4", "both_sound.png", "silent.mp4", "sound_sound.png", "wall_sound.png"]
+    assert written == expected
+    with np.load(tmp_path / "r.npz") as relevance:
+        maps, sound = relevance["maps"], relevance["sound_maps"]
+        assert maps.shape[:2] == (4, 2)
+        known = ~np.isnan(maps).all((1, 2, 3))
+        np.testing.assert_array_equal(known, [True, True, False, False])
+        assert sound.shape == (4, 257, relevance["sound_times"].shape[1])
+        assert np.isnan(sound[1]).all()
+        np.testing.assert_allclose(relevance["sound_frequencies"][[0, -1]], [0, 8000])
+        np.testing.assert_allclose(np.diff(relevance["sound_times"][0]), 0.004, atol=1e-6)
+    with np.load(tmp_path / "f.npz") as features:
+        assert features["features"].shape == (4, 16)
+        np.testing.assert_array_equal(np.isnan(features["features"][:, 0]), [0, 1, 1, 1])
+        np.testing.assert_array_equal(np.isnan(features["features_audio"][:, 0]), [0, 1, 0, 0])
+
+
+def test_the_answer_to_a_whole_clip_is_the_models_own(heard_runs, clips):
+    """The logits of the model, called by hand on what was decoded by hand."""
+    from aver_jax.frontend import evaluation_inputs
+    from aver_jax.input.clips import ClipShape, clip_arrays
+    from data_prep.clip import Job, Preparation, prepare_clip
+
+    loaded = load_run(heard_runs["n2"])
+    found = Predictor(loaded, temperature=2.0).predict(clips[0])
+    record = prepare_clip(Job(clips[0], clip_id="x"), Preparation(size=64))
+    batch = clip_arrays([record], [(0.0, 1.0)], ClipShape(2, 16, 2.0, ("frames", "audio")))
+    inputs = jax.jit(lambda batch: evaluation_inputs(loaded.config, batch))(batch)
+    logits, taps = jax.jit(loaded.model.apply)(loaded.variables, inputs)
+    np.testing.assert_allclose(found.probabilities, jax.nn.softmax(logits[0] / 2), atol=1e-5)
+    video = jax.nn.softmax(taps["logits_video"][0])
+    np.testing.assert_allclose(found.branches["video"], video, atol=1e-5)
+
+
+def test_n0_needs_face_and_sound(heard_runs, partial_clips, tmp_path, capsys):
+    silent, both = (str(partial_clips / f"{name}.mp4") for name in ("silent", "both"))
+    assert main(["predict", str(heard_runs["n0"]), silent]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[0].endswith(
+        "no sound (no audio stream); network n0 needs the face and the sound of a clip"
+    )
+    assert len(lines) == 2
+    table = tmp_path / "p.csv"
+    assert main(["predict", str(heard_runs["n0"]), silent, both, "--csv", str(table)]) == 3
+    assert table.read_text().splitlines()[0] == ",".join(["file", "prediction", *CLASSES, "used"])
+
+
+def test_a_model_of_voices_reads_sound_files(heard_runs, real_clips, tmp_path, capsys):
+    files = sorted((real_clips / "audio").glob("*.mp3"))[:2]
+    words = ["--overlay", str(tmp_path / "o"), "--relevance", str(tmp_path / "r.npz")]
+    assert main(["predict", str(heard_runs["voice"]), *map(str, files), *words]) == 0
+    assert "face" not in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
+        f"{file.stem}_sound.png" for file in files
+    ]
+    with np.load(tmp_path / "r.npz") as relevance:
+        assert "maps" not in relevance
+        largest = np.nanmax(relevance["sound_maps"], axis=(1, 2))
+        assert ((largest == 1) | (largest == 0)).all()
+
+
+def test_a_timeline_is_drawn_and_written(heard_runs, clips, tmp_path):
+    words = ["--timeline", str(tmp_path), "--window", "0.5", "--hop", "0.1"]
+    assert main(["predict", str(heard_runs["n2"]), str(clips[0]), *words]) == 0
+    rows = list(csv.DictReader((tmp_path / f"{clips[0].stem}.csv").read_text().splitlines()))
+    assert len(rows) in (6, 7)
+    for row in rows:
+        assert sum(float(row[f"video_{name}"]) for name in CLASSES) == pytest.approx(1, abs=1e-4)
+    assert (tmp_path / f"{clips[0].stem}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "tibav"], "--method tibav does not explain the mrpn of"),
+        (["--window", "1"], "--window and --hop belong to --timeline DIR"),
+        (["--csv", "{out}/x.csv", "--timeline", "{out}"], "would be written twice"),
+    ],
+)
+def test_flags_that_do_not_fit_are_one_clear_line(heard_runs, tmp_path, words, message, capsys):
+    words = [word.format(out=tmp_path) for word in words]
+    assert main(["predict", str(heard_runs["n2"]), "x.mp4", *words]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_a_timesformer_offers_no_grad_cam(run, capsys):
+    assert main(["predict", str(run), "x.mp4", "--method", "grad_cam"]) == 2
+    assert "it offers tibav, rollout_grad" in capsys.readouterr().err
 
 
 def test_prediction_sees_what_evaluation_sees(run, synthetic_dataset, synthetic_media):
