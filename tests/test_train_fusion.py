@@ -1,0 +1,133 @@
+"""Trainings of face and voice together: branches, their runs as a start, views, and pmap."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from aver_jax import load_run, metrics, train
+from aver_jax.config import load_config, override
+from aver_jax.evaluate import evaluate_run
+from aver_jax.frontend import evaluation_inputs
+from aver_jax.input import evaluation_batches, open_dataset, split
+from aver_jax.logs import read_metrics
+from aver_jax.models import init_variables
+from aver_jax.runs import FACTS, model_of, write_run
+
+CLASSES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+# The shipped config, shrunk; the 12 training clips make 3 steps.
+TINY = (
+    "model.width=4", "model.stage_sizes=(1,)", "model.features=4", "model.aggregator=mean", "model.scoring_hidden=6",
+    "data.image_size=12", "data.num_frames=2", "data.max_seconds=1.0", "data.threads=0",
+    "frontend.spectrogram.bands=8", "batch_size=4", "epochs=1.0", "evaluation.batch_size=12",
+    "evaluation.every_epochs=1.0", "schedule.warmup_epochs=0.0", "log_every_steps=1",
+)  # fmt: skip
+
+
+def tiny(network: str, dataset: Path, *fields: str) -> ConfigDict:
+    words = [*TINY, f"data.path={dataset}", *fields]
+    config = load_config(f"mrpn.py:network={network},size=study")
+    config = override(config, [f"--config.{word}" for word in words])
+    with config.unlocked():
+        # Most of the time of so small a training goes into compiling augmentations.
+        config.frontend.augment = ConfigDict()
+    return config
+
+
+def variables_of(run: Path) -> dict:
+    return jax.tree.map(np.asarray, load_run(run, "last").variables)
+
+
+@pytest.fixture(scope="module")
+def fusion_run(tmp_path_factory, synthetic_dataset) -> Path:
+    # SGD: Adam would make much of rounding.
+    config = tiny("n2", synthetic_dataset, "optimizer.name=sgd", "optimizer.lr=0.05")
+    folder = tmp_path_factory.mktemp("runs") / "n2"
+    return train.train(config, folder, quiet=True, report=False)
+
+
+def test_a_fusion_logs_the_losses_and_scores_of_its_branches(fusion_run):
+    records = read_metrics(fusion_run / "metrics.jsonl")
+    first, last = records[0], records[-1]
+    terms = [first[f"train/loss_{name}"] for name in ("fused", "video", "audio")]
+    assert first["train/loss"] == pytest.approx(sum(terms), rel=1e-5)
+    assert {"validation/war", "validation/war_video", "validation/war_audio"} <= set(last)
+    assert json.loads((fusion_run / "config.json").read_text())["modalities"] == ["frames", "audio"]
+
+
+def test_views_are_slices_of_time_that_face_and_voice_share(fusion_run, synthetic_dataset):
+    found = evaluate_run(fusion_run, split="validation", views=2, features=True)
+    model, variables, config = load_run(fusion_run)
+    dataset, data = open_dataset(synthetic_dataset), config.data
+    parts = split(dataset, data.protocol, data.fold, data.target)
+    (batch,) = evaluation_batches(
+        dataset, parts.validation, parts.labels, batch_size=2 * len(parts.validation), views=2,
+        num_frames=2, image_size=12, max_seconds=1.0, modalities=data.modalities, threads=0,
+    )  # fmt: skip
+    whole, views = 16_000, batch["audio_length"].reshape(-1, 2)
+    assert (views < whole).all()
+    span = batch["frame_times"].max(1).reshape(-1, 2)
+    assert (span <= views / 16_000 + 1e-6).all()
+    apply = jax.jit(lambda batch: model.apply(variables, evaluation_inputs(config, batch)))
+    logits, taps = apply(batch)
+    for given, own in ((found.clips.logits, logits),
+                       (found.clips.branches["video"], taps["logits_video"]),
+                       (found.clips.branches["audio"], taps["logits_audio"])):  # fmt: skip
+        of_views = np.exp(metrics.log_softmax(own)).reshape(-1, 2, len(CLASSES))
+        assert np.abs(of_views[:, 0] - of_views[:, 1]).max() > 1e-4
+        np.testing.assert_allclose(np.exp(given), of_views.mean(1), atol=1e-4)
+    features = np.asarray(taps["features"]).reshape(-1, 2, 8)
+    np.testing.assert_allclose(found.clips.features, features.mean(1), atol=1e-3)
+    assert set(found.results["branches"]) == {"video", "audio"}
+
+
+@pytest.mark.slow
+def test_pmap_trains_a_fusion_to_the_same_parameters_and_statistics(
+    fusion_run, synthetic_dataset, tmp_path
+):
+    config = tiny(
+        "n2", synthetic_dataset, "optimizer.name=sgd", "optimizer.lr=0.05", "parallel=pmap"
+    )
+    mapped = train.train(config, tmp_path / "pmap", quiet=True, report=False)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        variables_of(mapped),
+        variables_of(fusion_run),
+    )
+
+
+def test_late_fusion_takes_two_runs_and_leaves_them_as_they_are(synthetic_dataset, tmp_path):
+    init = []
+    for seed, modality in enumerate(("video", "audio")):
+        config = tiny(modality, synthetic_dataset)
+        facts = {name: {} for name in FACTS}
+        facts.update(classes=list(CLASSES), protocol="", modalities=list(config.data.modalities))
+        model = model_of(config, len(CLASSES))
+        rng = np.random.default_rng(seed)
+        shapes = jax.eval_shape(lambda model=model: init_variables(model, jax.random.key(0)))
+        write_run(
+            tmp_path / modality, config, facts,
+            jax.tree.map(lambda x, rng=rng: rng.uniform(0.1, 1, x.shape).astype(x.dtype), shapes),
+        )  # fmt: skip
+        init += [f"init.{modality}{part}={tmp_path / modality}" for part in ("", "_scoring")]
+    config = tiny("late", synthetic_dataset, *init)
+    late = train.train(config, tmp_path / "late", quiet=True, report=False)
+    found = variables_of(late)
+    for modality in ("video", "audio"):
+        trained = variables_of(tmp_path / modality)
+        for collection, tree in trained.items():
+            for subtree in tree:
+                jax.tree.map(
+                    np.testing.assert_array_equal, found[collection][subtree], tree[subtree]
+                )
+    fresh = init_variables(model_of(config, len(CLASSES)), jax.random.key(config.seed))
+    for collection in ("params", "batch_stats"):
+        moved = jax.tree.map(
+            lambda a, b: np.abs(a - b).max() > 0,
+            found[collection]["fusion"],
+            fresh[collection]["fusion"],
+        )
+        assert any(jax.tree.leaves(moved))
