@@ -153,7 +153,7 @@ def test_relevance_reaches_the_branches_of_late_fusion(random_variables, inputs)
     assert (found.max(axis=(1, 2, 3, 4)) > 0).all()
 
 
-@pytest.mark.parametrize("mapping", parallel.MAPPINGS)
+@pytest.mark.parametrize("mapping", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_four_devices_compute_what_one_does(mapping, n2, batch, trained_n2):
     # Devices differ in the number of valid segments, one clip has none, and modalities drop by
     # the clip's own key.
