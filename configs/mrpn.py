@@ -49,7 +49,7 @@ BRANCHES = {"video": ("frames",), "audio": ("audio",)}
 # Fields of a branch by size. The thesis' are ResNet-18 and LSTM(512).
 SIZES = {
     "study": {
-        "width": 16,
+        "width": 8,
         "stage_sizes": (1, 1, 1),
         "stem": "conv3",
         "features": 64,
@@ -135,14 +135,15 @@ def _rendered_corpus(config: ConfigDict, size: str) -> None:
     study = size == "study"
     config.data.num_frames = 4
     config.data.image_size = 32 if study else 48
-    config.data.max_seconds = 2.25
+    config.data.max_seconds = 1.8 if study else 2.25
     config.frontend.normalization = "per_clip"
     config.frontend.augment = ConfigDict(SMALL_CORPUS)
     spectrogram = config.frontend.spectrogram
     spectrogram.hop = 256
     spectrogram.scale = "db"
     spectrogram.bands = 32 if study else 40
-    spectrogram.segment = 32  # 0.5 s
+    spectrogram.segment = 40 if study else 32  # frames of 16 ms
+    spectrogram.overlap = 0.25 if study else 0.5
     spectrogram.mean = -45.0
     spectrogram.deviation = 18.0
     config.batch_size = 16
