@@ -117,6 +117,14 @@ def test_a_missing_modality_leaves_the_other_branch_its_opinion(n2, inputs):
         assert set(taps) == {"features", f"features_{name}", f"logits_{name}"}
 
 
+def test_bfloat16_computes_nearly_the_same_and_returns_float32(n2, inputs):
+    model, variables = n2
+    exact, _ = evaluated(model, variables, inputs)
+    rough, taps = evaluated(mrpn("n2", dtype=jnp.bfloat16), variables, inputs)
+    assert {x.dtype for x in (rough, *taps.values())} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(rough, exact, atol=0.05 * np.abs(exact).max())
+
+
 def test_in_n2_every_part_learns(n2, trained_n2):
     _, variables = n2
     (_, stats), grads = trained_n2

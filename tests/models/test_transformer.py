@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from aver_jax.models.timesformer import TimeSformer
-from aver_jax.models.transformer import drop_factors
+from aver_jax.models.transformer import Attention, drop_factors
 
 RATES = np.linspace(0, 0.4, 3, dtype=np.float32)
 
@@ -36,6 +36,19 @@ def test_layers_sites_clips_and_positions_are_dropped_on_their_own(factors):
     ]:
         correlation = np.corrcoef(one.reshape(-1), other.reshape(-1))[0, 1]
         assert abs(correlation) < 0.1
+
+
+def test_tokens_past_the_length_are_not_attended_to(random_variables):
+    attention = Attention(2, jnp.float32)
+    x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
+    lengths = np.array([5, 2], np.int32)
+    variables = random_variables(attention, x)
+    fused, _ = attention.apply(variables, x, lengths=lengths)
+    explicit, weights = attention.apply(variables, x, explicit=True, lengths=lengths)
+    np.testing.assert_allclose(fused, explicit, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(weights)[1, :, :, 2:], 0)
+    alone, _ = attention.apply(variables, x[1:, :2])
+    np.testing.assert_allclose(fused[1:, :2], alone, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
