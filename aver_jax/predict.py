@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features", type=Path, metavar="FILE.npz", help="write the classifier's inputs"
     )
-    relevance = parser.add_argument_group("relevance: where an answer came from")
+    relevance = parser.add_argument_group("relevance, where an answer came from")
     relevance.add_argument(
         "--overlay",
         type=Path,

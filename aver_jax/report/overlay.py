@@ -110,6 +110,7 @@ def draw_frame(
     alpha: float = ALPHA,
     time: float | None = None,
     moments=None,
+    opinions=(),
 ) -> np.ndarray:
     """One frame of an overlay video, with a panel of class probabilities on its right.
 
@@ -126,6 +127,8 @@ def draw_frame(
       time: seconds of this frame; with `moments`, moves the marker of the time line.
       moments: (frame_times [T] s, relevance [T] in [0, 1]) of the explained frames, drawn as a
         time line.
+      opinions: (words, class, probability) of each branch that has an opinion of its own, below
+        the bars.
 
     Returns:
       uint8 [h, w, 3] RGB; even sides, the same for all frames of one size; the picture's shorter
@@ -158,6 +161,7 @@ def draw_frame(
         truth,
         heat is not None,
         curve,
+        tuple((words, name, round(float(p), 4)) for words, name, p in opinions),
     )
     if line is not None and time is not None:
         panel = panel.copy()
@@ -216,7 +220,7 @@ def _draw_corners(picture, corners, thickness):
 
 
 @functools.lru_cache(maxsize=16)
-def _panel(size, label, classes, probabilities, truth, with_scale, curve):
+def _panel(size, label, classes, probabilities, truth, with_scale, curve, opinions):
     """The part beside the picture, and where its time line lies (x0, x1, y0, y1, t0, t1)."""
     height, unit = size
     width = _even(300 * unit)
@@ -233,7 +237,8 @@ def _panel(size, label, classes, probabilities, truth, with_scale, curve):
     order = range(len(classes))
     if len(classes) > MAX_BARS:
         order = np.argsort(probabilities)[::-1][:MAX_BARS]
-    top, bottom = 108 * unit, height - (118 if with_scale or curve else 20) * unit
+    below = (118 if with_scale or curve else 20) + (8 + 20 * len(opinions) if opinions else 0)
+    top, bottom = 108 * unit, height - below * unit
     step = min(34 * unit, (bottom - top) / max(len(order), 1))
     names = max(pen.width(classes[i], small, bold=True) for i in order)
     names = min(names, 0.4 * width)
@@ -250,6 +255,13 @@ def _panel(size, label, classes, probabilities, truth, with_scale, curve):
         share = f"{100 * probabilities[i]:.0f}%"
         end = width - pad - pen.width(share, small, bold=chosen)
         pen.text((end, middle + 0.36 * small), share, small, tone, bold=chosen)
+    for place, (words, name, probability) in enumerate(opinions):
+        y = bottom + (20 * place + 18) * unit
+        pen.text((pad, y), words, 11 * unit, _MUTED)
+        text = f"{name} {100 * probability:.0f}%"
+        room = width - 2 * pad - pen.width(words, 11 * unit) - 10 * unit
+        fitted = pen.fitting(text, small, room)
+        pen.text((width - pad - pen.width(text, fitted), y), text, fitted, _TEXT)
     line = None
     if curve:
         pen.text((pad, height - 98 * unit), "explained frames", 11 * unit, _MUTED)

@@ -10,6 +10,8 @@ from aver_jax.files import whole
 from aver_jax.report.overlay import draw_frame, heat_at, square_region
 from data_prep import media
 
+_BRANCHES = {"video": "video alone", "audio": "audio alone"}
+
 
 def overlay_frames(
     prediction: Any, classes: Sequence[str], margin: float, truth: str | None = None
@@ -17,7 +19,7 @@ def overlay_frames(
     """Yields every frame of the clip, uint8 [h, w, 3] RGB, drawn by `overlay.draw_frame`.
 
     Args:
-      prediction: has `path`, `record`, `probabilities`, `maps` and `map_times`.
+      prediction: has `path`, `record`, `probabilities`, `branches`, `maps` and `map_times`.
       classes: C names.
       margin: of the face crop (`preparation.json`).
       truth: the true class, if known.
@@ -27,6 +29,12 @@ def overlay_frames(
     relevance = prediction.maps.sum(axis=(1, 2))
     moments = (prediction.map_times, relevance / max(relevance.max(), 1e-12))
     label = classes[int(prediction.probabilities.argmax())]
+    opinions = [
+        (_BRANCHES[name], classes[int(values.argmax())], values.max())
+        for name, values in prediction.branches.items()
+        # One branch alone is the answer itself.
+        if len(prediction.branches) > 1
+    ]
     for frame, box, time in zip(clip.frames, boxes, clip.timestamps, strict=True):
         yield draw_frame(
             frame,
@@ -38,6 +46,7 @@ def overlay_frames(
             truth=truth,
             time=float(time),
             moments=moments,
+            opinions=opinions,
         )
 
 

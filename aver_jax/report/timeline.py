@@ -13,7 +13,7 @@ from aver_jax.report.figures import LIGHT, Theme, new_figure, themed
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555b66")
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _WIDTH = 9.6
-_BRANCHES = {"video": "video alone", "audio": "sound alone"}
+_BRANCHES = {"video": "video alone", "audio": "audio alone"}
 
 
 def timeline_figure(
