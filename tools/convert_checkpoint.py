@@ -1,30 +1,39 @@
 """Write a run folder from a PyTorch checkpoint.
 
-`python tools/convert_checkpoint.py timesformer --from PATH --out FOLDER` reads TimeSformer weights
-of the official code or of Hugging Face, and image-ViT weights with timm's names. PATH is a
-.safetensors file, a torch file (.pyth, .pth, .pt, .bin; read with weights_only, needs torch), or a
-Hugging Face folder. `aver_jax.load_run`, `aver predict` and `--config.init.model=FOLDER` take
-FOLDER. A checkpoint of a space-only official model cannot be told from an image ViT: say
-`--attention space_only`.
+`timesformer --from PATH --out FOLDER` reads TimeSformer weights of the official code or of Hugging
+Face, and image-ViT weights with timm's names. `aver_jax.load_run`, `aver predict` and
+`--config.init.model=FOLDER` take FOLDER. A checkpoint of a space-only official model cannot be told
+from an image ViT: say `--attention space_only`.
+
+`resnet --from PATH --out FOLDER --modality video|audio` reads ResNet-18 or -34 weights with
+torchvision's names or Hugging Face's, also of a 3D-ResNet, as the CNN of a ResNet-LSTM. All else in
+it is newly drawn: FOLDER is where trainings start, `--config.init.video/cnn=FOLDER`.
+
+PATH is a .safetensors file, a torch file (.pyth, .pth, .pt, .bin; read with weights_only, needs
+torch), or a Hugging Face folder.
 """
 
 import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from aver_jax.config import base_config
 from aver_jax.errors import UserError
 from aver_jax.frontend.normalize import CHANNEL_STATISTICS, NORMALIZATIONS
+from aver_jax.models import init_variables
+from aver_jax.models.branch import INPUTS
+from aver_jax.models.resnet_checkpoints import convert_resnet
 from aver_jax.models.timesformer import ATTENTION_TYPES
 from aver_jax.models.timesformer_checkpoints import convert
 from aver_jax.models.torch_tensors import CheckpointError
-from aver_jax.runs import write_run
+from aver_jax.runs import model_of, write_run
 from data_prep.clip import Preparation
 
 # Of checkpoints that come without a preprocessor's config.
@@ -204,13 +213,69 @@ def write_timesformer(args: argparse.Namespace) -> None:
         print(f"note: {note}")
 
 
+def write_resnet(args: argparse.Namespace) -> None:
+    """Convert the checkpoint at args.source into a ResNet-LSTM whose CNN it is, at args.out."""
+    if args.out.exists():
+        raise UserError(f"{args.out} exists already; choose another folder or remove it")
+    source = read_source(args.source)
+    try:
+        converted = convert_resnet(source.tensors, channels=3 if args.modality == "video" else 1)
+    except CheckpointError as error:
+        raise UserError(f"{args.source}: {error}") from error
+    fields = dict(converted.fields)
+    if fields["dims"] == 3 and args.modality == "audio":
+        raise UserError(f"{args.source}: a 3D-ResNet is for --modality video; sound takes 2-D ones")
+    config = base_config()
+    config.data.modalities = (INPUTS[args.modality],)
+    config.frontend.normalization = "imagenet"
+    config.model.update(
+        {
+            "name": "resnet_lstm",
+            "modality": args.modality,
+            "cnn": f"{fields.pop('dims')}d",
+            "features": fields["width"] * 2 ** (len(fields["stage_sizes"]) - 1),
+            **fields,
+        }
+    )
+    # One class says that there is no classifier: with two or more, guesses would look like answers.
+    variables = init_variables(model_of(config, 1), jax.random.key(0))
+    for name, tree in converted.variables.items():
+        variables[name][args.modality]["cnn"] = tree
+    facts = {
+        "classes": ["untrained"],
+        "dataset": {},
+        "protocol": "none (converted weights)",
+        "modalities": list(config.data.modalities),
+        "preparation": Preparation().to_json(),
+    }
+    write_run(args.out, config, facts, variables)
+    blocks, width = "-".join(map(str, fields["stage_sizes"])), fields["width"]
+    print(
+        f"{args.out}: {config.model.cnn} ResNet of {blocks} blocks, width {width}; "
+        f"start with --config.init.{args.modality}/cnn={args.out}"
+    )
+    for note in converted.notes:
+        print(f"note: {note}")
+    print("note: the CNN alone is converted; what follows it is newly drawn")
+    if args.modality == "video":
+        print("note: weights from ImageNet need --config.frontend.normalization=imagenet")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="convert_checkpoint.py", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    command = parser.add_subparsers(required=True).add_parser("timesformer", allow_abbrev=False)
-    command.set_defaults(write=write_timesformer)
-    command.add_argument("--from", dest="source", type=Path, required=True, metavar="PATH")
-    command.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    commands = parser.add_subparsers(required=True)
+
+    def add(name: str, write: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, allow_abbrev=False)
+        command.set_defaults(write=write)
+        command.add_argument("--from", dest="source", type=Path, required=True, metavar="PATH")
+        command.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+        return command
+
+    command = add("resnet", write_resnet)
+    command.add_argument("--modality", choices=INPUTS, required=True, help="whose CNN it becomes")
+    command = add("timesformer", write_timesformer)
     command.add_argument("--attention", choices=ATTENTION_TYPES, help="for image-ViT weights")
     command.add_argument("--num-heads", type=int, help="default: one per 64 features")
     command.add_argument("--image-size", type=int, help="pixels; resizes pos_embed (nearest)")
