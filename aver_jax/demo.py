@@ -17,7 +17,8 @@ from aver_jax.jobs import run_job
 from aver_jax.logs import read_metrics
 from aver_jax.report import content, html, sheet
 
-_CONFIG = "timesformer.py:size=demo,dataset=synthetic"
+_FACE = "timesformer.py:size=demo,dataset=synthetic"
+_FACE_AND_VOICE = "mrpn.py:network=n2,size=small,dataset=synthetic"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the tour and prints the path of its report."""
     began = time.perf_counter()
     out: Path = args.out
-    media, data, trained = out / "media", out / "data", out / "run"
+    media, data, trained, fused = out / "media", out / "data", out / "run", out / "fusion"
     clips, actors = (60, 10) if args.fast else (args.clips, 20)
     _clear(out)
     done: list[tuple[str, str]] = []
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     fast = ["epochs=2.0", "evaluation.every_epochs=1.0", "batch_size=16"] if args.fast else []
     step(
         "Train a small TimeSformer; its checkpoint is selected on validation actors",
-        "train", "--config", _CONFIG, f"--config.data.path={data}", f"--config.seed={args.seed}",
+        "train", "--config", _FACE, f"--config.data.path={data}", f"--config.seed={args.seed}",
         *(f"--config.{field}" for field in fast), "--workdir", trained,
     )  # fmt: skip
     step(
@@ -74,7 +75,21 @@ def run(args: argparse.Namespace) -> int:
         "predict", trained, *files, "--overlay", out / "overlays", "--relevance",
         out / "relevance.npz", "--csv", out / "clips.csv",
     )  # fmt: skip
-    report = _write_report(out, dataset, trained, list(chosen.items()), done)
+    step(
+        "Train a small MRPN, which sees the face and hears the voice",
+        "train", "--config", _FACE_AND_VOICE, f"--config.data.path={data}",
+        f"--config.seed={args.seed}", *(f"--config.{field}" for field in fast), "--workdir", fused,
+    )  # fmt: skip
+    step(
+        "Evaluate what each of its branches says by itself, and their fusion",
+        "evaluate", fused,
+    )  # fmt: skip
+    step(
+        "Predict and explain some of the clips: the face, and the sound",
+        "predict", fused, *files[::2], "--overlay", out / "overlays_fusion", "--csv",
+        out / "clips_fusion.csv",
+    )  # fmt: skip
+    report = _write_report(out, dataset, (trained, fused), list(chosen.items()), done)
     print(f"\ndone in {time.perf_counter() - began:.0f} s\nreport: {report}")
     return 0
 
@@ -123,11 +138,13 @@ def _example_frames(dataset: Dataset) -> html.Picture:
 def _write_report(
     out: Path,
     dataset: Dataset,
-    trained: Path,
+    runs: tuple[Path, Path],
     chosen: list[tuple[str, str]],
     commands: list[tuple[str, str]],
 ) -> Path:
-    results = json.loads((trained / "evaluation" / "test" / "results.json").read_text())
+    face, fused = (
+        json.loads((run / "evaluation" / "test" / "results.json").read_text()) for run in runs
+    )
     with np.load(out / "relevance.npz") as file:
         explained = {name: file[name] for name in file.files}
     stacks = []
@@ -148,12 +165,12 @@ def _write_report(
                 html.photo(strip, "The frames the network saw, and where its answer came from."),
             ]
         )
-    config = json.loads((trained / "config.json").read_text())
+    config = json.loads((runs[0] / "config.json").read_text())
     return html.write_report(
         out / "report.html",
         "aver_jax demo",
         [
-            content.summary(results),
+            content.summary(face, [_fusion_tile(fused)]),
             html.Section(
                 "The corpus",
                 [_example_frames(dataset)],
@@ -162,17 +179,50 @@ def _write_report(
                 "background, head motion and sentence vary independently of the emotion.",
             ),
             content.training(
-                read_metrics(trained / "metrics.jsonl"), config["evaluation"]["select"]
+                read_metrics(runs[0] / "metrics.jsonl"), config["evaluation"]["select"]
             ),
-            content.scores(results),
+            content.scores(face),
             content.explained(
                 stacks,
                 "The first test clip of each emotion, right or wrong. Relevance: TIBAV of the "
                 "predicted class, through time and space.",
             ),
+            content.modalities(fused),
+            html.Section(
+                "Seen and heard",
+                [html.Columns(_seen_and_heard(out, dict(chosen)))],
+                "Three of these clips again, through both branches of the MRPN. Relevance: "
+                "Grad-CAM of the fused answer, over the face and over the spectrogram.",
+            ),
             content.meaning(dataset.classes, config["data"]["target"], dataset.name),
             content.steps(commands),
             content.environment(),
         ],
-        subtitle="From rendered clips to a trained, explained TimeSformer",
+        subtitle="From rendered clips to a TimeSformer and an MRPN, trained and explained",
     )
+
+
+def _fusion_tile(results: dict) -> tuple[str, str, str]:
+    war = results["metrics"]["war"]
+    span = f"{100 * war['low']:.1f} to {100 * war['high']:.1f}%"
+    return "WAR with the voice (MRPN)", f"{100 * war['value']:.1f}%", span
+
+
+def _seen_and_heard(out: Path, truths: dict[str, str]) -> list[list[html.Block]]:
+    """A stack per clip: the overlay video, the picture of the sound, and who said what."""
+    stacks = []
+    with (out / "clips_fusion.csv").open(newline="") as file:
+        for line in csv.DictReader(file):
+            clip = Path(line["file"]).stem
+            says = (
+                f"{clip}: true {truths[clip]}; the face alone says {line['video_prediction']}, "
+                f"the voice alone {line['audio_prediction']}, both {line['prediction']}"
+            )
+            picture = cv2.imread(str(out / "overlays_fusion" / f"{clip}_sound.png"))
+            stacks.append(
+                [
+                    html.video(out / "overlays_fusion" / f"{clip}.mp4", says),
+                    html.photo(picture[..., ::-1], "What it heard, and what of it mattered."),
+                ]
+            )
+    return stacks

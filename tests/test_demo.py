@@ -12,7 +12,10 @@ def test_the_fast_tour_ends_with_a_self_contained_report(tmp_path, capsys):
     page = (tmp_path / "tour/report.html").read_text()
     for heading in ("Summary", "The corpus", "Training", "Explained clips", "Every step again"):
         assert heading in page
-    assert page.count("data:video/mp4") == 6
+    for heading in ("Face, voice, and both", "Seen and heard"):
+        assert heading in page
+    # Six clips by the TimeSformer, three of them again by the MRPN.
+    assert page.count("data:video/mp4") == 9
     assert "http://" not in page.replace("http://www.w3.org", "")
     # A second tour replaces the first; a folder of anything else is left alone.
     assert main(["demo", "--fast", "--out", str(tmp_path)]) == 2

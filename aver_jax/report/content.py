@@ -181,6 +181,21 @@ def scores(results: Mapping[str, Any]) -> Section:
     )
 
 
+def modalities(results: Mapping[str, Any]) -> Section:
+    """What face and voice achieve, each alone and together.
+
+    Args:
+      results: of `aver evaluate` on a model with branches.
+    """
+    picture, table = _branches(results)
+    lead = (
+        f"{results['clips']} {results['split']} clips of {results['actors']} actors, the same for "
+        f"every line. Protocol {results['protocol']}, fold {results['fold']}. Each branch is asked "
+        "by itself (its side head); the fused answer has both."
+    )
+    return Section("Face, voice, and both", [Columns([[picture], [table]])], lead)
+
+
 def _branches(results: Mapping[str, Any]) -> list[Block]:
     """What each branch achieves alone and their fusion; nothing of a model without branches."""
     if "branches" not in results:
