@@ -53,6 +53,8 @@ step tests 150 python3 -m pytest -m gpu tests/test_gpu.py -W default
 train demo timesformer.py:size=demo --config.epochs=5.0
 train B timesformer.py:size=B,dataset=crema_d --config.batch_size=16 --config.epochs=4.0 \
   --config.evaluation.every_epochs=4.0 --config.log_every_steps=5
+train mrpn mrpn.py:network=n2,size=thesis --config.batch_size=16 --config.epochs=2.0 \
+  --config.evaluation.every_epochs=2.0 --config.log_every_steps=5
 step evaluate 60 "${aver[@]}" evaluate "$work/demo" --out "$work/evaluation"
 step bench_input 60 python3 tools/bench_input.py --data "$data" --out "$out" --repeats 3
 
