@@ -11,6 +11,10 @@ JOBS = {
     "train": ("aver_jax.train", "dataset and config to a run folder"),
     "evaluate": ("aver_jax.evaluate", "scores of a run on clips it has not seen"),
     "predict": ("aver_jax.predict", "emotions in your own clips, with overlays"),
+    "experiments": (
+        "aver_jax.experiments.cli",
+        "many trainings compared: networks, folds and seeds, with a results page",
+    ),
     "demo": ("aver_jax.demo", "the whole way on a rendered corpus, ending with a report"),
 }
 
@@ -31,7 +35,7 @@ def run_job(job: str, words: Sequence[str]) -> int:
         prog=f"aver {job}", description=module.__doc__, allow_abbrev=False
     )
     module.add_arguments(parser)
-    if job == "train":
+    if job in ("train", "experiments"):
         # Fields of the config are flags that no parser can list beforehand.
         args, overrides = parser.parse_known_args(words)
         return module.run(args, overrides)

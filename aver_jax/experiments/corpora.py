@@ -1,0 +1,109 @@
+"""Rendered corpora that differ in the share of unclear clips, and in nothing else.
+
+The same actors speak the same sentences with the same labels in all of them; what a clip shows is
+drawn from its own name (`data_prep.synthetic.plan`). Each is rendered to media files and prepared
+by the ordinary job.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from aver_jax.errors import UserError
+from aver_jax.files import write_whole
+from aver_jax.jobs import run_job
+from data_prep.synthetic.plan import Knobs
+from data_prep.synthetic.truth import read_truth
+
+CLEAR = "clear"
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Which corpus: its folder's name, and the shares of its clips (neutral ones apart)."""
+
+    name: str
+    fuzzy: float = 0.0
+    conflict: float = 0.0
+
+    @property
+    def knobs(self) -> Knobs:
+        """Half of the fuzzy clips are so in the face, half in the voice."""
+        return Knobs(fuzzy_face=self.fuzzy / 2, fuzzy_voice=self.fuzzy / 2, conflict=self.conflict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendering:
+    """Settings that all corpora of a study share; `crop` is the side of the stored face crops."""
+
+    clips: int
+    actors: int
+    size: int
+    fps: int
+    seconds: float
+    crop: int
+    seed: int
+
+
+def plan_corpora(shares: Iterable[float], conflicts: Iterable[float]) -> list[Corpus]:
+    """Returns one corpus per share of fuzzy clips and one per share of conflicting clips.
+
+    A share of 0 of either is the same, clear corpus.
+    """
+    corpora = [Corpus(f"fuzzy{100 * share:g}", fuzzy=share) for share in shares if share]
+    corpora += [Corpus(f"conflict{100 * share:g}", conflict=share) for share in conflicts if share]
+    if 0 in {*shares, *conflicts}:
+        corpora.insert(0, Corpus(CLEAR))
+    return corpora
+
+
+def make_corpus(corpus: Corpus, rendering: Rendering, folder: Path) -> Path:
+    """Renders and prepares a corpus, or what is left to do of it.
+
+    Args:
+      corpus: which.
+      rendering: how.
+      folder: gets `settings.json`, `media` and `data`.
+
+    Returns:
+      The prepared dataset, `folder/data`.
+
+    Raises:
+      UserError: the folder holds a corpus of other settings, or these do not fit together.
+    """
+    from data_prep.output import is_dataset
+    from data_prep.synthetic.corpus import render_corpus
+
+    settings: dict[str, Any] = {**dataclasses.asdict(rendering), **dataclasses.asdict(corpus.knobs)}
+    settings = json.loads(json.dumps(settings))
+    stamp, media, data = folder / "settings.json", folder / "media", folder / "data"
+    if stamp.exists() and json.loads(stamp.read_text()) != settings:
+        raise UserError(
+            f"{folder} holds a corpus of other settings ({stamp.name}); choose another --workdir"
+        )
+    if is_dataset(data):
+        return data
+    write_whole(stamp, json.dumps(settings, indent=1) + "\n")
+    if not media.exists():
+        render_corpus(
+            media,
+            rendering.clips,
+            rendering.actors,
+            rendering.seed,
+            size=rendering.size,
+            fps=rendering.fps,
+            seconds=rendering.seconds,
+            knobs=corpus.knobs,
+        )
+    words = ["--source", media, "--out", data, "--size", rendering.crop, "--margin", 1.0]
+    # 3: some clips were skipped; their number is on the page.
+    if run_job("prepare", ["crema_d", *map(str, words)]) not in (0, 3):
+        raise UserError(f"{media} could not be prepared; the reasons are listed above")
+    return data
+
+
+def condition_of(data: Path) -> dict[str, str]:
+    """Returns clip id -> clear, fuzzy_face, fuzzy_voice or conflict."""
+    return {row["clip_id"]: row["condition"] for row in read_truth(data).rows}

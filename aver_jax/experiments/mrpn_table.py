@@ -1,0 +1,70 @@
+"""The comparison of fusion networks: every network on every fold, with every seed."""
+
+import argparse
+from collections.abc import Sequence
+
+from aver_jax.errors import UserError
+from aver_jax.experiments import tables
+from aver_jax.experiments.grid import (
+    NETWORKS,
+    Cell,
+    Grid,
+    base_of,
+    check_words,
+    fold_numbers,
+    plan_cells,
+)
+from aver_jax.experiments.mrpn_page import build_page
+from aver_jax.experiments.outcomes import read_outcomes
+from aver_jax.experiments.page import Page
+from aver_jax.experiments.processes import run_in_processes
+from aver_jax.input import PROTOCOLS, open_dataset
+
+_AUGMENTED = ("audio", "video", "n0")
+_WHOLE_CLIPS = "--config.data.min_slice=1.0"
+
+
+def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str) -> Page:
+    """Trains what is not trained yet, and returns the page.
+
+    Args:
+      args: the flags of `aver experiments mrpn_table`.
+      overrides: words such as "--config.epochs=10.0".
+      command: the whole command, to be printed.
+
+    Raises:
+      UserError: flags, config or dataset that cannot be used; a training that failed.
+      SystemExit: a signal asked to stop.
+    """
+    check_words(args.config, overrides)
+    both = args.time_augmentation == "both"
+    variants = {"": ()} | ({tables.WHOLE_CLIPS: (_WHOLE_CLIPS,)} if both else {})
+    # The folds are the protocol's, which the experiment names.
+    config = base_of(Grid(args.config, args.workdir, overrides))
+    if config.data.protocol not in PROTOCOLS:
+        raise UserError(
+            f"config.data.protocol is {config.data.protocol!r}; expected one of "
+            f"{', '.join(PROTOCOLS)}"
+        )
+    if not config.data.path:
+        raise UserError("no dataset given; set --config.data.path to a folder aver prepare made")
+    if both and config.data.min_slice == 1:
+        raise UserError(
+            "config.data.min_slice is 1, training on whole clips; with --time-augmentation both "
+            "it must be less"
+        )
+    folds = fold_numbers(args.folds, config.data.protocol)
+    grid = Grid(args.config, args.workdir, overrides, variants, featured=(folds[0], args.seeds[0]))
+    cells = plan_cells(args.networks, args.aggregators, folds, args.seeds)
+    if both:
+        some = [network for network in _AUGMENTED if network in args.networks]
+        more = plan_cells(some, args.aggregators[:1], folds, args.seeds, [tables.WHOLE_CLIPS])
+        cells += more
+    dataset = open_dataset(config.data.path)
+    run_in_processes(grid, in_order(cells), args.workers)
+    return build_page(read_outcomes(grid, cells), dataset, command)
+
+
+def in_order(cells: Sequence[Cell]) -> list[Cell]:
+    """All cells of a network together, whatever their variant; else as given."""
+    return sorted(cells, key=lambda cell: list(NETWORKS).index(cell.network))

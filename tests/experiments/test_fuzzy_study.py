@@ -1,0 +1,164 @@
+"""The study of unclear clips: its corpora, its page, and verdicts that the numbers carry."""
+
+import csv
+import shutil
+
+import pytest
+
+from aver_jax.bootstrap import Interval
+from aver_jax.cli import main
+from aver_jax.errors import UserError
+from aver_jax.experiments import corpora, fuzzy_study, verdict
+from aver_jax.experiments.corpora import Corpus, Rendering, condition_of, make_corpus, plan_corpora
+from aver_jax.experiments.outcomes import Comparison
+from aver_jax.input import open_dataset
+
+RENDERING = Rendering(clips=12, actors=2, size=96, fps=6, seconds=1.0, crop=32, seed=0)
+
+
+def found(value: float, actors=(None, None), seeds=(None, None)) -> Comparison:
+    ends = [Interval(*(value if end is None else end for end in pair)) for pair in (actors, seeds)]
+    return Comparison(value, ends[0], {0: value, 1: value}, ends[1])
+
+
+def test_there_is_a_corpus_for_every_share_and_one_clear_one_for_both_kinds():
+    assert plan_corpora([0.0, 0.3, 0.125], [0.0, 0.6]) == [
+        Corpus("clear"),
+        Corpus("fuzzy30", fuzzy=0.3),
+        Corpus("fuzzy12.5", fuzzy=0.125),
+        Corpus("conflict60", conflict=0.6),
+    ]
+    assert plan_corpora([], []) == []
+    knobs = Corpus("x", fuzzy=0.6).knobs
+    assert (knobs.fuzzy_face, knobs.fuzzy_voice, knobs.conflict) == (0.3, 0.3, 0.0)
+
+
+def test_corpora_differ_in_what_is_unclear_alone(tmp_path):
+    clear = make_corpus(Corpus("clear"), RENDERING, tmp_path / "clear")
+    fuzzy = make_corpus(Corpus("fuzzy60", fuzzy=0.6), RENDERING, tmp_path / "fuzzy")
+    one, other = open_dataset(clear).index, open_dataset(fuzzy).index
+    for column in ("clip_id", "actor", "label", "sentence"):
+        assert one[column].tolist() == other[column].tolist()
+    assert set(condition_of(clear).values()) == {"clear"}
+    # Of each of the five labels but neutral, 0.3 of two clips twice: one and no more.
+    assert sum(c != "clear" for c in condition_of(fuzzy).values()) >= 5
+
+
+def test_a_corpus_is_made_once_and_never_of_other_settings(tmp_path, monkeypatch):
+    folder = tmp_path / "clear"
+    data = make_corpus(Corpus("clear"), RENDERING, folder)
+    monkeypatch.setattr(corpora, "run_job", lambda *words: pytest.fail("prepared again"))
+    assert make_corpus(Corpus("clear"), RENDERING, folder) == data
+    with pytest.raises(UserError, match="holds a corpus of other settings"):
+        make_corpus(Corpus("clear", fuzzy=0.5), RENDERING, folder)
+    # A stop between rendering and preparing leaves the media, which are kept.
+    shutil.rmtree(data)
+    prepared = []
+    monkeypatch.setattr(corpora, "run_job", lambda job, words: prepared.append(words) or 0)
+    make_corpus(Corpus("clear"), RENDERING, folder)
+    assert len(prepared) == 1
+
+
+@pytest.fixture
+def copied_corpora(monkeypatch, synthetic_dataset):
+    """Instead of rendering: the small dataset, every other of whose clips is said to be unclear."""
+
+    def make(corpus, rendering, folder):
+        data = folder / "data"
+        if not data.exists():
+            shutil.copytree(synthetic_dataset, data)
+            table = data / "truth.csv"
+            with table.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            for row in rows[:: 2 if corpus.name != "clear" else 10_000][1:]:
+                row["condition"] = "fuzzy_face" if corpus.fuzzy else "conflict"
+            with table.open("w", newline="") as file:
+                writer = csv.DictWriter(file, rows[0])
+                writer.writeheader()
+                writer.writerows(rows)
+        return data
+
+    monkeypatch.setattr(fuzzy_study, "make_corpus", make)
+
+
+def words(tmp_path, *more: str) -> list[str]:
+    config = ["--config", "mrpn.py:size=study", "--workdir", str(tmp_path / "study")]
+    return ["experiments", "fuzzy_study", *config, *more]
+
+
+def test_the_page_has_curves_differences_and_a_verdict(trained, copied_corpora, tmp_path):
+    more = ["--shares", "0,0.3", "--conflicts", "0.6", "--seeds", "0,1", "--folds", "1,2"]
+    assert main(words(tmp_path, *more)) == 0
+    assert len(trained) == 6 * 3 * 2 * 2
+    # All corpora of a network before the next network: it compiles once.
+    networks = [folder.name.partition("_")[0] for folder in trained]
+    assert networks == sorted(networks, key=networks.index)
+    text = (tmp_path / "study" / "page.md").read_text()
+    assert (tmp_path / "study" / "page" / "shares.png").stat().st_size > 5000
+    assert "unclear clips: clear 0, fuzzy30 14, conflict60 14" in text
+    assert "Along the share of fuzzy clips: N1 ≥ N0 " in text
+    assert "Along the share of conflicting clips: " in text
+    for caption in ("Corpus clear", "Corpus fuzzy30", "Corpus conflict60", "WAR on all test clips"):
+        assert f"**{caption}" in text
+    assert "| fuzzy30: clear | fuzzy30: unclear | conflict60: clear |" in text
+    assert "the clear test clips alone" in text
+    assert "2 actors tested: an interval over so few is too narrow." in text
+    assert main(words(tmp_path, *more)) == 0
+    assert len(trained) == 72
+
+
+def test_one_seed_gives_no_verdict(trained, copied_corpora, tmp_path):
+    more = ["--shares", "0.3", "--conflicts", "", "--networks", "video,n0,n2"]
+    assert main(words(tmp_path, *more)) == 0
+    text = (tmp_path / "study" / "page.md").read_text()
+    assert "One seed was run, which decides nothing." in text
+    assert "N2 ≥ N0 is undecided at 30%." in text
+    assert "N2 ≥ N1" not in text
+    assert "conflicting clips:" not in text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--config.data.path=x"], "the study renders its own corpora"),
+        (["--shares", "", "--conflicts", ""], "give at least one share"),
+        (["--folds", "7"], "expected all, or some of 1 to 5"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(tmp_path, more, message, capsys):
+    assert main(words(tmp_path, *more)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_shares_outside_0_to_1_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(words(tmp_path, "--shares", "0,30"))
+    assert "expected shares from 0 to 1" in capsys.readouterr().err
+
+
+def test_a_verdict_needs_both_intervals():
+    nan = float("nan")
+    assert verdict.judged(found(0.1, (0.02, 0.2), (0.05, 0.15))) == "holds"
+    assert verdict.judged(found(-0.1, (-0.2, -0.02), (-0.15, -0.05))) == "does not hold"
+    assert verdict.judged(found(0.1, (0.02, 0.2), (-0.05, 0.25))) == "undecided"
+    assert verdict.judged(found(0.1, (-0.02, 0.2), (0.05, 0.15))) == "undecided"
+    assert verdict.judged(found(0.1, (0.02, 0.2), (nan, nan))) == "undecided"
+    assert verdict.judged(found(0.1, (nan, nan), (0.02, 0.2))) == "undecided"
+
+
+def test_the_verdict_names_the_shares_at_which_a_claim_holds_and_no_others():
+    yes, no, open_ = found(0.1), found(-0.1), found(0.1, (-0.1, 0.3))
+    along = {
+        0.6: {("n1", "n0"): yes, ("n2", "n1"): open_, ("n2", "n0"): yes},
+        0.0: {("n1", "n0"): no, ("n2", "n1"): open_, ("n2", "n0"): yes},
+        0.3: {("n1", "n0"): yes, ("n2", "n1"): open_, ("n2", "n0"): open_},
+    }
+    assert verdict.paragraph("fuzzy", along) == (
+        "Along the share of fuzzy clips: "
+        "N1 ≥ N0 holds at 30% and 60%, does not hold at 0%. "
+        "N2 ≥ N1 is undecided at every share. "
+        "N2 ≥ N0 holds at 0% and 60%, is undecided at 30%."
+    )
+    assert verdict.paragraph("fuzzy", {0.0: {}}) == ""
