@@ -1,6 +1,8 @@
 """ResNet-18 against transformers', layer by layer, and the 3-D net against torch's modules."""
 
 import functools
+import importlib.util
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from transformers import ResNetConfig, ResNetModel
 
 from aver_jax.models.resnet import ResNet, max_pool
 from aver_jax.models.resnet_checkpoints import convert_resnet
+from aver_jax.runs import load_run
 
 pytestmark = pytest.mark.parity
 
@@ -170,17 +173,20 @@ class ResNet3d(torch.nn.Module):
         self.conv1 = torch.nn.Conv3d(3, width, 7, (1, 2, 2), 3, bias=False)
         self.bn1 = torch.nn.BatchNorm3d(width)
         self.maxpool = torch.nn.MaxPool3d(3, 2, 1)
-        inputs = width
+        inputs, self.layers = width, []
         for stage, depth in enumerate(depths):
             features = width * 2**stage
             blocks = [Block3d(inputs, features, 2 if stage else 1)]
             blocks += [Block3d(features, features, 1) for _ in range(depth - 1)]
-            setattr(self, f"layer{stage + 1}", torch.nn.Sequential(*blocks))
+            self.layers.append(torch.nn.Sequential(*blocks))
+            setattr(self, f"layer{stage + 1}", self.layers[-1])
             inputs = features
 
     def forward(self, x):
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
@@ -217,3 +223,26 @@ def test_max_pool_and_its_gradient_are_torchs_with_equal_values_too(shape):
     cotangent = rng.normal(size=ours.shape).astype(np.float32)
     theirs.backward(channels_first(cotangent))
     np.testing.assert_allclose(pullback(cotangent)[0], channels_last(theirs_x.grad), atol=1e-6)
+
+
+# orbax's, on a manager that only reads.
+@pytest.mark.filterwarnings("ignore::UserWarning:orbax.*")
+def test_torch_file_in_wrappings_gives_the_features_of_its_network(tmp_path):
+    path = Path(__file__).parents[2] / "tools/convert_checkpoint.py"
+    spec = importlib.util.spec_from_file_location("convert_checkpoint", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    module = random_norms(ResNet3d(4, depths=(1, 1)), rng).eval()
+    state = {f"module.{name}": value for name, value in module.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "checkpoint.pth")
+    words = ["--from", str(tmp_path / "checkpoint.pth"), "--out", str(tmp_path / "run")]
+    assert tool.main(["resnet", *words, "--modality", "video"]) == 0
+
+    model, variables, _ = load_run(tmp_path / "run")
+    x = rng.normal(size=(2, 5, 20, 17, 3)).astype(np.float32)
+    _, taps = jax.jit(functools.partial(model.apply, capture=("maps_video",)))(
+        variables, {"frames": x}
+    )
+    assert relative_error(taps["maps_video"], channels_last(module(channels_first(x)))) < 1e-5
