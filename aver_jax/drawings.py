@@ -51,7 +51,6 @@ def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedR
             times,
             frequencies,
             settings.n_fft,
-            settings.hop,
             mel=settings.bands > 0,
         )
         write_whole(folder / f"{name}_sound.png", figures.png(figure))

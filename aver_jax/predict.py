@@ -13,6 +13,8 @@ from tqdm import tqdm
 from aver_jax import drawings
 from aver_jax.errors import UnusableClip, UserError
 from aver_jax.files import whole, write_whole
+from aver_jax.input.clips import SAMPLE_RATE
+from aver_jax.input.sampling import clip_seconds
 from aver_jax.predictor import Prediction, Predictor
 from aver_jax.relevance import METHODS, methods_of, paths_of
 from aver_jax.report import answers
@@ -154,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
     if predictions:
         print(answers.table(predictions, loaded.classes))
         print(f"model: {args.run} (step {loaded.step}, trained under {loaded.protocol})")
+        _tell_what_is_cut(predictions, loaded.config.data.max_seconds)
         _write_files(args, predictions, loaded, f"{method}, {path}")
     for file, reason in failures:
         print(f"aver predict: {one_line(str(file))}: {reason}", file=sys.stderr)
@@ -161,6 +164,20 @@ def run(args: argparse.Namespace) -> int:
         found = f"none of {counted(len(clips), 'clip')}"
         raise UserError(f"{found} could be used; the reasons are above")
     return 3 if failures else 0
+
+
+def _tell_what_is_cut(predictions: Sequence[Prediction], max_seconds: float) -> None:
+    """Prints a note if clips are longer than a model of this run looks at and listens to."""
+    seconds = [
+        clip_seconds(p.record["timestamps"], len(p.record["pcm"]) // 2, SAMPLE_RATE)
+        for p in predictions
+    ]
+    if longer := sum(s > max_seconds + 0.05 for s in seconds):
+        print(
+            f"aver predict: note: of {counted(longer, 'clip')} longer than {max_seconds:g} s the "
+            f"middle {max_seconds:g} s were used; --timeline DIR goes over all of them",
+            file=sys.stderr,
+        )
 
 
 def _write_files(

@@ -12,6 +12,9 @@ from aver_jax.report.overlay import ALPHA, heat_colors
 RANGE_DB = 70.0
 # Relevance below this share of the highest is not drawn: it would only veil the spectrogram.
 LEAST = 0.1
+# Samples between columns of the picture, and how many of these a long sound has.
+_LEAST_HOP = 64
+_MOST_COLUMNS = 1500
 
 
 def sound_figure(
@@ -22,7 +25,6 @@ def sound_figure(
     times,
     frequencies,
     n_fft: int,
-    hop: int,
     mel: bool = False,
     theme: Theme = DARK,
 ) -> Figure:
@@ -36,10 +38,10 @@ def sound_figure(
       sample_rate: Hz.
       title: above the figure.
       values: float [F, K] relevance in 0..1.
-      times: float [K], seconds of the frames of `values`, the first of them that of sample 0.
+      times: float [K], seconds of the frames of `values`, the first of them that of sample 0;
+        between them the picture is linear.
       frequencies: float [F], Hz, ascending.
       n_fft: samples of a Fourier transform, as the model's.
-      hop: samples between frames, as the model's.
       mel: whether the frequency axis is in mel, as the model's bands are.
       theme: colours.
     """
@@ -50,30 +52,32 @@ def sound_figure(
     samples = np.asarray(pcm, np.float32) / 32_768
     # A shorter sound than a window is drawn with the silence after it.
     samples = np.pad(samples, (0, max(0, n_fft - len(samples))))
-    spectrum = librosa.stft(samples, n_fft=n_fft, hop_length=hop, pad_mode="constant")
+    hop = max(_LEAST_HOP, len(samples) // _MOST_COLUMNS)
+    spectrum = np.abs(librosa.stft(samples, n_fft=n_fft, hop_length=hop, pad_mode="constant"))
     # Silence has no loudest part to be measured by.
-    loudest = max(float(np.abs(spectrum).max()), 1e-5)
-    decibels = librosa.amplitude_to_db(np.abs(spectrum), ref=loudest, top_db=None)
-    values = np.asarray(values)
+    loudest = max(float(spectrum.max()), 1e-5)
+    decibels = librosa.amplitude_to_db(spectrum, ref=loudest, top_db=None)
+    seconds = times[0] + np.arange(decibels.shape[1]) * (hop / sample_rate)
+    values = np.stack([np.interp(seconds, times, row) for row in np.asarray(values)])
     with themed(theme):
         figure = new_figure(10.2, 4.6)
         moments, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 11))
         librosa.display.specshow(
             np.maximum(decibels, -RANGE_DB),
-            x_coords=times[0] + np.arange(decibels.shape[1]) * (hop / sample_rate),
+            x_coords=seconds,
             y_coords=librosa.fft_frequencies(sr=sample_rate, n_fft=n_fft),
             x_axis="s",
             y_axis="mel" if mel else "linear",
             cmap=_greys(theme),
             ax=axes,
         )
-        axes.pcolormesh(times, frequencies, _veil(values), shading="nearest", zorder=2)
+        axes.pcolormesh(seconds, frequencies, _veil(values), shading="nearest", zorder=2)
         axes.set_ylim(0, sample_rate / 2)
-        axes.set_xlim(times[0], max(times[-1], times[0] + hop / sample_rate))
+        axes.set_xlim(seconds[0], seconds[-1])
         axes.set(xlabel="seconds", ylabel="frequency (Hz)")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda hertz, _: f"{hertz:.0f}"))
         axes.grid(visible=False)
-        _moments(moments, times, values.sum(axis=0))
+        _moments(moments, seconds, values.sum(axis=0))
         # A given height keeps it beside the scale.
         moments.set_title(title, y=1.35)
     return figure

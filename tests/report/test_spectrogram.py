@@ -19,7 +19,7 @@ def picture(seconds=1.0, values=None, start=0.0, mel=False):
     values = np.zeros((257, frames)) if values is None else values(frames)
     times = start + np.arange(frames) * HOP / RATE
     frequencies = np.arange(257) * RATE / N_FFT
-    figure = sound_figure(pcm, RATE, "clip", values, times, frequencies, N_FFT, HOP, mel)
+    figure = sound_figure(pcm, RATE, "clip", values, times, frequencies, N_FFT, mel)
     pixels = cv2.imdecode(np.frombuffer(figures.png(figure, dpi=80), np.uint8), cv2.IMREAD_COLOR)
     # The scale of colours is a child of the strip, so the spectrogram is the last of two.
     box = figure.axes[1].get_position()
