@@ -174,8 +174,8 @@ def _tell_what_is_cut(predictions: Sequence[Prediction], max_seconds: float) -> 
     ]
     if longer := sum(s > max_seconds + 0.05 for s in seconds):
         print(
-            f"aver predict: note: of {counted(longer, 'clip')} longer than {max_seconds:g} s the "
-            f"middle {max_seconds:g} s were used; --timeline DIR goes over all of them",
+            f"aver predict: note: {counted(longer, 'clip')} longer than {max_seconds:g} s answered "
+            f"from the middle {max_seconds:g} s alone; --timeline DIR covers the whole",
             file=sys.stderr,
         )
 
