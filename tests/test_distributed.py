@@ -12,18 +12,27 @@ import pytest
 from aver_jax import load_run
 
 FIELDS = [
-    "model.width=16", "model.depth=1", "model.unroll=1", "model.num_heads=2",
     "data.image_size=16", "data.num_frames=2", "batch_size=4", "epochs=2.0",
     "evaluation.batch_size=12", "evaluation.every_epochs=1.0", "log_every_steps=2",
     "optimizer.name=sgd", "distributed=true",
 ]  # fmt: skip
+MODELS = {
+    "timesformer.py:size=demo": [
+        "model.width=16", "model.depth=1", "model.unroll=1", "model.num_heads=2",
+    ],
+    # Its batch statistics are those of both processes' examples.
+    "mrpn.py:network=n2,size=study": [
+        "model.width=4", "model.stage_sizes=(1,)", "model.features=4", "optimizer.lr=0.05",
+    ],
+}  # fmt: skip
 
 
 @pytest.mark.slow
-def test_two_processes_compute_what_one_does(synthetic_dataset, tmp_path):
+@pytest.mark.parametrize("config", MODELS)
+def test_two_processes_compute_what_one_does(config, synthetic_dataset, tmp_path):
     def start(run, process, count, port):
-        fields = [*FIELDS, f"data.path={synthetic_dataset}"]
-        words = ["--config", "timesformer.py:size=demo", "--workdir", str(tmp_path / run)]
+        fields = [*FIELDS, *MODELS[config], f"data.path={synthetic_dataset}"]
+        words = ["--config", config, "--workdir", str(tmp_path / run)]
         environment = {
             **os.environ,
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={2 // count}",
@@ -49,4 +58,5 @@ def test_two_processes_compute_what_one_does(synthetic_dataset, tmp_path):
             _, errors = process.communicate(timeout=240)
             assert process.returncode == 0, errors
     one, two = (load_run(tmp_path / run, "last").variables for run in ("one", "two"))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), two, one)
+    # Biases before a batch norm have no gradient but rounding.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), two, one)
