@@ -1,5 +1,6 @@
 """Batch normalisation that is exact over devices and masks (Ioffe & Szegedy, 2015)."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -13,8 +14,9 @@ class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, with the numbers of torch.nn.BatchNorm.
 
     In training the statistics are those of the unmasked rows on all devices of `axis_name`, as if
-    one device held them; the running variance is unbiased, as torch's. Running statistics are the
-    collection "batch_stats": "mean" and "var", float32 [D].
+    one device held them; the running variance is unbiased, as torch's. Fewer than two values per
+    channel have no variance (torch refuses them): the running statistics serve and stay. They are
+    the collection "batch_stats": "mean" and "var", float32 [D].
 
     Fields:
       use_scale, use_bias: whether the result is multiplied by a learned scale [D] (initially 1),
@@ -38,8 +40,7 @@ class BatchNorm(nn.Module):
 
         Args:
           x: float [N, ..., D].
-          train: whether the statistics are those of this batch, and move the running ones (which
-            fewer than two values per channel leave as they are: they have no variance); static.
+          train: whether the statistics are those of this batch, and move the running ones; static.
           mask: bool [N], the rows that count in the statistics; all of them by default.
 
         Returns:
@@ -52,22 +53,22 @@ class BatchNorm(nn.Module):
         mean = self.variable(STATISTICS, "mean", jnp.zeros, (size,), jnp.float32)
         var = self.variable(STATISTICS, "var", jnp.ones, (size,), jnp.float32)
         x = x.astype(jnp.float32)
+        used_mean, used_var = mean.value, var.value
         if train:
             count, batch_mean, centred = batch_moments(x, mask, self.axis_name)
-            batch_var = centred / jnp.maximum(count, 1)
+            enough = count > 1
+            used_mean = jnp.where(enough, batch_mean, used_mean)
+            used_var = jnp.where(enough, centred / jnp.maximum(count, 1), used_var)
             if not self.is_initializing():
-                unbiased = centred / jnp.maximum(count - 1, 1)
-                step = jnp.where(count > 1, 1 - self.decay, 0)
+                step = jnp.where(enough, 1 - self.decay, 0)
                 mean.value += step * (batch_mean - mean.value)
-                var.value += step * (unbiased - var.value)
-        else:
-            batch_mean, batch_var = mean.value, var.value
-        factor = jax.lax.rsqrt(batch_var + self.epsilon)
+                var.value += step * (centred / jnp.maximum(count - 1, 1) - var.value)
+        factor = jax.lax.rsqrt(used_var + self.epsilon)
         if self.use_scale:
             factor *= self.param("scale", nn.initializers.ones, (size,), jnp.float32)
         shape = (1,) * (x.ndim - 1) + (size,)
         # Not x * factor + offset: that loses the digits of a mean far from 0.
-        y = (x - batch_mean.reshape(shape)) * factor.reshape(shape)
+        y = (x - used_mean.reshape(shape)) * factor.reshape(shape)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (size,), jnp.float32)
             y += bias.reshape(shape)
@@ -94,7 +95,8 @@ def batch_moments(
       axis_name: mapped axis whose devices are combined, or None.
     """
     axes = tuple(range(x.ndim - 1))
-    per_row = x.size // (x.shape[0] * x.shape[-1]) if x.size else 0
+    per_row = math.prod(x.shape[1:-1])
+    valid = None
     if mask is None:
         count = jnp.float32(x.shape[0] * per_row)
     else:
@@ -103,14 +105,13 @@ def batch_moments(
                 f"mask is {mask.dtype} {mask.shape}, expected bool {x.shape[:1]}, one per row"
             )
         count = mask.sum(dtype=jnp.float32) * per_row
-        mask = mask.reshape(-1, *(1,) * (x.ndim - 1))
-
-    def total(values: jax.Array) -> jax.Array:
-        # A choice, not a product: padding may hold anything, also what is not a number.
-        return (values if mask is None else jnp.where(mask, values, 0)).sum(axes)
-
-    mean = total(x) / jnp.maximum(count, 1)
-    centred = total(jnp.square(x - mean.reshape((1,) * (x.ndim - 1) + (-1,))))
+        valid = mask.reshape(-1, *(1,) * (x.ndim - 1))
+        x = jnp.where(valid, x, 0)
+    mean = x.sum(axes) / jnp.maximum(count, 1)
+    deviation = x - mean.reshape((1,) * (x.ndim - 1) + (-1,))
+    if valid is not None:
+        deviation = jnp.where(valid, deviation, 0)
+    centred = jnp.square(deviation).sum(axes)
     if axis_name is None:
         return count, mean, centred
     counts, means, centreds = jax.lax.all_gather((count, mean, centred), axis_name)

@@ -28,8 +28,7 @@ def rows():
 def start(norm, x):
     variables = norm.init(jax.random.key(0), x, train=False)
     rng = np.random.default_rng(1)
-    draw = lambda leaf: jnp.float32(rng.uniform(0.5, 2, leaf.shape))  # noqa: E731
-    return {name: jax.tree.map(draw, tree) for name, tree in variables.items()}
+    return jax.tree.map(lambda leaf: jnp.float32(rng.uniform(0.5, 2, leaf.shape)), variables)
 
 
 def step(norm, variables, x, mask, target):
@@ -39,7 +38,7 @@ def step(norm, variables, x, mask, target):
         y, updated = norm.apply(
             {**variables, "params": params}, x, train=True, mask=mask, mutable="batch_stats"
         )
-        # Every row has a say, also a masked one, whose output is used too.
+        # Masked rows have a say in the loss: their outputs may be used.
         return (y * target).mean(), (y, updated["batch_stats"])
 
     grads, (y, stats) = jax.grad(loss, argnums=(0, 1), has_aux=True)(variables["params"], x)
@@ -91,18 +90,25 @@ def test_masked_rows_change_nothing_whatever_they_hold(rows):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), updated, updated_alone)
 
 
-def test_fewer_than_two_values_leave_the_running_statistics(rows):
+def test_of_fewer_than_two_values_the_running_statistics_serve_and_stay(rows):
     norm = BatchNorm()
     x = rows[:, 0, 0]
     variables = start(norm, x)
+    expected = norm.apply(variables, x, train=False)
     for count in (0, 1):
-        y, updated = norm.apply(
-            variables, x, train=True, mask=np.arange(8) < count, mutable="batch_stats"
-        )
-        assert np.isfinite(y).all()
+        mask = np.arange(8) < count
+        y, updated = norm.apply(variables, x, train=True, mask=mask, mutable="batch_stats")
+        np.testing.assert_allclose(y, expected, rtol=1e-6)
         jax.tree.map(
             np.testing.assert_array_equal, updated, {"batch_stats": variables["batch_stats"]}
         )
+
+
+def test_gradients_of_a_batch_without_valid_rows_are_finite(rows):
+    norm = BatchNorm()
+    variables = start(norm, rows)
+    _, grads, _ = step(norm, variables, rows, np.zeros(8, bool), np.ones_like(rows))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
 def test_evaluation_reads_the_running_statistics(rows):

@@ -1,4 +1,4 @@
-"""ResNets: sizes, shapes, masks, and agreement over devices."""
+"""ResNets: sizes, shapes, masks, probes, precision."""
 
 import functools
 
