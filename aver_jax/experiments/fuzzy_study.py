@@ -12,10 +12,17 @@ import sys
 from aver_jax.errors import UserError
 from aver_jax.experiments.corpora import Rendering, condition_of, make_corpus, plan_corpora
 from aver_jax.experiments.fuzzy_page import build_page
-from aver_jax.experiments.grid import Grid, base_of, check_words, fold_numbers, plan_cells
+from aver_jax.experiments.grid import (
+    Grid,
+    base_of,
+    check_cells,
+    check_words,
+    fold_numbers,
+    plan_cells,
+)
 from aver_jax.experiments.outcomes import read_outcomes
 from aver_jax.experiments.page import Page
-from aver_jax.experiments.processes import run_in_processes
+from aver_jax.experiments.processes import check_workers, run_in_processes
 
 
 def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str) -> Page:
@@ -31,6 +38,7 @@ def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str
       SystemExit: a signal asked to stop.
     """
     check_words(args.config, overrides)
+    check_workers(args.workers)
     for word in overrides:
         if word.startswith("--config.data.path="):
             raise UserError(f"{word}: the study renders its own corpora; leave it out")
@@ -53,6 +61,7 @@ def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str
     grid = Grid(args.config, args.workdir, overrides, variants)
     folds = fold_numbers(args.folds, base_of(grid).data.protocol)
     cells = plan_cells(args.networks, [args.aggregator], folds, args.seeds, variants)
+    check_cells(grid, cells)
     for corpus in corpora:
         print(f"corpus {corpus.name}: {folders[corpus.name]}", file=sys.stderr, flush=True)
         make_corpus(corpus, rendering, folders[corpus.name])

@@ -17,7 +17,7 @@ from aver_jax.experiments.grid import (
 from aver_jax.experiments.mrpn_page import build_page
 from aver_jax.experiments.outcomes import read_outcomes
 from aver_jax.experiments.page import Page
-from aver_jax.experiments.processes import run_in_processes
+from aver_jax.experiments.processes import check_workers, run_in_processes
 from aver_jax.input import PROTOCOLS, open_dataset
 
 _AUGMENTED = ("audio", "video", "n0")
@@ -37,6 +37,7 @@ def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str
       SystemExit: a signal asked to stop.
     """
     check_words(args.config, overrides)
+    check_workers(args.workers)
     both = args.time_augmentation == "both"
     variants = {"": ()} | ({tables.WHOLE_CLIPS: (_WHOLE_CLIPS,)} if both else {})
     # The folds are the protocol's, which the experiment names.

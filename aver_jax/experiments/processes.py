@@ -28,17 +28,20 @@ def deal(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
     return [share for share in shares if share]
 
 
+def check_workers(workers: int) -> None:
+    """Raises UserError unless there is a core for every process."""
+    cores = available_cores()
+    if not 1 <= workers <= cores:
+        raise UserError(f"--workers is {workers}; expected 1 to {cores}, the cores there are")
+
+
 def run_in_processes(grid: Grid, cells: Sequence[Cell], workers: int) -> None:
     """Does what `run_cells` does, in several processes.
 
     Raises:
-      UserError: what stopped one of them; the others finish their work first. More processes than
-        cores.
+      UserError: what stopped one of them; the others finish their work first.
       SystemExit: a signal asked to stop; the running cells were saved.
     """
-    cores = available_cores()
-    if not 1 <= workers <= cores:
-        raise UserError(f"--workers is {workers}; expected 1 to {cores}, the cores there are")
     shares = deal(cells, workers)
     if len(shares) <= 1:
         run_cells(grid, cells)

@@ -123,6 +123,8 @@ def test_one_seed_gives_no_verdict(trained, copied_corpora, tmp_path):
         (["--config.data.path=x"], "the study renders its own corpora"),
         (["--shares", "", "--conflicts", ""], "give at least one share"),
         (["--folds", "7"], "expected all, or some of 1 to 5"),
+        (["--aggregator", "gru"], "aggregator is 'gru'"),
+        (["--workers", "0"], "--workers is 0; expected 1 to"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(tmp_path, more, message, capsys):
@@ -130,6 +132,7 @@ def test_what_cannot_be_run_is_one_line(tmp_path, more, message, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+    assert not (tmp_path / "study").exists()
 
 
 def test_shares_outside_0_to_1_are_refused(tmp_path, capsys):
