@@ -95,12 +95,8 @@ def feature_panels(
 
 
 def embedded(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Features [n, D] laid out in the plane by t-SNE: float [n, 2], the same every time.
-
-    Raises:
-      ImportError: scikit-learn is not installed.
-    """
-    from sklearn.manifold import TSNE
+    """Features [n, D] laid out in the plane by t-SNE: float [n, 2], the same every time."""
+    from sklearn.manifold import TSNE  # two seconds that other figures need not wait for
     from threadpoolctl import threadpool_limits  # scikit-learn brings it along
 
     # A perplexity must be smaller than the number of points.

@@ -54,6 +54,10 @@ def build_page(outcomes: Sequence[Outcome], dataset: Dataset, command: str) -> P
     )
     where_all = where.partition("; ")[2]
     result.table(f"Networks and aggregators ({where_all})", *tables.summary(outcomes))
+    result.table(
+        f"WAR differences of aggregators in percentage points ({where_all})",
+        *tables.aggregator_differences(outcomes),
+    )
     add_published(result, first, dataset, results["target"], tested)
     result.section("What is confused, and how the features lie")
     panels = [
@@ -173,11 +177,7 @@ def _add_features(result: Page, first: Sequence[Outcome], where: str) -> None:
     ]
     if not shown:
         return
-    try:
-        panels = [(NETWORKS[o.cell.network], figures.embedded(o.features), o.labels) for o in shown]
-    except ImportError:
-        result.text("scikit-learn is not installed: no t-SNE of the features.")
-        return
+    panels = [(NETWORKS[o.cell.network], figures.embedded(o.features), o.labels) for o in shown]
     fold, seed = shown[0].place
     result.figure(
         "features",

@@ -113,24 +113,44 @@ def comparisons(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], Comparison
     return found
 
 
+_DIFFERENCE = ["difference", "points", "95% over actors", "each seed", "95% over seeds", "better?"]
+
+
 def differences(outcomes: Sequence[Outcome]) -> Table:
     """Paired differences of WAR in percentage points, with both intervals and what they decide."""
-    head = ["difference", "points", "95% over actors", "each seed", "95% over seeds", "better?"]
     single = best_single(outcomes)
-    lines = []
-    for (one, other), found in comparisons(outcomes).items():
-        second = f"best single ({single})" if other == "best" else short(other)
-        lines.append(
-            [
-                f"{short(one)} - {second}",
-                page.points(found.value),
-                page.points_span(*found.actors),
-                ", ".join(map(page.points, found.by_seed.values())),
-                page.points_span(*found.seeds),
-                {True: "yes", False: "no", None: "undecided"}[found.better],
-            ]
+    return _DIFFERENCE, [
+        _difference(
+            short(one), f"best single ({single})" if other == "best" else short(other), found
         )
-    return head, lines
+        for (one, other), found in comparisons(outcomes).items()
+    ]
+
+
+def aggregator_differences(outcomes: Sequence[Outcome]) -> Table:
+    """By how much every other aggregator is better than the first, for each network."""
+    first, *others = list(dict.fromkeys(o.cell.aggregator for o in outcomes))
+    lines = []
+    for network, name in NETWORKS.items():
+        for other in others:
+            own = chosen(outcomes, network=network, variant="")
+            found = compare(chosen(own, aggregator=other), chosen(own, aggregator=first))
+            if found is not None:
+                lines.append(
+                    _difference(f"{name}: {AGGREGATORS[other]}", AGGREGATORS[first], found)
+                )
+    return _DIFFERENCE, lines
+
+
+def _difference(one: str, other: str, found: Comparison) -> list[str]:
+    return [
+        f"{one} - {other}",
+        page.points(found.value),
+        page.points_span(*found.actors),
+        ", ".join(map(page.points, found.by_seed.values())),
+        page.points_span(*found.seeds),
+        {True: "yes", False: "no", None: "undecided"}[found.better],
+    ]
 
 
 def cautions(outcomes: Sequence[Outcome]) -> str:

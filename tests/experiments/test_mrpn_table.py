@@ -80,6 +80,8 @@ def test_whole_clips_are_a_variant_of_three_networks(trained, words, tmp_path):
     assert rows == ["AM (NT)", "AM (T)", "VM (NT)", "VM (T)", "JM (N0) (NT)", "JM (N0) (T)"]
     summary = [line[0] for line in table(text, "Networks and aggregators")[2:]]
     assert "N1, bidirectional LSTM" in summary
+    rows = {line[0]: line[1] for line in table(text, "WAR differences of aggregators")[2:]}
+    assert rows["N0: bidirectional LSTM - LSTM"] == "+0.0"
 
 
 def test_the_page_is_made_again_without_training(trained, words, tmp_path):
