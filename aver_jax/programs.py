@@ -90,8 +90,11 @@ def _training(model: Any, fields: str, steps_per_epoch: int, mesh: jax.sharding.
     return Training(
         shapes=shapes,
         schedule=schedule,
-        create=lambda variables, seed: create_state(
-            variables, rule, optimizers.plateau(config), config.ema_decay, seed
+        # Compiled whole: one by one, the zeros of every shape would be a program each.
+        create=jax.jit(
+            lambda variables, seed: create_state(
+                variables, rule, optimizers.plateau(config), config.ema_decay, seed
+            )
         ),
         step=parallel.map_step(
             make_gradients(model, config), make_update(rule, config), mesh, config.parallel

@@ -44,8 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", required=True, type=Path, help="run folder; an unfinished run in it goes on"
     )
-    parser.epilog = (
-        "Any field of the config can be set: --config.data.path=DIR --config.optimizer.lr=1e-4"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    fields = configs.flat_fields(configs.base_config().to_dict())
+    parser.epilog = "\n".join(
+        [
+            "Any field of the config can be set, as in --config.optimizer.lr=1e-4. They are, with",
+            "their values where the config sets none (config.model and the augmentations in",
+            "config.frontend have more):",
+            "",
+            *(f"  --config.{name}={value}" for name, value in fields.items()),
+        ]
     )
 
 
@@ -114,12 +122,14 @@ def _state(
     return jax.device_put(program.create(variables, config.seed), sharding), 0, report
 
 
+@jax.jit
+def _all_finite(params: Any) -> jax.Array:
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), params))
+
+
 def _check_finite(state: TrainState, progress: Progress, step: int) -> None:
     """Raises UserError if a parameter is not finite: the loss tells only one step later."""
-    finite = jax.tree.reduce(
-        jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), state.variables["params"])
-    )
-    if not finite:
+    if not _all_finite(state.variables["params"]):
         raise progress.diverged(step, "a parameter is not finite")
 
 

@@ -31,6 +31,14 @@ def test_help_does_not_wait_for_heavy_imports(words):
     assert done.stdout.startswith(("usage: aver", "aver_jax "))
 
 
+def test_the_help_of_train_lists_the_fields_of_a_config(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    for line in ("--config.optimizer.lr=0.001", "--config.data.modalities=('frames',)"):
+        assert line in text
+
+
 def test_an_unknown_job_is_named_with_the_known_ones(capsys):
     assert main(["fly"]) == 2
     assert "no job 'fly'; there are: prepare, train" in capsys.readouterr().err
