@@ -100,7 +100,8 @@ def command_words(args: argparse.Namespace) -> list[str]:
     for name, value in vars(args).items():
         if name in ("study", "page"):
             continue
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        values = value if isinstance(value, tuple) else (value,)
+        text = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
         words += [f"--{name.replace('_', '-')}", text]
     return words
 
