@@ -120,7 +120,7 @@ def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> str:
     Args:
       before, now: configs (and facts) as nested dicts of JSON types.
     """
-    before, now = configs.flat_fields(before), configs.flat_fields(now)
+    before, now = _told(before), _told(now)
     changed = [
         f"{name} was {before.get(name)}, now {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
@@ -128,3 +128,12 @@ def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> str:
     ]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return "; ".join(changed[:3]) + more
+
+
+def _told(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields that say something: a subtree that comes from no run is not one."""
+    return {
+        name: value
+        for name, value in configs.flat_fields(fields).items()
+        if value or name.partition(".")[0] != "init"
+    }

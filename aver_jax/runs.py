@@ -75,6 +75,8 @@ def read_config(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
         complete = base_config()
         with complete.unlocked():
             complete.update(config)
+            if "init" in config:  # no subtree has a default: late fusion has no "model"
+                complete.init = config.init
         lists = all(isinstance(facts[name], list) for name in ("classes", "modalities"))
         if not (lists and isinstance(facts["preparation"], dict)):
             raise TypeError("classes, modalities or preparation are not what a run writes")

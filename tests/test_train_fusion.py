@@ -1,6 +1,7 @@
 """Trainings of face and voice together: branches, their runs as a start, views, and pmap."""
 
 import json
+import signal
 from pathlib import Path
 
 import jax
@@ -20,7 +21,8 @@ from aver_jax.runs import FACTS, model_of, write_run
 CLASSES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 # The shipped config, shrunk; the 12 training clips make 3 steps.
 TINY = (
-    "model.width=4", "model.stage_sizes=(1,)", "model.features=4", "model.aggregator=mean", "model.scoring_hidden=6",
+    "model.width=4", "model.stage_sizes=(1,)", "model.features=4", "model.aggregator=mean",
+    "model.scoring_hidden=6",
     "data.image_size=12", "data.num_frames=2", "data.max_seconds=1.0", "data.threads=0",
     "frontend.spectrogram.bands=8", "batch_size=4", "epochs=1.0", "evaluation.batch_size=12",
     "evaluation.every_epochs=1.0", "schedule.warmup_epochs=0.0", "log_every_steps=1",
@@ -99,8 +101,10 @@ def test_pmap_trains_a_fusion_to_the_same_parameters_and_statistics(
     )
 
 
-def test_late_fusion_takes_two_runs_and_leaves_them_as_they_are(synthetic_dataset, tmp_path):
-    init = []
+@pytest.fixture(scope="module")
+def branch_runs(tmp_path_factory, synthetic_dataset) -> dict[str, Path]:
+    """A run of each modality alone, with random variables."""
+    runs = {}
     for seed, modality in enumerate(("video", "audio")):
         config = tiny(modality, synthetic_dataset)
         facts = {name: {} for name in FACTS}
@@ -108,16 +112,31 @@ def test_late_fusion_takes_two_runs_and_leaves_them_as_they_are(synthetic_datase
         model = model_of(config, len(CLASSES))
         rng = np.random.default_rng(seed)
         shapes = jax.eval_shape(lambda model=model: init_variables(model, jax.random.key(0)))
+        runs[modality] = tmp_path_factory.mktemp("runs") / modality
         write_run(
-            tmp_path / modality, config, facts,
+            runs[modality], config, facts,
             jax.tree.map(lambda x, rng=rng: rng.uniform(0.1, 1, x.shape).astype(x.dtype), shapes),
         )  # fmt: skip
-        init += [f"init.{modality}{part}={tmp_path / modality}" for part in ("", "_scoring")]
-    config = tiny("late", synthetic_dataset, *init)
-    late = train.train(config, tmp_path / "late", quiet=True, report=False)
-    found = variables_of(late)
+    return runs
+
+
+def late_config(dataset: Path, runs: dict[str, Path]) -> ConfigDict:
+    parts = [(m, f"{m}{part}") for m in runs for part in ("", "_scoring")]
+    return tiny("late", dataset, *(f"init.{subtree}={runs[m]}" for m, subtree in parts))
+
+
+@pytest.fixture(scope="module")
+def late_run(tmp_path_factory, synthetic_dataset, branch_runs) -> Path:
+    config = late_config(synthetic_dataset, branch_runs)
+    return train.train(config, tmp_path_factory.mktemp("runs") / "late", quiet=True, report=False)
+
+
+def test_late_fusion_takes_two_runs_and_leaves_them_as_they_are(
+    synthetic_dataset, branch_runs, late_run
+):
+    config, found = late_config(synthetic_dataset, branch_runs), variables_of(late_run)
     for modality in ("video", "audio"):
-        trained = variables_of(tmp_path / modality)
+        trained = variables_of(branch_runs[modality])
         for collection, tree in trained.items():
             for subtree in tree:
                 jax.tree.map(
@@ -131,3 +150,33 @@ def test_late_fusion_takes_two_runs_and_leaves_them_as_they_are(synthetic_datase
             fresh[collection]["fusion"],
         )
         assert any(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize("network", ["n2", "late"])
+def test_a_stopped_fusion_goes_on_to_the_same_parameters_and_statistics(
+    network, synthetic_dataset, branch_runs, tmp_path, monkeypatch, request
+):
+    whole = request.getfixturevalue("fusion_run" if network == "n2" else "late_run")
+    if network == "n2":
+        config = tiny("n2", synthetic_dataset, "optimizer.name=sgd", "optimizer.lr=0.05")
+    else:
+        config = late_config(synthetic_dataset, branch_runs)
+
+    class Preempted(train.StopSignal):
+        @property
+        def number(self):
+            self.asked += 1
+            return signal.SIGTERM if self.asked == 2 else 0  # after step 2 of 3
+
+        @number.setter
+        def number(self, value):
+            self.asked = 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "StopSignal", Preempted)
+        with pytest.raises(SystemExit):
+            train.train(config, tmp_path / "run", quiet=True, report=False)
+    assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == 2
+    train.train(config, tmp_path / "run", quiet=True, report=False)
+    jax.tree.map(np.testing.assert_array_equal, variables_of(tmp_path / "run"), variables_of(whole))
+    train.train(config, whole, quiet=True, report=False)  # finished: nothing to do
