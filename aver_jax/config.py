@@ -242,10 +242,11 @@ def _check_word(config: ConfigDict, word: str) -> None:
             parent = ".".join(["config", *path.split(".")[:depth]])
             known = list(node) if isinstance(node, ConfigDict) else []
             close = difflib.get_close_matches(key, known, n=1)
-            hint = (
-                f"did you mean {parent}.{close[0]}?" if close else f"there are: {', '.join(known)}"
-            )
-            raise UserError(f"unknown config field {parent}.{key}; {hint or 'it has no fields'}")
+            if close:
+                hint = f"did you mean {parent}.{close[0]}?"
+            else:
+                hint = f"there are: {', '.join(known)}" if known else f"{parent} has no fields"
+            raise UserError(f"unknown config field {parent}.{key}; {hint}")
         node = node[key]
 
 

@@ -101,3 +101,23 @@ def test_a_file_that_is_no_program_is_refused(tmp_path):
 def test_any_subtree_can_be_initialised_from_the_command_line():
     config = override(load_config("timesformer.py"), ["--config.init.blocks=runs/a"])
     assert config.init.blocks == "runs/a"
+
+
+@pytest.mark.parametrize(
+    ("word", "clue"),
+    [
+        (
+            "--config.optimizer.lrate=1",
+            r"config.optimizer.lrate; there are: accumulate, b1, b2",
+        ),
+        ("--config.schedule.nam=1", r"config.schedule.nam; did you mean config.schedule.name\?"),
+        ("--config.seed.zzz=1", r"config.seed.zzz; config.seed has no fields$"),
+        (
+            "--config.frontend.sound.zzz=1",
+            r"config.frontend.sound.zzz; config.frontend.sound has no fields$",
+        ),
+    ],
+)
+def test_a_word_that_names_no_field_says_which_there_are(word, clue):
+    with pytest.raises(UserError, match=f"^unknown config field {clue}"):
+        override(load_config("timesformer.py"), [word])
