@@ -29,6 +29,7 @@ from aver_jax.input import (
     training_batches,
 )
 from aver_jax.models import init_variables
+from aver_jax.models.counting import parameter_count
 from aver_jax.progress import Progress
 from aver_jax.runs import model_of, write_config
 from aver_jax.signals import StopSignal
@@ -168,7 +169,7 @@ def _header(
     mesh: jax.sharding.Mesh,
     plan: _Plan,
 ) -> str:
-    parameters = sum(x.size for x in jax.tree.leaves(state.variables["params"]))
+    parameters = parameter_count(state.variables)
     cut = clips_cut(dataset, parts.train, config.data.max_seconds)
     devices = counted(mesh.size, f"{mesh.devices.flat[0].device_kind} device")
     lines = [
