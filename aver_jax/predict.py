@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from aver_jax import drawings
+from aver_jax import drawings, extents
 from aver_jax.errors import UnusableClip, UserError
 from aver_jax.files import whole, write_whole
-from aver_jax.input.clips import SAMPLE_RATE
-from aver_jax.input.sampling import clip_seconds
 from aver_jax.predictor import Prediction, Predictor
 from aver_jax.relevance import METHODS, methods_of, paths_of
 from aver_jax.report import answers
@@ -69,9 +67,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         type=float,
         default=1.0,
-        help="divides the logits, as fitted by aver evaluate --temperature (default: 1)",
+        help="divides the logits of answers, as fitted by aver evaluate --temperature (default: "
+        "1); the opinions of the branches of a network of face and voice, and the answers of one "
+        "branch alone, stay uncalibrated",
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the probabilities")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write the probabilities; those of the branches (video_..., audio_...) uncalibrated",
+    )
     parser.add_argument(
         "--features", type=Path, metavar="FILE.npz", help="write the classifier's inputs"
     )
@@ -156,7 +161,8 @@ def run(args: argparse.Namespace) -> int:
     if predictions:
         print(answers.table(predictions, loaded.classes))
         print(f"model: {args.run} (step {loaded.step}, trained under {loaded.protocol})")
-        _tell_what_is_cut(predictions, loaded.config.data.max_seconds)
+        _tell_what_is_cut(predictions)
+        _tell_what_is_uncalibrated(predictions, args.temperature)
         _write_files(args, predictions, loaded, f"{method}, {path}")
     for file, reason in failures:
         print(f"aver predict: {one_line(str(file))}: {reason}", file=sys.stderr)
@@ -166,18 +172,31 @@ def run(args: argparse.Namespace) -> int:
     return 3 if failures else 0
 
 
-def _tell_what_is_cut(predictions: Sequence[Prediction], max_seconds: float) -> None:
+def _tell_what_is_cut(predictions: Sequence[Prediction]) -> None:
     """Prints a note if clips are longer than a model of this run looks at and listens to."""
-    seconds = [
-        clip_seconds(p.record["timestamps"], len(p.record["pcm"]) // 2, SAMPLE_RATE)
-        for p in predictions
+    cut = [
+        p for p in predictions if extents.seconds_of(p.record) - (p.window[1] - p.window[0]) > 0.05
     ]
-    if longer := sum(s > max_seconds + 0.05 for s in seconds):
-        print(
-            f"aver predict: note: {counted(longer, 'clip')} longer than {max_seconds:g} s answered "
-            f"from the middle {max_seconds:g} s alone; --timeline DIR covers the whole",
-            file=sys.stderr,
+    if cut:
+        length = cut[0].window[1] - cut[0].window[0]
+        _note(
+            f"{counted(len(cut), 'clip')} longer than {length:g} s answered from {length:g} s "
+            "alone, in the middle unless sound or picture is missing there; --timeline DIR goes "
+            "over the rest too"
         )
+
+
+def _tell_what_is_uncalibrated(predictions: Sequence[Prediction], temperature: float) -> None:
+    alone = sum(bool(p.missing) for p in predictions)
+    if alone and temperature != 1:
+        _note(
+            f"{counted(alone, 'clip')} answered by one branch alone; the temperature "
+            f"{temperature:g} is fitted to answers from face and voice, and not applied there"
+        )
+
+
+def _note(text: str) -> None:
+    print(f"aver predict: note: {text}", file=sys.stderr)
 
 
 def _write_files(

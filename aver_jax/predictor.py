@@ -8,16 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from aver_jax import extents
 from aver_jax.errors import MissingModality, UnusableClip
+from aver_jax.extents import NAMES
 from aver_jax.frontend import evaluation_inputs, spectrogram
-from aver_jax.input.clips import SAMPLE_RATE, ClipShape, clip_window, span_arrays
+from aver_jax.input.clips import SAMPLE_RATE, ClipShape, span_arrays
 from aver_jax.input.sampling import view_slices
 from aver_jax.relevance import explain
 from aver_jax.runs import LoadedRun
 from data_prep.clip import Job, Preparation, prepare_clip
-
-# Keys of a model's inputs, and what they are called in a clip and in the model's branches.
-NAMES = {"frames": "video", "audio": "audio"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +79,8 @@ class Prediction:
       features: name -> float32 [D], see `Answers`.
       used: the modalities that the answer comes from, of "frames" and "audio".
       missing: why the model's other modality has no part in it; empty where it has.
+      partly: what is there in less than half of the window, such as "sound in 1.0 of 6.0 s".
+      window: (start, stop), seconds in the clip, that the answer comes from (`extents.window`).
       record: the prepared clip without its images, see `data_prep.clip.prepare_clip`.
       frames: uint8 [T, H, W, 3] RGB, the crops the model saw; T is 0 where it saw none.
       frame_times: float32 [T], their seconds in the clip.
@@ -95,6 +96,8 @@ class Prediction:
     features: dict[str, np.ndarray]
     used: tuple[str, ...]
     missing: str
+    partly: str
+    window: tuple[float, float]
     record: dict[str, Any]
     frames: np.ndarray
     frame_times: np.ndarray
@@ -108,8 +111,8 @@ class Predictor:
 
     Args:
       run: an open run folder.
-      temperature: divides the logits of the answer (not those of the branches' opinions);
-        `aver evaluate --temperature` fits it.
+      temperature: divides the logits of the answer, not those of the branches' opinions nor of one
+        branch that answers alone: `aver evaluate --temperature` fits it to fused answers.
       method: relevance method, or None to explain nothing.
       path: relevance path, "space_time" or "spatial".
     """
@@ -130,7 +133,7 @@ class Predictor:
         )
         self._views = view_slices(run.config.evaluation.views)
         # N0 has no classifier for a branch alone.
-        self._does_with_one = getattr(run.model, "network", "n0") != "n0"
+        self.does_with_one = getattr(run.model, "network", "n0") != "n0"
         self._forward = jax.jit(self._logits)
         self._inputs = jax.jit(lambda batch: evaluation_inputs(run.config, batch))
         self._assembled = jax.jit(self._whole_map)
@@ -151,17 +154,14 @@ class Predictor:
           UnusableClip: its text says why.
         """
         job, modalities = Job(path, clip_id=path.stem), self._shape.modalities
-        if len(modalities) > 1 and self._does_with_one:
+        if len(modalities) > 1 and self.does_with_one:
             return self._whatever_there_is(job)
         try:
             record = prepare_clip(job, self._preparation, [NAMES[name] for name in modalities])
         except MissingModality as reason:
             if len(modalities) == 1:
                 raise
-            network = self.run.model.network
-            raise UnusableClip(
-                f"{reason}; network {network} needs the face and the sound of a clip"
-            ) from None
+            raise UnusableClip(self._needs_both(reason)) from None
         return Clip(path, record, modalities)
 
     def _whatever_there_is(self, job: Job) -> Clip:
@@ -188,11 +188,14 @@ class Predictor:
 
     def predict_clip(self, clip: Clip) -> Prediction:
         """Predicts one clip; several views of it are averaged as in evaluation."""
-        first, last = clip_window(clip.record, self._shape.max_seconds)
+        clip = self._as_heard_and_seen(clip)
+        first, last = extents.window(clip.record, clip.used, self._shape.max_seconds)
         spans = first + self._views * (last - first)
-        answers = self.answers(clip, spans)
+        # Views that lack what the whole has would be of another kind.
+        complete = [span for span in spans if self._complete(clip, span)]
+        answers = self.answers(clip, np.array(complete or [(first, last)]))
         # As in evaluation: the views' probabilities are averaged, then the temperature applies.
-        probabilities = self.tempered(answers.probabilities.mean(axis=0))
+        probabilities = self.tempered(answers.probabilities.mean(axis=0), clip.used)
         shape = dataclasses.replace(self._shape, modalities=clip.used)
         whole = span_arrays([(clip.record, first, last)], 1, shape)
         frames = whole.get("frames", np.zeros((1, 0, 0, 0, 3), np.uint8))[0]
@@ -204,11 +207,37 @@ class Predictor:
             features={name: value.mean(axis=0) for name, value in answers.features.items()},
             used=clip.used,
             missing=clip.missing,
+            partly=_partly(clip, (first, last)),
+            window=(first, last),
             record={name: value for name, value in clip.record.items() if name != "frames"},
             frames=frames,
             frame_times=frame_times,
         )
         return self._explained(prediction, whole, first) if self._method else prediction
+
+    def _as_heard_and_seen(self, clip: Clip) -> Clip:
+        """The clip with only those modalities used that its window holds.
+
+        Raises:
+          UnusableClip: the network needs all of them.
+        """
+        span = extents.window(clip.record, clip.used, self._shape.max_seconds)
+        if self._complete(clip, span):
+            return clip
+        # Sound that ends before the picture begins, or the reverse: the larger part answers.
+        most = max(clip.used, key=lambda name: extents.held(clip.record, name, span))
+        (other,) = (name for name in clip.used if name != most)
+        missing = f"no {extents.WORDS[other]} with the {extents.WORDS[most]}"
+        if not self.does_with_one:
+            raise UnusableClip(self._needs_both(missing))
+        return dataclasses.replace(clip, used=(most,), missing=missing)
+
+    def _complete(self, clip: Clip, span: np.ndarray | tuple[float, float]) -> bool:
+        return all(extents.held(clip.record, name, span) for name in clip.used)
+
+    def _needs_both(self, missing: object) -> str:
+        network = self.run.model.network
+        return f"{missing}; network {network} needs the face and the sound of a clip"
 
     def answers(
         self,
@@ -251,8 +280,14 @@ class Predictor:
         }
         return Answers(_softmax(given["logits"]), branches, features)
 
-    def tempered(self, probabilities: np.ndarray) -> np.ndarray:
-        """Probabilities [..., C] with the temperature applied, float32."""
+    def tempered(self, probabilities: np.ndarray, used: tuple[str, ...]) -> np.ndarray:
+        """Probabilities [..., C] with the temperature applied, float32.
+
+        It was fitted to answers made from all of the model's modalities: those of one branch alone
+        (`used` holds fewer) stay as they are.
+        """
+        if len(used) < len(self._shape.modalities):
+            return probabilities
         # A class may have underflowed to zero.
         logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
         return _softmax(logits / self._temperature)
@@ -281,15 +316,28 @@ class Predictor:
 
     def _sound_map(
         self, maps: jax.Array, batch: Mapping[str, np.ndarray], segments: jax.Array, start: float
-    ) -> SoundMap:
+    ) -> SoundMap | None:
         settings = spectrogram.checked_settings(self.run.config.frontend.spectrogram)
         heard = int(spectrogram.num_frames(settings, batch["audio_length"])[0])
+        if not heard:
+            return None
         whole = np.asarray(self._assembled(maps, segments)[0])
         return SoundMap(
             values=_scaled(whole[:, :heard]),
             times=np.float32(start + np.arange(heard) * (settings.hop / SAMPLE_RATE)),
             frequencies=np.float32(spectrogram.frequencies(settings)),
         )
+
+
+def _partly(clip: Clip, span: tuple[float, float]) -> str:
+    """What is there in less than half of a span; empty where all is."""
+    length = span[1] - span[0]
+    parts = {name: extents.held(clip.record, name, span) for name in clip.used}
+    return ", ".join(
+        f"{extents.WORDS[name]} in {part:.1f} of {length:.1f} s"
+        for name, part in parts.items()
+        if part < length / 2
+    )
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def timeline(
     spans = windows(first, last, window, hop or window / WINDOWS_PER_LENGTH)
     longest = float((spans[:, 1] - spans[:, 0]).max())
     answers = predictor.answers(clip, spans, BATCH_SIZE, max(longest, data.max_seconds))
-    return Timeline(spans, predictor.tempered(answers.probabilities), answers.branches)
+    return Timeline(spans, predictor.tempered(answers.probabilities, clip.used), answers.branches)
 
 
 def extent(clip: Clip) -> tuple[float, float]:

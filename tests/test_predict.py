@@ -1,6 +1,7 @@
 """Prediction: any media file in; tables, features and overlays out; reasons for what cannot be."""
 
 import csv
+import dataclasses
 
 import av
 import jax
@@ -11,6 +12,7 @@ import pytest
 from aver_jax import load_run
 from aver_jax.cli import main
 from aver_jax.config import base_config
+from aver_jax.errors import UnusableClip
 from aver_jax.models import init_variables
 from aver_jax.predict import output_names
 from aver_jax.predictor import Predictor
@@ -186,6 +188,59 @@ def test_a_fused_model_does_with_what_a_clip_has(heard_runs, partial_clips, tmp_
         assert features["features"].shape == (4, 16)
         np.testing.assert_array_equal(np.isnan(features["features"][:, 0]), [0, 1, 1, 1])
         np.testing.assert_array_equal(np.isnan(features["features_audio"][:, 0]), [0, 1, 0, 0])
+
+
+@pytest.fixture(scope="module")
+def uneven_clips(tmp_path_factory, clips):
+    """Longer than the 2 s a model hears: "film" has .5 s of sound, "speech" .5 s of picture."""
+    folder = tmp_path_factory.mktemp("uneven")
+    media = decode(clips[0])
+    frames = [media.frames[i % len(media.frames)] for i in range(50)]
+    pcm = np.resize(media.pcm, 5 * 16_000)
+    write_clip(folder / "film.mp4", frames, 10, pcm[:8000], 16_000)
+    write_clip(folder / "speech.mp4", frames[:5], 10, pcm, 16_000)
+    return folder
+
+
+def test_sound_and_picture_outside_the_middle_are_heard_and_seen(
+    heard_runs, uneven_clips, tmp_path, capsys
+):
+    files = [uneven_clips / f"{name}.mp4" for name in ("film", "speech")]
+    words = ["--csv", str(tmp_path / "p.csv"), "--overlay", str(tmp_path / "o")]
+    words += ["--relevance", str(tmp_path / "r.npz")]
+    assert main(["predict", str(heard_runs["n2"]), *map(str, files), *words]) == 0
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert [row["used"] for row in rows] == [
+        "both (sound in 0.5 of 2.0 s)",
+        "both (picture in 0.5 of 2.0 s)",
+    ]
+    assert len(list((tmp_path / "o").iterdir())) == 4
+    assert "2 clips longer than 2 s answered from 2 s alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("network", ["n0", "n2"])
+def test_sound_that_ends_before_the_picture_begins_is_missing(heard_runs, clips, network):
+    predictor = Predictor(load_run(heard_runs[network]), temperature=3.0, method="grad_cam")
+    clip = predictor.prepare(clips[0])
+    count = len(clip.record["timestamps"])
+    late = clip.record | {
+        "timestamps": np.float32(3 + np.arange(count) / 10),
+        "pcm": clip.record["pcm"][:3200],
+    }
+    clip = dataclasses.replace(clip, record=late)
+    if network == "n0":
+        with pytest.raises(UnusableClip, match="no sound with the picture; network n0 needs"):
+            predictor.predict_clip(clip)
+        return
+    found = predictor.predict_clip(clip)
+    assert (found.used, found.missing, found.sound) == (
+        ("frames",),
+        "no sound with the picture",
+        None,
+    )
+    assert found.window[1] == pytest.approx(3 + count / 10, abs=0.01)
+    # One branch alone: a temperature fitted to fused answers does not apply.
+    np.testing.assert_array_equal(found.probabilities, found.branches["video"])
 
 
 def test_the_answer_to_a_whole_clip_is_the_models_own(heard_runs, clips):

@@ -9,7 +9,8 @@ from aver_jax.files import csv_text
 from data_prep.clip import sampled_faces
 from data_prep.wording import one_line
 
-BRANCHES = ("video", "audio")
+# What the opinions of a model's branches are called, here and on pictures.
+BRANCHES = {"video": "video alone", "audio": "audio alone"}
 
 
 def table(predictions: Sequence[Any], classes: Sequence[str]) -> str:
@@ -32,8 +33,8 @@ def table(predictions: Sequence[Any], classes: Sequence[str]) -> str:
     branches = [name for name in BRANCHES if any(name in p.branches for p in predictions)]
     for name in branches:
         cells = [_opinion(p.branches.get(name), classes) for p in predictions]
-        columns.append(_column(f"{name} alone", cells))
-    if any(p.missing or len(p.used) > 1 for p in predictions):
+        columns.append(_column(BRANCHES[name], cells))
+    if any(p.missing or p.partly or len(p.used) > 1 for p in predictions):
         columns.append(_column("used", [used(p) for p in predictions]))
     if any("frames" in p.used for p in predictions):
         columns.append(_column("face found in", [_faces(p) for p in predictions]))
@@ -41,11 +42,17 @@ def table(predictions: Sequence[Any], classes: Sequence[str]) -> str:
 
 
 def used(prediction: Any) -> str:
-    """What an answer was made from: "both", or the one modality and why not the other."""
+    """What an answer was made from: "both", or the one modality and why not the other.
+
+    What was there only for a smaller part of the time is told with it.
+    """
+    notes = "; ".join(note for note in (prediction.missing, prediction.partly) if note)
     if len(prediction.used) > 1:
-        return "both"
-    name = {"frames": "video", "audio": "audio"}[prediction.used[0]]
-    return f"{name} only ({prediction.missing})" if prediction.missing else name
+        words = "both"
+    else:
+        words = {"frames": "video", "audio": "audio"}[prediction.used[0]]
+        words += " only" if prediction.missing else ""
+    return f"{words} ({notes})" if notes else words
 
 
 def probabilities_csv(predictions: Sequence[Any], classes: Sequence[str]) -> str:
@@ -53,8 +60,10 @@ def probabilities_csv(predictions: Sequence[Any], classes: Sequence[str]) -> str
 
     Where a model has several modalities, also what was used, and each branch's own prediction and
     probabilities (`video_prediction`, `video_ANG`, ...; empty where a clip lacks the modality).
+    A temperature is fitted to fused answers: branches' columns, and answers of one branch alone,
+    are uncalibrated.
     """
-    several = any(p.missing or len(p.used) > 1 for p in predictions)
+    several = any(p.missing or p.partly or len(p.used) > 1 for p in predictions)
     branches = [name for name in BRANCHES if any(name in p.branches for p in predictions)]
     head = ["file", "prediction", *classes, *(["used"] if several else [])]
     for name in branches:

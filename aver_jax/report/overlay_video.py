@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from aver_jax.files import whole
+from aver_jax.report.answers import BRANCHES
 from aver_jax.report.overlay import draw_frame, heat_at, square_region
 from data_prep import media
-
-_BRANCHES = {"video": "video alone", "audio": "audio alone"}
 
 
 def overlay_frames(
@@ -30,7 +29,7 @@ def overlay_frames(
     moments = (prediction.map_times, relevance / max(relevance.max(), 1e-12))
     label = classes[int(prediction.probabilities.argmax())]
     opinions = [
-        (_BRANCHES[name], classes[int(values.argmax())], values.max())
+        (BRANCHES[name], classes[int(values.argmax())], values.max())
         for name, values in prediction.branches.items()
         # One branch alone is the answer itself.
         if len(prediction.branches) > 1

@@ -7,13 +7,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from aver_jax.report.answers import BRANCHES
 from aver_jax.report.figures import LIGHT, Theme, new_figure, themed
 
 # Okabe and Ito's set without its yellow, which vanishes on white; dashes tell further classes.
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555b66")
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _WIDTH = 9.6
-_BRANCHES = {"video": "video alone", "audio": "audio alone"}
 
 
 def timeline_figure(
@@ -59,7 +59,7 @@ def timeline_figure(
         )
         for axes, (name, opinions) in zip(grid[2:], branches.items(), strict=True):
             _lines(axes, centres, np.asarray(opinions), classes, 1.1)
-            axes.set_ylabel(_BRANCHES[name])
+            axes.set_ylabel(BRANCHES[name])
         for axes in grid[1:]:
             axes.set_ylim(0, 1)
             axes.set_xlim(spans[0, 0], spans[-1, 1])

@@ -11,7 +11,7 @@ from aver_jax.report import answers
 CLASSES = ["ANG", "calm and quiet"]
 
 
-def prediction(name, used=("frames", "audio"), missing="", branches=None, best=0):
+def prediction(name, used=("frames", "audio"), missing="", branches=None, best=0, partly=""):
     probabilities = np.float32([0.7, 0.3] if best == 0 else [0.3, 0.7])
     frames = 0 if "frames" not in used else 20
     return types.SimpleNamespace(
@@ -20,6 +20,7 @@ def prediction(name, used=("frames", "audio"), missing="", branches=None, best=0
         branches=branches or {},
         used=used,
         missing=missing,
+        partly=partly,
         record={"face_found": np.ones(frames, bool), "timestamps": np.arange(frames) / 25},
     )
 
@@ -67,3 +68,11 @@ def test_csv_has_every_branchs_probabilities_and_blanks():
     assert rows[1]["audio_prediction"] == rows[1]["audio_ANG"] == ""
     alone = answers.probabilities_csv([prediction("a.mp4", ("frames",))], CLASSES)
     assert alone.splitlines()[0] == "file,prediction,ANG,calm and quiet"
+
+
+def test_what_is_there_for_a_smaller_part_is_told():
+    clip = prediction("a.mp4", branches=BOTH, partly="sound in 1.0 of 6.0 s")
+    assert "both (sound in 1.0 of 6.0 s)" in answers.table([clip], CLASSES)
+    assert "both (sound in 1.0 of 6.0 s)" in answers.probabilities_csv([clip], CLASSES)
+    alone = prediction("a.mp4", ("frames",), partly="picture in 0.5 of 6.0 s")
+    assert answers.used(alone) == "video (picture in 0.5 of 6.0 s)"
