@@ -2,15 +2,9 @@
 
 import os
 
-# Before the first import of jax: the tests of data parallelism need several devices. These share
-# one pool of threads, in which the parallel FFTs of jax 0.11 wait for each other without end
-# (https://github.com/openxla/xla/pull/46347), so each device works in one thread.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=4",
-        "--xla_cpu_multi_thread_eigen=false",
-    ]
+# Before the first import of jax: the tests of data parallelism need several devices.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

@@ -35,8 +35,7 @@ def test_two_processes_compute_what_one_does(config, synthetic_dataset, tmp_path
         words = ["--config", config, "--workdir", str(tmp_path / run)]
         environment = {
             **os.environ,
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={2 // count} "
-            "--xla_cpu_multi_thread_eigen=false",  # see conftest.py
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={2 // count}",
             "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
             "JAX_NUM_PROCESSES": str(count),
             "JAX_PROCESS_ID": str(process),

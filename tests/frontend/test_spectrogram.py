@@ -114,7 +114,7 @@ def test_decibels_of_real_speech_are_librosas(spoken):
         heard = expected > expected.max(axis=0) - 80
         assert heard.mean() > 0.95
         np.testing.assert_allclose(actual[heard], expected[heard], atol=1e-2)
-        np.testing.assert_allclose(actual, expected, atol=0.2)
+        np.testing.assert_allclose(actual, expected, atol=0.5)
         mel, expected = (f(Settings(bands=64, scale="db"), pcm) for f in (of_clip, of_librosa))
         np.testing.assert_allclose(mel, expected, atol=1e-2)
 
@@ -242,27 +242,34 @@ def test_segments_assembled_are_the_whole_spectrogram(synthetic):
     np.testing.assert_allclose(again, whole, atol=1e-5)
 
 
-def test_maps_of_segments_are_enlarged_and_averaged_where_they_overlap():
-    maps = np.random.default_rng(0).uniform(size=(2, 3, 4, 3)).astype(np.float32)
+def test_maps_of_segments_lie_where_their_cells_look_and_fade_into_each_other():
+    maps = np.random.default_rng(0).uniform(size=(2, 3, 4, 2)).astype(np.float32)
     counts = np.array([3, 2], np.int32)
     frames = 40
     actual = np.asarray(assembled(maps, ODD, frames, counts))
     assert actual.shape == (2, 49, frames)
-
-    def line(size, new):
-        """[new, size] weights of linear interpolation between pixel centres, flat at the ends."""
-        at = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
-        return np.stack([np.interp(at, np.arange(size), row) for row in np.eye(size)], axis=1)
-
+    # 4 cells over 49 bands are 16 apart, 2 over 15 frames are 8 apart.
+    rows = np.stack([np.interp(np.arange(49), 16 * np.arange(4), row) for row in np.eye(4)], 1)
+    columns = np.stack([np.interp(np.arange(15), [0, 8], row) for row in np.eye(2)], 1)
+    fade = np.minimum(np.arange(1, 16), np.arange(15, 0, -1))
     for clip in range(2):
         total, covers = np.zeros((49, 100)), np.zeros(100)
         for n in range(counts[clip]):
-            total[:, 9 * n : 9 * n + 15] += line(4, 49) @ maps[clip, n] @ line(3, 15).T
-            covers[9 * n : 9 * n + 15] += 1
+            total[:, 9 * n : 9 * n + 15] += fade * (rows @ maps[clip, n] @ columns.T)
+            covers[9 * n : 9 * n + 15] += fade
         expected = (total / np.maximum(covers, 1))[:, :frames]
         np.testing.assert_allclose(actual[clip], expected, atol=1e-5)
     assert not actual[1, :, 24:].any()
     np.testing.assert_allclose(assembled(maps[:1], ODD, frames)[0], actual[0], atol=1e-6)
+
+
+def test_segments_that_disagree_leave_no_seam():
+    settings = {"segment": 100, "overlap": 0.5}
+    maps = np.zeros((1, 2, 9, 7), np.float32)
+    maps[:, 1] = 1
+    line = np.asarray(assembled(maps, settings, 150))[0, 0]
+    assert np.abs(np.diff(line)).max() < 0.03
+    np.testing.assert_allclose(line[[0, 49, 100, 149]], [0, 0, 1, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize(
