@@ -2,7 +2,8 @@
 
 On CPUs, XLA's own transform waits inside a thread pool for threads of the same pool: as many
 transforms at a time as the pool has threads wait for each other for ever (seen on jax 0.11 with
-several CPU devices; https://github.com/openxla/xla/pull/46347). On TPUs it is slow. There the transform is two small matrix products instead.
+several CPU devices; https://github.com/openxla/xla/pull/46347). On TPUs it is slow. There the
+transform is two small matrix products instead.
 """
 
 import functools
