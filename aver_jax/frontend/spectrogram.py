@@ -122,10 +122,16 @@ def num_frames(settings: Mapping[str, Any] | Settings, samples: Any) -> Any:
 
 
 def num_segments(settings: Mapping[str, Any] | Settings, samples: Any) -> Any:
-    """N, the segments that cover all frames of that many samples (int or int32 array)."""
+    """N, the segments of that many samples (int or int32 array).
+
+    As many as cover the samples // hop frames that lie in the sound with their whole hop, and at
+    least one of any sound. The frame after those, centred on the very end, would otherwise cost a
+    segment of its own, nearly all of it zeros, wherever a sound lasts a whole number of segments:
+    1.0 s at the thesis' settings is one segment, 6.0 s are 11.
+    """
     settings = checked_settings(settings)
-    frames = num_frames(settings, samples)
-    beyond = (frames - settings.segment) * (frames > settings.segment)
+    beyond = samples // settings.hop - settings.segment
+    beyond = beyond * (beyond > 0)
     return (1 + -(-beyond // settings.step)) * (samples > 0)
 
 
@@ -191,7 +197,8 @@ def frames_of(settings: Settings, samples: Array, length: Array) -> Array:
 def segments_of(settings: Settings, values: Array, samples: int) -> Array:
     """Segments [B,N,F,W] of spectrograms [B,frames,F], zeros after the last frame.
 
-    N is `num_segments(settings, samples)`: what the longest clip of the buffer needs.
+    N is `num_segments(settings, samples)`: what the longest clip of the buffer needs. The very last
+    frame of a clip may lie beyond its last segment, see there.
     """
     count = num_segments(settings, samples)
     return _overlapping(values, settings.segment, settings.step, count).swapaxes(2, 3)
@@ -227,7 +234,8 @@ def assembled(
     Args:
       segment_maps: float [B,N,h,w], of a ResNet.
       settings: `config.frontend.spectrogram`.
-      frames: of the whole spectrogram; what no segment covers is 0.
+      frames: of the whole spectrogram; what no segment covers is 0, as the very last frame of a
+        clip may be (see `num_segments`).
       segments: int32 [B], how many of the N are valid (`audio_segments`); None: all of them.
     """
     settings = checked_settings(settings)

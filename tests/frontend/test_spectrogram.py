@@ -177,16 +177,19 @@ FIELDS = (("n_fft", 96), ("window", 80), ("hop", 20), ("segment", 15), ("overlap
 @example(length=1, seed=0)
 @example(length=279, seed=0)  # 14 frames
 @example(length=280, seed=0)  # 15 frames: one full segment
-@example(length=300, seed=0)  # 16: the second begins
+@example(length=300, seed=0)  # 16, the last centred on the end: still one segment
+@example(length=320, seed=0)  # 17: the second begins
+@example(length=480, seed=0)  # 25, as many as two segments cover, and one on the end
 @example(length=1000, seed=0)
 def test_valid_segments_are_the_clips_own_in_any_buffer(length, seed):
     pcm = np.random.default_rng(seed).integers(-20_000, 20_000, length, dtype=np.int16)
     frames = 1 + length // 20 if length else 0
     whole = of_librosa(ODD, pcm) if length else np.zeros((49, 0))
     assert whole.shape[1] == frames
-    # Segments of 15 frames, a new one every 9, as many as it takes to cover every frame.
+    # Segments of 15 frames, a new one every 9, as many as it takes to cover every frame but the
+    # one that is centred on the end.
     expected = []
-    while frames and (not expected or 9 * (len(expected) - 1) + 15 < frames):
+    while frames and (not expected or 9 * (len(expected) - 1) + 15 < length // 20):
         part = whole[:, 9 * len(expected) :][:, :15]
         expected.append(np.pad(part, ((0, 0), (0, 15 - part.shape[1]))))
     for samples in (1000, 1001, 1777):
@@ -209,9 +212,12 @@ def test_counts_of_frames_and_segments():
     # The thesis' settings: 250 frames are 1.0 s, a new segment every .5 s.
     seconds = np.array([0, 1, 0.5 * RATE, 1.0 * RATE, 1.5 * RATE, 3.0 * RATE, 6.0 * RATE], np.int32)
     np.testing.assert_array_equal(num_frames({}, seconds), [0, 1, 126, 251, 376, 751, 1501])
-    np.testing.assert_array_equal(num_segments({}, seconds), [0, 1, 1, 2, 3, 6, 12])
+    np.testing.assert_array_equal(num_segments({}, seconds), [0, 1, 1, 1, 2, 5, 11])
     assert num_segments({}, 0) == 0
-    assert num_segments({"overlap": 0}, 6 * RATE) == 7
+    assert num_segments({}, RATE) == 1
+    assert num_segments({}, RATE + 63) == 1
+    assert num_segments({}, RATE + 64) == 2
+    assert num_segments({"overlap": 0}, 6 * RATE) == 6
 
 
 def test_seconds_of_segments():
@@ -237,8 +243,11 @@ def test_segments_assembled_are_the_whole_spectrogram(synthetic):
     for row, length in zip(pcm, lengths, strict=True):
         row[:length] = synthetic["noise"][:length]
     inputs = inputs_of(FIELDS)({"audio": pcm, "audio_length": lengths})
-    whole = np.asarray(whole_spectrogram(ODD, pcm, lengths))
+    whole = np.array(whole_spectrogram(ODD, pcm, lengths))
     again = assembled(inputs["audio"], ODD, whole.shape[2], inputs["audio_segments"])
+    # 150 frames are 16 segments exactly; the frame centred on the end is in none of them.
+    assert not np.any(again[0, :, 150])
+    whole[0, :, 150] = 0
     np.testing.assert_allclose(again, whole, atol=1e-5)
 
 
