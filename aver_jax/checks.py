@@ -76,19 +76,18 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
     for modality in shape.modalities:
         for name, (dimensions, dtype) in of_modality[modality].items():
             batch[name] = jax.ShapeDtypeStruct(dimensions, dtype)
-    for subtree in config.freeze:
-        if config.init.get(subtree) == "":
-            raise UserError(
-                f"config.init.{subtree} is empty, and config.freeze would leave {subtree} at its "
-                f"random values; give the run to take it from: --config.init.{subtree}=RUN"
-            )
     for folder in filter(None, config.init.values()):
-        if not (workdir / "checkpoints").exists():
+        if not has_begun(workdir):
             read_config(Path(folder))
     try:
         jax.eval_shape(lambda batch: training_inputs(config, batch), batch)
     except ValueError as error:
         raise UserError(f"config.{error}") from error
+
+
+def has_begun(workdir: Path) -> bool:
+    """Tells whether the run folder holds a checkpoint to go on from."""
+    return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("[0-9]*"))
 
 
 def check_modalities(config: ConfigDict, model: Any) -> None:
@@ -104,7 +103,7 @@ def check_modalities(config: ConfigDict, model: Any) -> None:
 def check_same_run(workdir: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
     """Raises UserError if the run folder holds a run of another config or dataset."""
     # Without a checkpoint there is nothing to go on with, and nothing to lose.
-    if not any((workdir / "checkpoints").glob("[0-9]*")):
+    if not has_begun(workdir):
         return
     old, old_facts = read_config(workdir)
     changed = changed_fields(

@@ -1,6 +1,7 @@
 """Fine-tuning: parameters of earlier runs as the start of a new one."""
 
 import functools
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ WHOLE_MODEL = "model"
 HEAD = "head"
 
 
-def _leaves(tree: Any) -> dict[str, jax.Array]:
+def leaves(tree: Any) -> dict[str, Any]:
+    """Returns a tree's leaves by path."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {parameter_path(path): leaf for path, leaf in flat}
 
@@ -36,7 +38,7 @@ def merge(fresh: Any, trained: Any, same_classes: bool, inside: str = "") -> tup
     def is_head(path: str) -> bool:
         return HEAD in f"{inside}/{path}".split("/")
 
-    old, new = _leaves(trained), _leaves(fresh)
+    old, new = leaves(trained), leaves(fresh)
     reasons = [f"{path} is missing" for path in new.keys() - old.keys() if not is_head(path)]
     reasons += [f"{path} is not in this model" for path in old.keys() - new.keys()]
     reasons += [
@@ -61,7 +63,10 @@ def merge(fresh: Any, trained: Any, same_classes: bool, inside: str = "") -> tup
 
 
 def initialize_from(
-    variables: dict[str, Any], init: Any, classes: tuple[str, ...]
+    variables: dict[str, Any],
+    init: Any,
+    classes: tuple[str, ...],
+    held: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns the variables with the subtrees that `config.init` names taken from earlier runs.
 
@@ -74,14 +79,18 @@ def initialize_from(
         place, from its whole tree. Larger subtrees come first, so that a part may be taken from
         another run than the rest. An empty folder name is passed over.
       classes: class names of the new run.
+      held: leaves that no training will change, such as "params/blocks/...": all must be given.
 
     Returns:
       The variables, and a report: one line per subtree.
 
     Raises:
-      UserError: no such subtree, no such run, or a run of another model.
+      UserError: no such subtree, no such run, or a run of another model; a held leaf that no run
+        gives.
     """
-    report = []
+    report: list[str] = []
+    given: set[str] = set()
+    anew: dict[str, str] = {}
     load = functools.cache(load_run)  # several subtrees may come from one run
     for subtree in sorted(init, key=_depth):
         folder = init[subtree]
@@ -92,9 +101,59 @@ def initialize_from(
             variables, left = _with_subtree(variables, run, subtree, run.classes == classes)
         except UserError as error:
             raise UserError(f"config.init.{subtree}={folder}: {error}") from error
+        new_heads = {f"params/{path}" for path in left}
+        given |= {path for path in leaves(variables) if _inside(path, subtree)} - new_heads
+        anew |= dict.fromkeys(new_heads, f"config.init.{subtree}={folder}")
         fresh = f"; initialised anew: {', '.join(left)}" if left else ""
         report.append(f"{subtree} from {folder} (step {run.step}){fresh}")
+    if lost := held - given:
+        collections = {leaf.partition("/")[0] for leaf in lost}
+        rest = {leaf for leaf in leaves(variables) if leaf.partition("/")[0] in collections} - lost
+        raise UserError(_what_is_lost(lost, rest, anew))
     return variables, report
+
+
+def _inside(path: str, subtree: str) -> bool:
+    """Tells whether a leaf, "COLLECTION/a/b/...", belongs to a subtree."""
+    return subtree == WHOLE_MODEL or f"{path.partition('/')[2]}/".startswith(f"{subtree}/")
+
+
+def _what_is_lost(lost: Set[str], rest: Set[str], anew: Mapping[str, str]) -> str:
+    """Returns, in words, which held leaves no run gives.
+
+    Args:
+      lost: these leaves.
+      rest: the others.
+      anew: heads, and the runs that have none for these classes.
+    """
+    partly = {subtree for leaf in rest for subtree in _subtrees(leaf)}
+
+    def names(paths: Set[str]) -> list[str]:
+        # The largest subtrees that are lost as a whole.
+        return sorted(
+            {
+                next((subtree for subtree in _subtrees(path) if subtree not in partly), path)
+                for path in paths
+            }
+        )
+
+    if heads := lost & anew.keys():
+        return (
+            f"{', '.join(names(heads))} would be frozen at random values: "
+            f"{', '.join(sorted({anew[path] for path in heads}))} has none for these classes; take "
+            "a run of the same classes in the same order"
+        )
+    runs = " ".join(f"--config.init.{name}=RUN" for name in names(lost))
+    return (
+        f"{', '.join(names(lost))} would be frozen at random values; give the run to take it from, "
+        f"{runs}, or leave it out of config.freeze"
+    )
+
+
+def _subtrees(leaf: str) -> list[str]:
+    """Returns the subtrees around "COLLECTION/a/b/c", and itself: "a", "a/b", "a/b/c"."""
+    parts = leaf.split("/")[1:]
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
 def _depth(subtree: str) -> int:

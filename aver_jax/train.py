@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from aver_jax import config as configs
 from aver_jax import parallel, programs
 from aver_jax.checkpoints import Checkpoints, abstract_like
-from aver_jax.checks import check_modalities, check_same_run, check_settings
+from aver_jax.checks import check_modalities, check_same_run, check_settings, has_begun
 from aver_jax.errors import UserError
 from aver_jax.evaluate import validation_evaluator
 from aver_jax.initialize import initialize_from
@@ -30,6 +30,7 @@ from aver_jax.input import (
 )
 from aver_jax.models import init_variables
 from aver_jax.models.counting import parameter_count
+from aver_jax.origins import check_origins, held_leaves
 from aver_jax.progress import Progress
 from aver_jax.runs import model_of, write_config
 from aver_jax.signals import StopSignal
@@ -99,28 +100,33 @@ def _facts(config: ConfigDict, dataset: Dataset, parts: Split) -> dict[str, Any]
     }
 
 
+def _initial_variables(
+    config: ConfigDict, model: Any, program: programs.Training, dataset: Dataset, parts: Split
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns what a run begins with, and lines that say where it comes from."""
+    held = held_leaves(config, model, program.shapes)
+    notes = check_origins(config, dataset, parts, program.shapes["params"], held)
+    variables = init_variables(model, jax.random.key(config.seed))
+    variables, report = initialize_from(variables, config.init, dataset.classes, held)
+    return variables, [*report, *notes]
+
+
 def _state(
     config: ConfigDict,
-    model: Any,
     program: programs.Training,
     checkpoints: Checkpoints,
     mesh: jax.sharding.Mesh,
-    classes: tuple[str, ...],
-) -> tuple[TrainState, int, list[str]]:
-    """Returns the last saved state, or a fresh one; its step; and where fresh parameters came from.
-
-    A run that goes on needs nothing but its own folder: not the runs it started from.
-    """
+    variables: dict[str, Any] | None,
+) -> tuple[TrainState, int]:
+    """Returns the state of the initial variables, or without them the last saved, and its step."""
     sharding = parallel.replicated(mesh)
-    if checkpoints.steps():
+    if variables is None:
         step = checkpoints.step("last")
         expected = jax.eval_shape(program.create, program.shapes, config.seed)
         items = checkpoints.restore(step, abstract_like(expected.items(), sharding))
         seed = jax.device_put(np.uint32(config.seed), sharding)
-        return TrainState.from_items(items, seed), step, []
-    variables = init_variables(model, jax.random.key(config.seed))
-    variables, report = initialize_from(variables, config.init, classes)
-    return jax.device_put(program.create(variables, config.seed), sharding), 0, report
+        return TrainState.from_items(items, seed), step
+    return jax.device_put(program.create(variables, config.seed), sharding), 0
 
 
 @jax.jit
@@ -225,12 +231,17 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
     facts = _facts(config, dataset, parts)
     check_same_run(workdir, config, facts)
     program = programs.training(model, config, plan.per_epoch, mesh)
+    variables, origins = None, []
+    # A run that goes on needs nothing but its own folder: not the runs it started from.
+    if not has_begun(workdir):
+        variables, origins = _initial_variables(config, model, program, dataset, parts)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.select)
     try:
-        state, start, origins = _state(config, model, program, checkpoints, mesh, dataset.classes)
+        state, start = _state(config, program, checkpoints, mesh, variables)
     except UserError:
         checkpoints.close()
         raise
+    del variables  # the state has them
     if jax.process_index() == 0:
         write_config(workdir, config, facts)
     say("\n".join([_header(config, dataset, parts, state, mesh, plan), *origins]))

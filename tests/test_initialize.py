@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from aver_jax.config import base_config
 from aver_jax.errors import UserError
-from aver_jax.initialize import initialize_from, merge
+from aver_jax.initialize import initialize_from, leaves, merge
 from aver_jax.models import build_model, init_variables
 from aver_jax.runs import FACTS, write_run
 
@@ -259,3 +259,39 @@ def test_a_run_of_the_other_modality_has_no_such_branch(branch_runs):
     clue = rf"config.init.audio={folder}: the run has no 'audio' \(it has: video, video_scoring\)"
     with pytest.raises(UserError, match=clue):
         initialize_from(variables_of(1, **FUSION), {"audio": str(folder)}, CLASSES)
+
+
+def held_of(variables: dict, *subtrees: str) -> frozenset[str]:
+    return frozenset(
+        f"params/{path}"
+        for path in leaves(variables["params"])
+        if any(f"{path}/".startswith(f"{subtree}/") for subtree in subtrees)
+    )
+
+
+def test_all_that_is_held_must_come_from_runs(branch_runs):
+    fresh, video = variables_of(1, **FUSION), str(branch_runs["video"][0])
+    held = held_of(fresh, "video")
+    initialize_from(fresh, {"video": video}, CLASSES, held)
+    clue = (
+        r"^video/aggregator would be frozen at random values; give the run to take it from, "
+        r"--config.init.video/aggregator=RUN, or leave it out of config.freeze$"
+    )
+    with pytest.raises(UserError, match=clue):
+        initialize_from(fresh, {"video/cnn": video}, CLASSES, held)
+    with pytest.raises(
+        UserError, match=r"^audio, video would.*init.audio=RUN --config.init.video="
+    ):
+        initialize_from(fresh, {"video": ""}, CLASSES, held | held_of(fresh, "audio"))
+
+
+def test_a_held_head_must_be_of_the_same_classes_whoever_gives_it(run, tmp_path, trained):
+    classes = ("HAP", "ANG", "SAD")
+    fresh = variables_of(2, classes)
+    held = held_of(fresh, "head")
+    clue = rf"^head would be.*config.init.model={run} has none for these classes; take a run of"
+    with pytest.raises(UserError, match=clue):
+        initialize_from(fresh, {"model": str(run)}, classes, held)
+    other = write(tmp_path / "other", variables_of(3, classes), classes)
+    merged, _ = initialize_from(fresh, {"model": str(run), "head": str(other)}, classes, held)
+    assert_same(merged["params"]["blocks"], trained["params"]["blocks"])

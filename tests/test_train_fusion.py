@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from aver_jax import load_run, metrics, train
 from aver_jax.config import load_config, override
+from aver_jax.errors import UserError
 from aver_jax.evaluate import evaluate_run
 from aver_jax.frontend import evaluation_inputs
 from aver_jax.input import evaluation_batches, open_dataset, split
@@ -27,6 +28,9 @@ TINY = (
     "frontend.spectrogram.bands=8", "batch_size=4", "epochs=1.0", "evaluation.batch_size=12",
     "evaluation.every_epochs=1.0", "schedule.warmup_epochs=0.0", "log_every_steps=1",
 )  # fmt: skip
+
+# SGD: Adam would make much of rounding.
+AVERAGED = ("optimizer.name=sgd", "optimizer.lr=0.05")
 
 
 def tiny(network: str, dataset: Path, *fields: str) -> ConfigDict:
@@ -45,8 +49,7 @@ def variables_of(run: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def fusion_run(tmp_path_factory, synthetic_dataset) -> Path:
-    # SGD: Adam would make much of rounding.
-    config = tiny("n2", synthetic_dataset, "optimizer.name=sgd", "optimizer.lr=0.05")
+    config = tiny("n2", synthetic_dataset, *AVERAGED)
     folder = tmp_path_factory.mktemp("runs") / "n2"
     return train.train(config, folder, quiet=True, report=False)
 
@@ -90,9 +93,7 @@ def test_views_are_slices_of_time_that_face_and_voice_share(fusion_run, syntheti
 def test_pmap_trains_a_fusion_to_the_same_parameters_and_statistics(
     fusion_run, synthetic_dataset, tmp_path
 ):
-    config = tiny(
-        "n2", synthetic_dataset, "optimizer.name=sgd", "optimizer.lr=0.05", "parallel=pmap"
-    )
+    config = tiny("n2", synthetic_dataset, *AVERAGED, "parallel=pmap")
     mapped = train.train(config, tmp_path / "pmap", quiet=True, report=False)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
@@ -158,7 +159,7 @@ def test_a_stopped_fusion_goes_on_to_the_same_parameters_and_statistics(
 ):
     whole = request.getfixturevalue("fusion_run" if network == "n2" else "late_run")
     if network == "n2":
-        config = tiny("n2", synthetic_dataset, "optimizer.name=sgd", "optimizer.lr=0.05")
+        config = tiny("n2", synthetic_dataset, *AVERAGED)
     else:
         config = late_config(synthetic_dataset, branch_runs)
 
@@ -180,3 +181,39 @@ def test_a_stopped_fusion_goes_on_to_the_same_parameters_and_statistics(
     train.train(config, tmp_path / "run", quiet=True, report=False)
     jax.tree.map(np.testing.assert_array_equal, variables_of(tmp_path / "run"), variables_of(whole))
     train.train(config, whole, quiet=True, report=False)  # finished: nothing to do
+
+
+REFUSED = {
+    "late by its model alone": ("n2", ["model.network=late"], "set --config.freeze="),
+    "late, nothing frozen": ("late", ["freeze=()"], "set --config.freeze="),
+    "late as shipped": ("late", [], "audio, audio_scoring, video, video_scoring would be frozen"),
+    "a branch given in part": (
+        "n2",
+        ["freeze=('video',)", "model.aggregator=lstm", "init.video/cnn={video}"],
+        "^video/aggregator would be frozen at random values",
+    ),
+    "a frozen part of no run": (
+        "n2",
+        ["freeze=('video/cnn',)", "model.aggregator=lstm"],
+        r"^video/cnn would be .* --config.init.video/cnn=RUN,",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("network", "fields", "clue"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_would_train_in_vain_is_one_line(
+    network, fields, clue, synthetic_dataset, branch_runs, tmp_path
+):
+    fields = [field.format(**branch_runs) for field in fields]
+    with pytest.raises(UserError, match=clue) as raised:
+        train.train(tiny(network, synthetic_dataset, *fields), tmp_path / "run", quiet=True)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_late_fusion_may_take_all_from_one_run(late_run, synthetic_dataset, tmp_path):
+    config = tiny("late", synthetic_dataset, f"init.model={late_run}")
+    again = variables_of(train.train(config, tmp_path / "run", quiet=True, report=False))
+    for collection, tree in variables_of(late_run).items():
+        for subtree in tree.keys() - {"fusion"}:
+            jax.tree.map(np.testing.assert_array_equal, again[collection][subtree], tree[subtree])
