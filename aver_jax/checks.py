@@ -15,6 +15,7 @@ from aver_jax.errors import UserError
 from aver_jax.evaluator import SCORES
 from aver_jax.frontend import training_inputs
 from aver_jax.input.clips import MODALITIES, ClipShape
+from aver_jax.models.norm import STATISTICS
 from aver_jax.runs import read_config
 
 # What may change between two starts of one run: it does not change what the run computes.
@@ -83,6 +84,17 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
         jax.eval_shape(lambda batch: training_inputs(config, batch), batch)
     except ValueError as error:
         raise UserError(f"config.{error}") from error
+
+
+def check_statistics(config: ConfigDict, variables: dict[str, Any]) -> None:
+    """Raises UserError if batches are too small for the statistics of the model's batch norms."""
+    parts = config.optimizer.accumulate
+    clips = config.batch_size // parts
+    if STATISTICS in variables and clips < 2:
+        raise UserError(
+            f"config.batch_size {config.batch_size} in {parts} parts (config.optimizer.accumulate) "
+            f"is {clips} clip at a time; {config.model.name} normalises over at least 2"
+        )
 
 
 def has_begun(workdir: Path) -> bool:

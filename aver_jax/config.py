@@ -63,7 +63,9 @@ def base_config() -> ConfigDict:
             "b2": 0.999,
             "momentum": 0.9,  # sgd
             "clip_norm": 1.0,  # 0.0: no clipping
-            "accumulate": 1,  # each device works through its batch in this many parts
+            # Each device works through its batch in this many parts; batch statistics are those of
+            # a part (of all devices), batch_size / accumulate clips.
+            "accumulate": 1,
         }
     )
     config.schedule = ConfigDict(

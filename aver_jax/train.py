@@ -15,7 +15,13 @@ from ml_collections import ConfigDict
 from aver_jax import config as configs
 from aver_jax import parallel, programs
 from aver_jax.checkpoints import Checkpoints, abstract_like
-from aver_jax.checks import check_modalities, check_same_run, check_settings, has_begun
+from aver_jax.checks import (
+    check_modalities,
+    check_same_run,
+    check_settings,
+    check_statistics,
+    has_begun,
+)
 from aver_jax.errors import UserError
 from aver_jax.evaluate import validation_evaluator
 from aver_jax.initialize import initialize_from
@@ -231,6 +237,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
     facts = _facts(config, dataset, parts)
     check_same_run(workdir, config, facts)
     program = programs.training(model, config, plan.per_epoch, mesh)
+    check_statistics(config, program.shapes)
     variables, origins = None, []
     # A run that goes on needs nothing but its own folder: not the runs it started from.
     if not has_begun(workdir):

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from aver_jax.checks import check_modalities, check_settings
+from aver_jax.checks import check_modalities, check_settings, check_statistics
 from aver_jax.config import base_config, load_config, override, to_json
 from aver_jax.errors import UserError
 from aver_jax.frontend.spectrogram import Settings
@@ -75,3 +75,13 @@ def test_a_model_of_sound_needs_sound_alone():
         config.data.modalities = given
         with pytest.raises(UserError, match=r"modalities is .*frames; listener needs audio"):
             check_modalities(config, Listener())
+
+
+def test_batch_norm_needs_two_clips_at_a_time():
+    config = make_config("frames")
+    config.batch_size, config.optimizer.accumulate = 8, 4
+    check_statistics(config, {"params": {}, "batch_stats": {}})
+    config.optimizer.accumulate = 8
+    with pytest.raises(UserError, match=r"batch_size 8 in 8 parts .* is 1 clip at a time"):
+        check_statistics(config, {"params": {}, "batch_stats": {}})
+    check_statistics(config, {"params": {}})
