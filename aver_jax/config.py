@@ -80,7 +80,10 @@ def base_config() -> ConfigDict:
     config.ema_decay = 0.0  # 0.0: no moving average of the parameters
     # Subtree of the parameters -> run folder to start from; "model" is the whole tree.
     config.init = ConfigDict({"model": ""})
-    config.freeze = ()  # path patterns, e.g. ("blocks", "patch_embed")
+    # Path patterns of parameters, e.g. ("blocks", "patch_embed"). Batch statistics move all the
+    # same: training normalises by the batch, and they must be what evaluation finds. In late fusion
+    # the branches' stay, since the model never normalises them by the batch.
+    config.freeze = ()
     config.parallel = "shard_map"  # shard_map | pmap
     config.distributed = False  # several processes (hosts) train together, see parallel.py
     config.evaluation = ConfigDict(

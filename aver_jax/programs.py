@@ -84,7 +84,7 @@ def _fields(config: ConfigDict, names: tuple[str, ...]) -> str:
 def _training(model: Any, fields: str, steps_per_epoch: int, mesh: jax.sharding.Mesh) -> Training:
     config = ConfigDict(json.loads(fields))
     shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
-    optimizers.check_freeze(shapes, tuple(config.freeze))
+    optimizers.check_freeze({"params": shapes["params"]}, tuple(config.freeze))
     schedule = optimizers.learning_rate(config, steps_per_epoch)
     rule = optimizers.make_optimizer(config, shapes["params"], schedule)
     return Training(

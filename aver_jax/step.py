@@ -118,12 +118,7 @@ def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
 
 def make_update(optimizer: optax.GradientTransformation, config: Any) -> Callable[..., Any]:
     """Returns `update(state, (grads, collections)) -> state`."""
-    decay, frozen = config.ema_decay, tuple(config.freeze)
-
-    def keep_frozen(old, new):
-        return jax.tree.map(
-            lambda fixed, a, b: a if fixed else b, frozen_mask(old, frozen), old, new
-        )
+    decay = config.ema_decay
 
     def update(state: TrainState, gradients) -> TrainState:
         grads, collections = gradients
@@ -136,12 +131,9 @@ def make_update(optimizer: optax.GradientTransformation, config: Any) -> Callabl
             # A young average follows quickly, or it would stay near the initial weights.
             rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda mean, p: mean + (1.0 - rate) * (p - mean), ema, params)
-        kept = {
-            name: keep_frozen(state.variables[name], tree) for name, tree in collections.items()
-        }
         return TrainState(
             step=state.step + 1,
-            variables={"params": params, **kept},
+            variables={"params": params, **collections},
             ema=ema,
             opt_state=opt_state,
             plateau=state.plateau,
