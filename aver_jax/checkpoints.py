@@ -27,8 +27,9 @@ def _preservation(metric: str | None) -> preservation_policy.PreservationPolicy:
 class Checkpoints:
     """The folder `RUN/checkpoints`, one sub-folder per saved step.
 
-    A step holds items: `variables` (what the model applies), `ema` (their moving average, if the
-    run keeps one) and `training` (the rest of the train state). Prediction reads the first two.
+    A step holds items: `variables` (what the model applies); if the run keeps a moving average of
+    them, `ema` (of the parameters) and, of a model that has them, `ema_statistics` (of the batch
+    statistics); and `training` (the rest of the train state), which prediction does not read.
 
     Args:
       folder: `RUN/checkpoints`.
@@ -45,7 +46,8 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._folder,
             item_handlers={
-                name: ocp.StandardCheckpointHandler() for name in ("variables", "ema", "training")
+                name: ocp.StandardCheckpointHandler()
+                for name in ("variables", "ema", "ema_statistics", "training")
             },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_preservation(select),

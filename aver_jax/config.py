@@ -77,7 +77,7 @@ def base_config() -> ConfigDict:
         }
     )
     config.label_smoothing = 0.0
-    config.ema_decay = 0.0  # 0.0: no moving average of the parameters
+    config.ema_decay = 0.0  # of parameters and batch statistics; 0.0: no moving average
     # Subtree of the parameters -> run folder to start from; "model" is the whole tree.
     config.init = ConfigDict({"model": ""})
     # Path patterns of parameters, e.g. ("blocks", "patch_embed"). Batch statistics move all the

@@ -26,7 +26,7 @@ class LoadedRun:
     Attributes:
       folder: the run folder.
       model: the flax module.
-      variables: its collections; the moving average of the parameters where the run kept one.
+      variables: its collections; their moving average where the run kept one.
       config: the experiment.
       classes: class names in the order of the logits.
       protocol: the name of the data split the run was trained under.
@@ -117,12 +117,17 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
         abstract = {"variables": abstract_like(shapes, sharding)}
         if checkpoints.has(step, "ema"):
             abstract["ema"] = abstract["variables"]["params"]
+        if checkpoints.has(step, "ema_statistics"):
+            abstract["ema_statistics"] = {
+                name: tree for name, tree in abstract["variables"].items() if name != "params"
+            }
         restored = checkpoints.restore(step, abstract)
     finally:
         checkpoints.close()
     variables = restored["variables"]
     if "ema" in restored:
-        variables = {**variables, "params": restored["ema"]}
+        statistics = restored.get("ema_statistics", {})
+        variables = {**variables, "params": restored["ema"], **statistics}
     return LoadedRun(
         folder=folder,
         model=model,

@@ -16,11 +16,12 @@ class TrainState:
     Attributes:
       step: int32 [], optimizer updates done so far.
       variables: the model's collections: "params" and, for some models, "batch_stats".
-      ema: moving average of the parameters; an empty dict if none is kept.
+      ema: moving average of the variables: averaged parameters need statistics to match. An empty
+        dict if none is kept.
       opt_state: optax state.
       plateau: state of `optimizer.plateau`; its scale multiplies every update.
-      seed: uint32 [], `config.seed`. It is data of the step and no constant in it, so that trainings
-        that differ in it share one compiled step; a checkpoint need not hold it.
+      seed: uint32 [], `config.seed`. It is data of the step and no constant in it, so that
+        trainings that differ in it share one compiled step; a checkpoint need not hold it.
     """
 
     step: jax.Array
@@ -34,17 +35,21 @@ class TrainState:
         """Returns the state as the items of a checkpoint; the seed is the config's."""
         training = {"step": self.step, "opt_state": self.opt_state, "plateau": self.plateau}
         items = {"variables": self.variables, "training": training}
-        return {**items, "ema": self.ema} if self.ema else items
+        if self.ema:
+            statistics = {name: tree for name, tree in self.ema.items() if name != "params"}
+            items["ema"] = self.ema["params"]
+            items |= {"ema_statistics": statistics} if statistics else {}
+        return items
 
     @classmethod
     def from_items(cls, items: dict[str, Any], seed: jax.Array) -> "TrainState":
         """Returns the state that `items` was taken from."""
-        variables, ema = items["variables"], items.get("ema", {})
-        return cls(variables=variables, ema=ema, seed=seed, **items["training"])
+        ema = {"params": items["ema"], **items.get("ema_statistics", {})} if "ema" in items else {}
+        return cls(variables=items["variables"], ema=ema, seed=seed, **items["training"])
 
     def evaluation_variables(self) -> dict[str, Any]:
         """Returns what evaluation applies: the moving average where one is kept."""
-        return {**self.variables, "params": self.ema} if self.ema else self.variables
+        return self.ema or self.variables
 
 
 def create_state(
@@ -60,7 +65,7 @@ def create_state(
         step=jnp.zeros((), jnp.int32),
         variables=variables,
         # A copy: the step donates its state, and one buffer cannot be given away twice.
-        ema=jax.tree.map(jnp.copy, params) if ema_decay else {},
+        ema=jax.tree.map(jnp.copy, variables) if ema_decay else {},
         opt_state=optimizer.init(params),
         plateau=plateau.init(params),
         seed=jnp.asarray(seed, jnp.uint32),

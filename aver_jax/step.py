@@ -125,15 +125,15 @@ def make_update(optimizer: optax.GradientTransformation, config: Any) -> Callabl
         params = state.variables["params"]
         updates, opt_state = optimizer.update(grads, state.opt_state, params)
         updates = optax.tree.scale(state.plateau.scale, updates)
-        params = optax.apply_updates(params, updates)
+        variables = {"params": optax.apply_updates(params, updates), **collections}
         ema = state.ema
         if ema:
             # A young average follows quickly, or it would stay near the initial weights.
             rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-            ema = jax.tree.map(lambda mean, p: mean + (1.0 - rate) * (p - mean), ema, params)
+            ema = jax.tree.map(lambda mean, x: mean + (1.0 - rate) * (x - mean), ema, variables)
         return TrainState(
             step=state.step + 1,
-            variables={"params": params, **collections},
+            variables=variables,
             ema=ema,
             opt_state=opt_state,
             plateau=state.plateau,

@@ -170,12 +170,17 @@ def test_frozen_parameters_stay_and_statistics_are_those_of_training(batches):
     assert np.abs(after["params"]["head"]["kernel"] - before["params"]["head"]["kernel"]).max() > 0
 
 
-def test_moving_average_follows_the_parameters(batches):
+def test_moving_average_follows_the_variables(batches):
     state, _, before = trained(config_of(ema_decay=0.999), batches[:1])
-    new, old = state.variables["params"]["head"]["kernel"], before["params"]["head"]["kernel"]
-    # At the first step a young average takes 90% of the new value.
-    np.testing.assert_allclose(state.ema["head"]["kernel"], 0.1 * old + 0.9 * new, rtol=1e-5)
-    assert state.evaluation_variables()["params"] is state.ema
+    # At the first step a young average takes 90% of the new value; batch statistics go along.
+    jax.tree.map(
+        lambda mean, old, new: np.testing.assert_allclose(mean, 0.1 * old + 0.9 * new, rtol=1e-5),
+        state.ema,
+        before,
+        state.variables,
+    )
+    assert set(state.ema) == {"params", "batch_stats"}
+    assert state.evaluation_variables() is state.ema
 
 
 def test_plateau_scale_multiplies_the_update(batches):

@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from aver_jax import load_run, metrics, train
+from aver_jax.checkpoints import Checkpoints, abstract_like
 from aver_jax.config import load_config, override
 from aver_jax.errors import UserError
 from aver_jax.evaluate import evaluate_run
@@ -30,7 +31,7 @@ TINY = (
 )  # fmt: skip
 
 # SGD: Adam would make much of rounding.
-AVERAGED = ("optimizer.name=sgd", "optimizer.lr=0.05")
+AVERAGED = ("optimizer.name=sgd", "optimizer.lr=0.05", "ema_decay=0.9")
 
 
 def tiny(network: str, dataset: Path, *fields: str) -> ConfigDict:
@@ -61,6 +62,20 @@ def test_a_fusion_logs_the_losses_and_scores_of_its_branches(fusion_run):
     assert first["train/loss"] == pytest.approx(sum(terms), rel=1e-5)
     assert {"validation/war", "validation/war_video", "validation/war_audio"} <= set(last)
     assert json.loads((fusion_run / "config.json").read_text())["modalities"] == ["frames", "audio"]
+
+
+def test_averaged_parameters_come_with_averaged_statistics(fusion_run):
+    checkpoints = Checkpoints(fusion_run / "checkpoints", read_only=True)
+    found = variables_of(fusion_run)
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    step = checkpoints.step("last")
+    raw = checkpoints.restore(step, {"variables": abstract_like(found, sharding)})["variables"]
+    checkpoints.close()
+    for collection in ("params", "batch_stats"):
+        differ = jax.tree.map(
+            lambda a, b: np.abs(a - b).max() > 0, found[collection], raw[collection]
+        )
+        assert all(jax.tree.leaves(differ["video"]))
 
 
 def test_views_are_slices_of_time_that_face_and_voice_share(fusion_run, synthetic_dataset):
