@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 
 # The studies import jax: only when one is run, so that --help answers at once.
@@ -10,6 +11,7 @@ _STUDIES = {
     "fuzzy_study": "networks on rendered corpora with more and more unclear clips",
 }
 _NETWORKS = "audio,video,late,n0,n1,n2"
+_AGGREGATORS = "lstm,bilstm,transformer,mean"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             description=f"{text[0].upper()}{text[1:]}.",
             epilog="Any other field of the config can be set for all trainings: "
             "--config.epochs=10.0 --config.data.path=DIR. The same command goes on with a study "
-            "that was stopped.",
+            "that was stopped. Exit code 3: some trainings failed; the page names them.",
             allow_abbrev=False,
         )
         add = study.add_argument
@@ -51,7 +53,7 @@ def _table_flags(add) -> None:
         "--aggregators",
         type=_names,
         default="lstm",
-        help="some of lstm,bilstm,transformer (default: lstm)",
+        help=f"some of {_AGGREGATORS} (default: lstm)",
     )
     add("--folds", default="all", help="folds of the protocol, as 1,2 (default: all)")
     add(
@@ -60,12 +62,13 @@ def _table_flags(add) -> None:
         default="on",
         help="both: also train audio, video and n0 on whole clips, with the first aggregator",
     )
+    add("--note", default="", help="a line of facts about the data, for the page")
 
 
 def _study_flags(add) -> None:
     add("--networks", type=_names, default=_NETWORKS, help=f"some of {_NETWORKS} (default: all)")
-    add("--aggregator", default="lstm", help="lstm, bilstm or transformer (default: lstm)")
-    add("--folds", default="1", help="folds of the protocol, as 1,2, or all (default: 1)")
+    add("--aggregator", default="lstm", help=f"one of {_AGGREGATORS} (default: lstm)")
+    add("--folds", default="all", help="folds of the protocol, as 1,2 (default: all)")
     text = "shares of fuzzy clips, half of them in the face, half in the voice (default: 0,0.3,0.6)"
     add("--shares", type=_shares, default="0,0.3,0.6", help=text)
     text = "shares of clips whose face and voice conflict (default: 0.3,0.6)"
@@ -86,24 +89,45 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     else:
         from aver_jax.experiments.fuzzy_study import run_study
 
-    command = shlex.join(["aver", "experiments", *command_words(args), *overrides])
-    page = run_study(args, tuple(overrides), command)
+    words = [*command_words(args), *map(_placed, overrides)]
+    page, failures = run_study(args, tuple(overrides), shlex.join(["aver", "experiments", *words]))
     for path in (args.workdir / "page.md", *([args.page] if args.page else [])):
         page.write(path)
         print(f"page: {path}")
-    return 0
+    for cell, reason in failures:
+        print(f"failed: {cell.name}: {reason}", file=sys.stderr)
+    # As of aver prepare: done, but for some.
+    return 3 if failures else 0
 
 
 def command_words(args: argparse.Namespace) -> list[str]:
-    """Returns the words that give these arguments; where a page goes is no part of a study."""
+    """Returns the words that repeat a study anywhere: placeholders stand for folders.
+
+    Where a page goes and the number of processes are no part of a study.
+    """
     words = [args.study]
     for name, value in vars(args).items():
-        if name in ("study", "page"):
+        if name in ("study", "page", "workers", "note"):
             continue
         values = value if isinstance(value, tuple) else (value,)
         text = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+        if name == "workdir":
+            text = "WORKDIR"
+        elif name == "config":
+            file, colon, argument = text.partition(":")
+            text = f"{Path(file).name}{colon}{argument}"
         words += [f"--{name.replace('_', '-')}", text]
     return words
+
+
+def _placed(word: str) -> str:
+    """An override with a placeholder for its folder, if it names one."""
+    field, equals, _ = word.partition("=")
+    if field == "--config.data.path":
+        return f"{field}{equals}DATA"
+    if field.startswith("--config.init."):
+        return f"{field}{equals}RUN"
+    return word
 
 
 def _page(text: str) -> Path:

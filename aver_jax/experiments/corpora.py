@@ -1,23 +1,31 @@
-"""Rendered corpora that differ in the share of unclear clips, and in nothing else.
+"""Rendered corpora that differ in the share of unclear clips.
 
-The same actors speak the same sentences with the same labels in all of them; what a clip shows is
-drawn from its own name (`data_prep.synthetic.plan`). Each is rendered to media files and prepared
-by the ordinary job.
+The same actors speak the same sentences with the same labels in all of them, and which clips are
+unclear grows from corpus to corpus with the share. What else is drawn for a clip comes from its own
+name (`data_prep.synthetic.plan`); clips that are clear in two corpora are the same in both. Each is
+rendered to media files and prepared by the ordinary job. A share holds for the whole corpus: the
+clips of one fold's actors may have a little more or less.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aver_jax.errors import UserError
+from aver_jax.experiments.facts import skipped_of
 from aver_jax.files import write_whole
+from aver_jax.input import open_dataset, split
 from aver_jax.jobs import run_job
 from data_prep.synthetic.plan import Knobs
 from data_prep.synthetic.truth import read_truth
 
 CLEAR = "clear"
+CONDITIONS = (CLEAR, "fuzzy_face", "fuzzy_voice", "conflict")
+PARTS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +112,37 @@ def make_corpus(corpus: Corpus, rendering: Rendering, folder: Path) -> Path:
     return data
 
 
-def condition_of(data: Path) -> dict[str, str]:
-    """Returns clip id -> clear, fuzzy_face, fuzzy_voice or conflict."""
-    return {row["clip_id"]: row["condition"] for row in read_truth(data).rows}
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a prepared corpus holds.
+
+    Attributes:
+      prepared, skipped: numbers of clips.
+      condition: clip id -> a key of `CONDITIONS`.
+      parts: (fold, "train", "validation" or "test") -> condition -> number of clips.
+    """
+
+    prepared: int
+    skipped: int
+    condition: Mapping[str, str]
+    parts: Mapping[tuple[int, str], Mapping[str, int]]
+
+
+def contents_of(data: Path, protocol: str, folds: Iterable[int], target: str) -> Contents:
+    """Counts the clips of a prepared corpus, those of each part of each fold too."""
+    dataset = open_dataset(data)
+    condition = {row["clip_id"]: row["condition"] for row in read_truth(data).rows}
+    own = np.array([condition[clip] for clip in dataset.index["clip_id"].tolist()])
+    parts = {}
+    for fold in folds:
+        dealt = split(dataset, protocol, fold, target)
+        for part in PARTS:
+            found = own[getattr(dealt, part)]
+            parts[fold, part] = {name: int((found == name).sum()) for name in CONDITIONS}
+    return Contents(len(dataset), skipped_of(data), condition, parts)
+
+
+def clear_in_all(contents: Mapping[str, Contents]) -> frozenset[str]:
+    """The clips that are clear in every corpus: the same ones, however unclear the rest is."""
+    clear = [{k for k, v in c.condition.items() if v == CLEAR} for c in contents.values()]
+    return frozenset(set.intersection(*clear))

@@ -15,6 +15,7 @@ COLORS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#4d4d4d", "#56b4e9", "#e69f00",
 )  # fmt: skip
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 
 
 def confusion_panels(
@@ -117,15 +118,12 @@ class Panel:
     series: Mapping[str, Mapping[float, Sequence[float]]]
 
 
-def score_curves(
-    panels: Mapping[tuple[int, int], Panel], theme: Theme = LIGHT, chance: float | None = None
-) -> Figure:
+def score_curves(panels: Mapping[tuple[int, int], Panel], theme: Theme = LIGHT) -> Figure:
     """Scores of networks along a share: the mean over runs as a line, their range as a band.
 
     Args:
       panels: (line, column) of the panel -> what it shows.
       theme: LIGHT or DARK.
-      chance: a dashed line at the score of guessing.
     """
     lines, columns = (1 + max(place[axis] for place in panels) for axis in (0, 1))
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel.series))
@@ -147,10 +145,10 @@ def score_curves(
                     x, [v.min() for v in values], [v.max() for v in values],
                     color=color, alpha=0.12, linewidth=0,
                 )  # fmt: skip
-                axes.plot(x, means, color=color, marker=MARKS[number % len(MARKS)], label=name)
-            if chance is not None:
-                dashes = {"linewidth": 1, "linestyle": (0, (4, 3))}
-                axes.axhline(chance, color=theme.muted, label="guessing", **dashes)
+                axes.plot(
+                    x, means, color=color, label=name,
+                    marker=MARKS[number % len(MARKS)], linestyle=DASHES[number % len(DASHES)],
+                )  # fmt: skip
             axes.set_title(panel.title)
             axes.set_xlabel(panel.xlabel)
             if place[1] == 0:

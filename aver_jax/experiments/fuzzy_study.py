@@ -10,7 +10,7 @@ import argparse
 import sys
 
 from aver_jax.errors import UserError
-from aver_jax.experiments.corpora import Rendering, condition_of, make_corpus, plan_corpora
+from aver_jax.experiments.corpora import Rendering, contents_of, make_corpus, plan_corpora
 from aver_jax.experiments.fuzzy_page import build_page
 from aver_jax.experiments.grid import (
     Grid,
@@ -20,13 +20,15 @@ from aver_jax.experiments.grid import (
     fold_numbers,
     plan_cells,
 )
-from aver_jax.experiments.outcomes import read_outcomes
+from aver_jax.experiments.outcomes import Failure, read_outcomes
 from aver_jax.experiments.page import Page
 from aver_jax.experiments.processes import check_workers, run_in_processes
 
 
-def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str) -> Page:
-    """Renders and trains what is not there yet, and returns the page.
+def run_study(
+    args: argparse.Namespace, overrides: tuple[str, ...], command: str
+) -> tuple[Page, list[Failure]]:
+    """Renders and trains what is not there yet; returns the page, and the cells that failed.
 
     Args:
       args: the flags of `aver experiments fuzzy_study`.
@@ -34,7 +36,7 @@ def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str
       command: the whole command, to be printed.
 
     Raises:
-      UserError: flags or config that cannot be used; a corpus or training that failed.
+      UserError: flags or config that cannot be used; a corpus that failed, or every training.
       SystemExit: a signal asked to stop.
     """
     check_words(args.config, overrides)
@@ -59,12 +61,17 @@ def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str
         name: (f"--config.data.path={folder / 'data'}",) for name, folder in folders.items()
     }
     grid = Grid(args.config, args.workdir, overrides, variants)
-    folds = fold_numbers(args.folds, base_of(grid).data.protocol)
+    config = base_of(grid)
+    folds = fold_numbers(args.folds, config.data.protocol)
     cells = plan_cells(args.networks, [args.aggregator], folds, args.seeds, variants)
     check_cells(grid, cells)
     for corpus in corpora:
         print(f"corpus {corpus.name}: {folders[corpus.name]}", file=sys.stderr, flush=True)
         make_corpus(corpus, rendering, folders[corpus.name])
     run_in_processes(grid, cells, args.workers)
-    conditions = {name: condition_of(folder / "data") for name, folder in folders.items()}
-    return build_page(read_outcomes(grid, cells), corpora, conditions, rendering, command)
+    contents = {
+        name: contents_of(folder / "data", config.data.protocol, folds, config.data.target)
+        for name, folder in folders.items()
+    }
+    outcomes, failures = read_outcomes(grid, cells)
+    return build_page(outcomes, failures, corpora, contents, rendering, command), failures

@@ -1,28 +1,35 @@
 """A grid of trainings: its cells, the config of each, and running them one after the other.
 
-A cell leaves a run folder with `result.json` and `test.npz` in it. Both appear whole, the result
-last: a study that was stopped goes on with the cell it was in, and keeps the finished ones.
+A cell leaves a run folder with the files of `results` in it: a study that was stopped goes on with
+the cell it was in, and keeps the finished ones. A cell that cannot be trained does not stop the
+others: its result says why.
 """
 
 import dataclasses
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from aver_jax.checks import changed_fields
 from aver_jax.config import base_config, load_config, override, to_json
 from aver_jax.errors import UserError
-from aver_jax.evaluate import Evaluation, evaluate_run
-from aver_jax.files import whole, write_whole
+from aver_jax.evaluate import evaluate_run
+from aver_jax.experiments.results import (
+    failure_of,
+    read_result,
+    result_path,
+    write_failure,
+    write_result,
+)
 from aver_jax.input import PROTOCOLS, open_dataset
+from aver_jax.models.sequence import AGGREGATORS
 from aver_jax.train import train
+from data_prep.wording import counted
 
 #: Network -> its name for people. Late fusion comes after the runs it is built from.
 NETWORKS = {
@@ -90,9 +97,13 @@ def plan_cells(
     after the branches it is built from.
 
     Raises:
-      UserError: an unknown network, or late fusion without its branches.
+      UserError: no network or aggregator, an unknown network, late fusion without its branches.
     """
-    networks = list(dict.fromkeys(networks))
+    networks, aggregators = (list(dict.fromkeys(names)) for names in (networks, aggregators))
+    if not networks:
+        raise UserError(f"--networks is empty; give some of {', '.join(NETWORKS)}")
+    if not aggregators:
+        raise UserError(f"--aggregators is empty; give some of {', '.join(AGGREGATORS)}")
     unknown = [name for name in networks if name not in NETWORKS]
     if unknown:
         raise UserError(f"unknown network {unknown[0]!r}; expected some of {', '.join(NETWORKS)}")
@@ -102,7 +113,7 @@ def plan_cells(
             f"late fusion is built from the runs of video and audio; add {', '.join(missing)} to "
             "--networks, or leave late out"
         )
-    aggregators, folds, seeds = (list(dict.fromkeys(x)) for x in (aggregators, folds, seeds))
+    folds, seeds = (list(dict.fromkeys(numbers)) for numbers in (folds, seeds))
     return [
         Cell(network, aggregator, fold, seed, variant)
         for network in sorted(networks, key=list(NETWORKS).index)
@@ -132,6 +143,10 @@ def check_words(spec: str, overrides: Iterable[str]) -> None:
 
 def fold_numbers(words: str, protocol: str) -> list[int]:
     """Returns the folds that "all" or "1,3" names; UserError if the protocol lacks one."""
+    if protocol not in PROTOCOLS:
+        raise UserError(
+            f"config.data.protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}"
+        )
     count = PROTOCOLS[protocol]
     if words == "all":
         return list(range(1, count + 1))
@@ -178,33 +193,72 @@ def run_cells(
     Args:
       grid: what they share.
       cells: of `plan_cells`.
-      say: called with a line for every finished cell; default: printed to stderr.
+      say: called with a line when a cell begins and when it ends; default: printed to stderr.
       study: all cells, of which `cells` are a share; for the count in that line.
 
     Raises:
-      UserError: a cell cannot be trained, or its folder holds another one.
+      UserError: a cell's folder holds another one, or a config does not fit its network.
       SystemExit: a signal asked to stop; the same call goes on from there.
     """
     say = say or (lambda line: print(line, file=sys.stderr, flush=True))
     study = study or cells
     check_cells(grid, cells)
-    for cell in cells:
-        folder = grid.folder(cell)
-        if _result(folder).exists():
-            continue
+    left = [cell for cell in cells if not _has_ended(grid, cell)]
+    numbers = {cell: number for number, cell in enumerate(study, 1)}
+    spent: list[float] = []
+    for position, cell in enumerate(left):
+        place = f"[{numbers[cell]}/{len(study)}]"
+        say(f"{place} training {cell.name}{_estimate(spent, len(left) - position)}")
         began = time.perf_counter()
         config = cell_config(grid, cell)
         try:
-            train(config, folder, quiet=True, report=False)
+            war = _train_cell(grid, cell, config, began)
         except UserError as error:
-            raise UserError(f"{cell.name}: {error}") from error
-        featured = (cell.fold, cell.seed) == grid.featured
-        evaluation = evaluate_run(folder, split="test", features=featured)
-        seconds = time.perf_counter() - began
-        write_result(grid, cell, config, evaluation, seconds)
-        done = sum(_result(grid.folder(other)).exists() for other in study)
-        war = evaluation.results["metrics"]["war"]["value"]
-        say(f"[{done}/{len(study)}] {cell.name}: WAR {100 * war:.1f}%, {seconds:.0f} s")
+            reason = str(error)
+            identity, dataset = _identity(config, cell), _fingerprint(config.data.path)
+            write_failure(grid.folder(cell), cell, identity, dataset, reason)
+            say(f"{place} {cell.name} failed: {reason}")
+        else:
+            spent.append(time.perf_counter() - began)
+            say(f"{place} {cell.name}: WAR {100 * war:.1f}%, {spent[-1]:.0f} s")
+
+
+def _train_cell(grid: Grid, cell: Cell, config: ConfigDict, began: float) -> float:
+    """Trains a cell and writes its result; returns its WAR."""
+    folder = grid.folder(cell)
+    if cell.network == "late":
+        for branch in BRANCHES:
+            # Its folder may hold a checkpoint of before the failure, which nobody asked for.
+            own = dataclasses.replace(cell, network=branch)
+            stored = result_path(grid.folder(own))
+            if stored.exists() and failure_of(read_result(stored.parent)) is not None:
+                raise UserError(f"it is built from {own.name}, which failed")
+    train(config, folder, quiet=True, report=False)
+    featured = (cell.fold, cell.seed) == grid.featured
+    evaluation = evaluate_run(folder, split="test", features=featured)
+    seconds = time.perf_counter() - began
+    write_result(folder, cell, _identity(config, cell), evaluation, seconds)
+    return evaluation.results["metrics"]["war"]["value"]
+
+
+def _estimate(spent: Sequence[float], left: int) -> str:
+    """How long the cells that are left may take, in words; "" before the first has ended."""
+    if not spent:
+        return ""
+    minutes = left * sum(spent) / len(spent) / 60
+    return f"; {counted(left, 'cell')} left here, about {max(1, round(minutes))} min"
+
+
+def _has_ended(grid: Grid, cell: Cell) -> bool:
+    """Whether a cell needs no training: it is finished, or failed just as it is asked for."""
+    folder = grid.folder(cell)
+    if not result_path(folder).exists():
+        return False
+    stored = read_result(folder)
+    if failure_of(stored) is None:
+        return True
+    # Late fusion may have failed for want of a branch that is there now.
+    return cell.network != "late" and not _changes(grid, cell, stored)
 
 
 def check_cells(grid: Grid, cells: Iterable[Cell]) -> None:
@@ -214,67 +268,36 @@ def check_cells(grid: Grid, cells: Iterable[Cell]) -> None:
     dataset than is asked for.
     """
     for cell in cells:
-        config, folder = cell_config(grid, cell), grid.folder(cell)
-        if not _result(folder).exists():
+        folder = grid.folder(cell)
+        cell_config(grid, cell)
+        if not result_path(folder).exists():
             continue
         stored = read_result(folder)
-        # A study made before a field existed had its default.
-        complete = base_config()
-        with complete.unlocked():
-            complete.update(ConfigDict(stored["config"]))
-        changed = changed_fields(
-            {**_identity(complete, cell), "dataset": stored["dataset"]},
-            {**_identity(config, cell), "dataset": _fingerprint(config.data.path)},
-        )
-        if changed:
+        # A failure is no result to lose: of another experiment, it is tried again.
+        if failure_of(stored) is None and (changed := _changes(grid, cell, stored)):
             raise UserError(
                 f"{folder} is of another experiment ({changed}); choose another --workdir"
             )
 
 
-def write_result(
-    grid: Grid, cell: Cell, config: ConfigDict, evaluation: Evaluation, seconds: float
-) -> None:
-    """Writes test.npz, then result.json."""
-    folder, clips = grid.folder(cell), evaluation.clips
-    index = evaluation.dataset.index
-    arrays = {
-        "row": clips.rows,
-        "label": evaluation.labels,
-        "actor": index["actor"][clips.rows],
-        "clip_id": index["clip_id"][clips.rows],
-        "logits": clips.logits,
-        **{f"logits_{name}": logits for name, logits in clips.branches.items()},
-    }
-    if clips.features is not None:
-        arrays["features"] = clips.features
-    with whole(folder / "test.npz") as path:
-        np.savez_compressed(path, **arrays)
-    result = {
-        "cell": dataclasses.asdict(cell),
-        "config": _identity(config, cell),
-        "dataset": evaluation.dataset.fingerprint,
-        "results": evaluation.results,
-        "seconds": round(seconds, 1),
-    }
-    write_whole(_result(folder), json.dumps(result, indent=1) + "\n")
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """Returns what `write_result` wrote; UserError if it is damaged."""
+def _changes(grid: Grid, cell: Cell, stored: Mapping[str, Any]) -> str:
+    """In words, how a stored result is not of the cell as it is asked for; "" if it is."""
+    config = cell_config(grid, cell)
+    # A study made before a field existed had its default.
+    complete = base_config()
     try:
-        result = json.loads(_result(folder).read_text())
-        if not {"cell", "config", "dataset", "results"} <= result.keys():
-            raise ValueError("parts are missing")
-    except (ValueError, AttributeError) as error:
+        with complete.unlocked():
+            complete.update(ConfigDict(stored["config"]))
+        before = _identity(complete, cell)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        path = result_path(grid.folder(cell))
         raise UserError(
-            f"{_result(folder)} is damaged ({error}); remove it and run the study again"
+            f"{path} is damaged (its config: {error}); remove it and run the study again"
         ) from error
-    return result
-
-
-def _result(folder: Path) -> Path:
-    return folder / "result.json"
+    return changed_fields(
+        {**before, "dataset": stored["dataset"]},
+        {**_identity(config, cell), "dataset": _fingerprint(config.data.path)},
+    )
 
 
 def _identity(config: ConfigDict, cell: Cell) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from aver_jax.experiments import figures, page, tables
+from aver_jax.experiments import facts, figures, tables, thesis
 from aver_jax.experiments.grid import NETWORKS
-from aver_jax.experiments.outcomes import Outcome, averaged_confusion, chosen
+from aver_jax.experiments.outcomes import Failure, Outcome, averaged_confusion, chosen
 from aver_jax.experiments.page import Page
 from aver_jax.experiments.published import add_published
 from aver_jax.input import PROTOCOLS, Dataset
@@ -24,13 +23,22 @@ ROLES = {
 }
 
 
-def build_page(outcomes: Sequence[Outcome], dataset: Dataset, command: str) -> Page:
+def build_page(
+    outcomes: Sequence[Outcome],
+    failures: Sequence[Failure],
+    dataset: Dataset,
+    command: str,
+    note: str = "",
+) -> Page:
     """Returns the page of a finished table.
 
     Args:
-      outcomes: of all cells. The first aggregator has the tables; the others are in the summary.
+      outcomes: of all finished cells. The first aggregator has the tables; the others are in the
+        summary.
+      failures: the cells that failed.
       dataset: what was tested.
       command: what was run.
+      note: a line of facts about the data.
     """
     results = outcomes[0].results
     tested = np.unique(np.concatenate([o.rows for o in outcomes]))
@@ -42,12 +50,15 @@ def build_page(outcomes: Sequence[Outcome], dataset: Dataset, command: str) -> P
         f"{results['target']} labels"
     )
     result = Page(f"Fusion networks on {dataset.name}")
-    result.text(_facts(outcomes, dataset, tested, command))
+    result.text(_facts(outcomes, dataset, tested, command, note))
+    if failures:
+        result.text(facts.missing(failures))
     result.text("\n".join(f"- {ROLES[network]}" for network in networks))
     _add_folds(result, first, where)
     if chosen(outcomes, variant=tables.WHOLE_CLIPS):
         _add_augmentation(result, chosen(outcomes, aggregator=aggregator), where)
-    _add_differences(result, first, where)
+    of_aggregators = tables.aggregator_differences(outcomes)
+    _add_differences(result, first, where, len(of_aggregators[1]))
     result.section("Summary")
     result.text(
         "Pooled: the test clips of all folds and seeds together, with 95% intervals over actors."
@@ -56,7 +67,7 @@ def build_page(outcomes: Sequence[Outcome], dataset: Dataset, command: str) -> P
     result.table(f"Networks and aggregators ({where_all})", *tables.summary(outcomes))
     result.table(
         f"WAR differences of aggregators in percentage points ({where_all})",
-        *tables.aggregator_differences(outcomes),
+        *of_aggregators,
     )
     add_published(result, first, dataset, results["target"], tested)
     result.section("What is confused, and how the features lie")
@@ -88,10 +99,10 @@ def _add_folds(result: Page, first: Sequence[Outcome], where: str) -> None:
         result.table(caption, *tables.networks(first, results["protocol"], score))
     unknown = "" if results["dataset"] == "ravdess" else "; its splits are not published"
     number = "5.2" if results["dataset"] == "ravdess" else "5.3"
-    result.table(
-        f"As the thesis prints it (Table {number}{unknown})",
-        *tables.thesis_folds(results["dataset"]),
-    )
+    head, rows = tables.thesis_folds(results["dataset"])
+    result.table(f"As the thesis prints it (Table {number}{unknown})", head, rows)
+    if rows:
+        result.text(thesis.FOOTNOTE)
 
 
 def _add_augmentation(result: Page, outcomes: Sequence[Outcome], where: str) -> None:
@@ -107,15 +118,19 @@ def _add_augmentation(result: Page, outcomes: Sequence[Outcome], where: str) -> 
         result.table("As the thesis prints it (Table 5.1)", *tables.thesis_augmentation())
 
 
-def _add_differences(result: Page, first: Sequence[Outcome], where: str) -> None:
+def _add_differences(result: Page, first: Sequence[Outcome], where: str, more: int) -> None:
+    """Adds the differences of networks; `more` is the number of those of aggregators."""
+    head, rows = tables.differences(first)
+    # Each difference has two: higher, and no worse.
+    verdicts = 2 * (len(rows) + more)
     result.section("Differences")
-    result.text(
-        "Paired: both networks on the same clips, folds and seeds. Over actors: bootstrap, whole "
-        'actors resampled. Over seeds: Student\'s t of one difference per seed. "Better?" is '
-        "decided only where both intervals leave out 0. The best single modality is chosen on "
-        f"these test clips, which favours it. {tables.cautions(first)}"
-    )
-    result.table(f"WAR differences in percentage points ({where})", *tables.differences(first))
+    if rows:
+        result.text(tables.primary(first, f"all test clips ({where})"))
+        result.text(
+            f"{tables.HOW_DECIDED} The best single modality is chosen on these test clips, which "
+            f"favours it. {tables.cautions(first, verdicts)}"
+        )
+    result.table(f"WAR differences in percentage points ({where})", head, rows)
     result.table(
         f"WAR of the branches by themselves ({where}); N1, N2: their side heads, late fusion: the "
         "classifiers of its frozen branches",
@@ -139,32 +154,24 @@ def cell_rows(outcomes: Sequence[Outcome]) -> list[list[object]]:
 
 
 def _facts(
-    outcomes: Sequence[Outcome],
-    dataset: Dataset,
-    tested: np.ndarray,
-    command: str,
+    outcomes: Sequence[Outcome], dataset: Dataset, tested: np.ndarray, command: str, note: str
 ) -> str:
     results, actors = outcomes[0].results, dataset.index["actor"]
     folds = sorted({o.cell.fold for o in outcomes})
-    seeds = sorted({o.cell.seed for o in outcomes})
     dropped = results["dropped"]
     left_out = f"; {counted(dropped, 'clip')} without one left out" if dropped else ""
     count = PROTOCOLS.get(results["protocol"], PROTOCOLS["folder"])
-    return page.provenance(
-        command,
-        {
-            "dataset": f"{dataset.name}, {counted(len(dataset), 'clip')} of "
-            f"{counted(len(np.unique(actors)), 'actor')}, classes {', '.join(dataset.classes)}",
-            "protocol": f"{results['protocol']}, folds {', '.join(map(str, folds))} of {count}",
-            "tested": f"{counted(len(tested), 'clip')} of "
-            f"{counted(len(np.unique(actors[tested])), 'actor')}, "
-            f"{results['target']} labels{left_out}",
-            "checkpoint": "the best on validation clips; test clips choose nothing",
-            "seeds": ", ".join(map(str, seeds)),
-            "trainings": f"{len(outcomes)}, {sum(o.seconds for o in outcomes) / 3600:.2f} h "
-            f"on {jax.devices()[0].device_kind}",
-        },
-    )
+    data = {
+        "dataset": f"{dataset.name}, {counted(len(dataset), 'clip')} of "
+        f"{counted(len(np.unique(actors)), 'actor')} prepared, {facts.skipped_of(dataset.path)} "
+        f"skipped; classes {', '.join(dataset.classes)}",
+        **({"note": note} if note else {}),
+        "protocol": f"{results['protocol']}, folds {', '.join(map(str, folds))} of {count}",
+        "tested": f"{counted(len(tested), 'clip')} of "
+        f"{counted(len(np.unique(actors[tested])), 'actor')}, "
+        f"{results['target']} labels{left_out}",
+    }
+    return facts.provenance(outcomes, data, command)
 
 
 def _add_features(result: Page, first: Sequence[Outcome], where: str) -> None:
@@ -178,7 +185,7 @@ def _add_features(result: Page, first: Sequence[Outcome], where: str) -> None:
     if not shown:
         return
     panels = [(NETWORKS[o.cell.network], figures.embedded(o.features), o.labels) for o in shown]
-    fold, seed = shown[0].place
+    fold, seed = shown[0].cell.fold, shown[0].cell.seed
     result.figure(
         "features",
         png(figures.feature_panels(panels, shown[0].results["classes"])),

@@ -15,17 +15,19 @@ from aver_jax.experiments.grid import (
     plan_cells,
 )
 from aver_jax.experiments.mrpn_page import build_page
-from aver_jax.experiments.outcomes import read_outcomes
+from aver_jax.experiments.outcomes import Failure, read_outcomes
 from aver_jax.experiments.page import Page
 from aver_jax.experiments.processes import check_workers, run_in_processes
-from aver_jax.input import PROTOCOLS, open_dataset
+from aver_jax.input import open_dataset
 
 _AUGMENTED = ("audio", "video", "n0")
 _WHOLE_CLIPS = "--config.data.min_slice=1.0"
 
 
-def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str) -> Page:
-    """Trains what is not trained yet, and returns the page.
+def run_study(
+    args: argparse.Namespace, overrides: tuple[str, ...], command: str
+) -> tuple[Page, list[Failure]]:
+    """Trains what is not trained yet; returns the page, and the cells that failed.
 
     Args:
       args: the flags of `aver experiments mrpn_table`.
@@ -33,7 +35,7 @@ def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str
       command: the whole command, to be printed.
 
     Raises:
-      UserError: flags, config or dataset that cannot be used; a training that failed.
+      UserError: flags, config or dataset that cannot be used; no training that ended well.
       SystemExit: a signal asked to stop.
     """
     check_words(args.config, overrides)
@@ -42,11 +44,7 @@ def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str
     variants = {"": ()} | ({tables.WHOLE_CLIPS: (_WHOLE_CLIPS,)} if both else {})
     # The folds are the protocol's, which the experiment names.
     config = base_of(Grid(args.config, args.workdir, overrides))
-    if config.data.protocol not in PROTOCOLS:
-        raise UserError(
-            f"config.data.protocol is {config.data.protocol!r}; expected one of "
-            f"{', '.join(PROTOCOLS)}"
-        )
+    folds = fold_numbers(args.folds, config.data.protocol)
     if not config.data.path:
         raise UserError("no dataset given; set --config.data.path to a folder aver prepare made")
     if both and config.data.min_slice == 1:
@@ -54,16 +52,16 @@ def run_study(args: argparse.Namespace, overrides: tuple[str, ...], command: str
             "config.data.min_slice is 1, training on whole clips; with --time-augmentation both "
             "it must be less"
         )
-    folds = fold_numbers(args.folds, config.data.protocol)
     grid = Grid(args.config, args.workdir, overrides, variants, featured=(folds[0], args.seeds[0]))
     cells = plan_cells(args.networks, args.aggregators, folds, args.seeds)
-    if both:
-        some = [network for network in _AUGMENTED if network in args.networks]
+    some = [network for network in _AUGMENTED if network in args.networks]
+    if both and some:
         more = plan_cells(some, args.aggregators[:1], folds, args.seeds, [tables.WHOLE_CLIPS])
         cells += more
     dataset = open_dataset(config.data.path)
     run_in_processes(grid, in_order(cells), args.workers)
-    return build_page(read_outcomes(grid, cells), dataset, command)
+    outcomes, failures = read_outcomes(grid, cells)
+    return build_page(outcomes, failures, dataset, command, args.note), failures
 
 
 def in_order(cells: Sequence[Cell]) -> list[Cell]:

@@ -1,11 +1,13 @@
 """What the cells of a grid found: read back, pooled, and compared network with network.
 
-Two things make such numbers vary: which actors are tested, and the seed of the training. Intervals
-are given for each apart. Over actors: the bootstrap of `aver_jax.bootstrap`, on the test clips of
-all folds and seeds together. Over seeds: Student's t of one value per seed.
+Two things make such numbers vary: which actors are tested, and the seed of the training. One
+interval over both, that of `crossed`, decides what is said of a difference. Scores of one network
+have the interval over actors of `aver_jax.bootstrap`.
 """
 
 import dataclasses
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,88 +15,138 @@ import numpy as np
 
 from aver_jax import bootstrap, metrics
 from aver_jax.errors import UserError
-from aver_jax.experiments.grid import Cell, Grid, read_result
+from aver_jax.experiments.crossed import crossed_difference
+from aver_jax.experiments.grid import Cell, Grid
+from aver_jax.experiments.results import failure_of, read_result
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
+#: With fewer actors a bootstrap's interval is too narrow to decide anything.
+LEAST_ACTORS = 10
+#: By how much a network may score lower and still be called no worse.
+MARGIN = 0.02
+
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """A finished cell.
+class Answers:
+    """What a cell's network answered to some clips.
 
     Attributes:
       cell: which one.
-      results: of `evaluate.evaluate_run` on the test split; JSON types.
-      seconds: that the cell took, if it was not stopped in between.
-      rows, labels, predictions: int [n] of the test clips.
+      classes: names of the C classes.
+      rows, labels, predictions: int [n] of the clips.
       actors, clip_ids: text [n].
-      branches: name -> int [n], predictions of the network's own branches.
-      features: float32 [n, D], or None.
     """
 
     cell: Cell
-    results: dict[str, Any]
-    seconds: float
+    classes: Sequence[str]
     rows: np.ndarray
     labels: np.ndarray
     predictions: np.ndarray
     actors: np.ndarray
     clip_ids: np.ndarray
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """(variant, fold, seed): where two networks can be compared."""
+        return self.cell.variant, self.cell.fold, self.cell.seed
+
+    def among(self, keep: np.ndarray) -> "Answers":
+        """The answers to the clips where `keep`, bool [n], is true."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Answers)}
+        arrays = ("rows", "labels", "predictions", "actors", "clip_ids")
+        return Answers(**{k: v[keep] if k in arrays else v for k, v in fields.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome(Answers):
+    """A finished cell: its answers to all its test clips, and what else it left.
+
+    Attributes:
+      results: of `evaluate.evaluate_run` on the test split; JSON types.
+      seconds: that the cell took, if it was not stopped in between.
+      config: the experiment it trained, as JSON types.
+      branches: name -> int [n], predictions of the network's own branches.
+      features: float32 [n, D], or None.
+      made: "date", "device" and "versions" of the training; empty if that was not stored.
+    """
+
+    results: dict[str, Any]
+    seconds: float
+    config: Mapping[str, Any]
     branches: Mapping[str, np.ndarray]
     features: np.ndarray | None
+    made: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def confusion(self) -> np.ndarray:
         """int64 [C, C], rows true."""
         return np.asarray(self.results["confusion"])
 
-    @property
-    def place(self) -> tuple[int, int]:
-        """(fold, seed)."""
-        return self.cell.fold, self.cell.seed
+
+class Failure(NamedTuple):
+    """A cell that could not be trained, and why, in one line."""
+
+    cell: Cell
+    reason: str
 
 
-def read_outcomes(grid: Grid, cells: Iterable[Cell]) -> list[Outcome]:
-    """Returns what `grid.run_cells` wrote for these cells.
+def read_outcomes(grid: Grid, cells: Iterable[Cell]) -> tuple[list[Outcome], list[Failure]]:
+    """Returns what `grid.run_cells` wrote for these cells: outcomes, and failed cells.
 
     Raises:
-      UserError: a file is missing or damaged.
+      UserError: a file is missing or damaged; no cell is left.
     """
-    outcomes = []
+    outcomes, failures = [], []
     for cell in cells:
         folder = grid.folder(cell)
         result = read_result(folder)
+        if (reason := failure_of(result)) is not None:
+            failures.append(Failure(cell, reason))
+            continue
         try:
-            with np.load(folder / "test.npz") as file:
+            # Opened here: numpy leaves a file that is no archive open.
+            with (folder / "test.npz").open("rb") as raw, np.load(raw) as file:
                 arrays = {name: file[name] for name in file.files}
-        except (ValueError, EOFError, FileNotFoundError) as error:
+            outcomes.append(_outcome(cell, result, arrays))
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(
-                f"{folder}/test.npz cannot be read ({error}); remove result.json beside it and "
-                "run the study again"
+                f"{folder}/test.npz cannot be read ({type(error).__name__}: {error}); remove "
+                "result.json beside it and run the study again"
             ) from error
-        branches = {
-            name.removeprefix("logits_"): logits.argmax(-1)
-            for name, logits in arrays.items()
-            if name.startswith("logits_")
-        }
-        outcomes.append(
-            Outcome(
-                cell=cell,
-                results=result["results"],
-                seconds=result["seconds"],
-                rows=arrays["row"],
-                labels=arrays["label"],
-                predictions=arrays["logits"].argmax(-1),
-                actors=arrays["actor"],
-                clip_ids=arrays["clip_id"],
-                branches=branches,
-                features=arrays.get("features"),
-            )
+    if not outcomes:
+        cell, reason = failures[0]
+        raise UserError(
+            f"all {len(failures)} trainings failed; {cell.name}: {reason} "
+            "(choose another --workdir to begin anew)"
         )
-    return outcomes
+    return outcomes, failures
 
 
-def chosen(outcomes: Iterable[Outcome], **fields: Any) -> list[Outcome]:
+def _outcome(cell: Cell, result: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Outcome:
+    branches = {
+        name.removeprefix("logits_"): logits.argmax(-1)
+        for name, logits in arrays.items()
+        if name.startswith("logits_")
+    }
+    return Outcome(
+        cell=cell,
+        classes=tuple(result["results"]["classes"]),
+        rows=arrays["row"],
+        labels=arrays["label"],
+        predictions=arrays["logits"].argmax(-1),
+        actors=arrays["actor"],
+        clip_ids=arrays["clip_id"],
+        results=result["results"],
+        seconds=result["seconds"],
+        config=result["config"],
+        branches=branches,
+        features=arrays.get("features"),
+        made=result.get("made", {}),
+    )
+
+
+def chosen(outcomes: Iterable[Answers], **fields: Any) -> list:
     """The outcomes whose cell has these fields, such as network="n0", variant=""."""
     return [o for o in outcomes if all(getattr(o.cell, k) == v for k, v in fields.items())]
 
@@ -124,13 +176,13 @@ class Estimate(NamedTuple):
     high: float
 
 
-def pooled(outcomes: Sequence[Outcome], statistic: Statistic = metrics.war) -> Estimate:
-    """Returns a score of all the cells' test clips together, each clip once per seed."""
+def pooled(answers: Sequence[Answers], statistic: Statistic = metrics.war) -> Estimate:
+    """Returns a score of all the cells' clips together, each clip once per seed."""
     labels, predictions, actors = (
-        np.concatenate([getattr(o, name) for o in outcomes])
+        np.concatenate([getattr(o, name) for o in answers])
         for name in ("labels", "predictions", "actors")
     )
-    size = len(outcomes[0].results["classes"])
+    size = len(answers[0].classes)
     value = statistic(metrics.confusion_matrix(labels, predictions, size))
     ends = bootstrap.bootstrap_interval(statistic, labels, predictions, actors, size)
     return Estimate(float(value), *ends)
@@ -142,76 +194,80 @@ class Comparison:
 
     Attributes:
       value: the difference on all clips together.
-      actors: its 95% interval over actors; NaN with fewer than 2.
+      interval: its 95% interval over actors and seeds; over actors alone with one seed, NaN with
+        fewer than 2 actors. It decides.
+      actors: its 95% interval over actors alone.
       by_seed: seed -> the difference on that seed's clips.
-      seeds: 95% interval of the mean over seeds; NaN with fewer than 2.
+      tested: number of actors.
     """
 
     value: float
+    interval: bootstrap.Interval
     actors: bootstrap.Interval
     by_seed: Mapping[int, float]
-    seeds: bootstrap.Interval
+    tested: int
 
     @property
-    def better(self) -> bool | None:
-        """Whether the one is better than the other; None where that is undecided.
+    def higher(self) -> bool | None:
+        """Whether the one scores higher; False where it scores lower, None where undecided.
 
-        Decided only where both intervals leave out 0 on the same side: with other actors and with
-        other seeds the answer would be expected to be the same. One seed decides nothing.
+        Decided where the interval leaves out 0, of `LEAST_ACTORS` or more.
         """
-        if self.actors.low > 0 and self.seeds.low > 0:
+        return self._beyond(0.0)
+
+    @property
+    def no_worse(self) -> bool | None:
+        """Whether the one scores lower by less than `MARGIN` (non-inferiority); None: undecided."""
+        return self._beyond(-MARGIN)
+
+    def _beyond(self, bound: float) -> bool | None:
+        if self.tested < LEAST_ACTORS:
+            return None
+        if self.interval.low > bound:
             return True
-        if self.actors.high < 0 and self.seeds.high < 0:
-            return False
-        return None
+        return False if self.interval.high < bound else None
 
 
 def compare(
-    ones: Sequence[Outcome], others: Sequence[Outcome], statistic: Statistic = metrics.war
+    ones: Sequence[Answers], others: Sequence[Answers], statistic: Statistic = metrics.war
 ) -> Comparison | None:
-    """Returns how two networks compare on the (fold, seed) places that both have; None without."""
+    """Returns how two networks compare on the places that both have; None without clips there."""
     of_place = {o.place: o for o in others}
     pairs = [(one, of_place[one.place]) for one in ones if one.place in of_place]
-    if not pairs:
-        return None
     for one, other in pairs:
         if not np.array_equal(one.rows, other.rows):
             raise UserError(
                 f"{one.cell.name} and {other.cell.name} were tested on other clips; "
                 "they are of different datasets or labels: choose another --workdir"
             )
-    size = len(pairs[0][0].results["classes"])
-
-    def difference(some):
-        columns = [
-            (one.labels, one.predictions, other.predictions, one.actors) for one, other in some
+    if not sum(len(one.rows) for one, _ in pairs):
+        return None
+    size = len(pairs[0][0].classes)
+    columns = [
+        (a.labels, a.predictions, b.predictions, a.actors, np.full(len(a.rows), a.cell.seed))
+        for a, b in pairs
+    ]
+    labels, one, other, actors, seeds = map(np.concatenate, zip(*columns, strict=True))
+    by_seed = {}
+    for seed in np.unique(seeds).tolist():
+        mine = seeds == seed
+        scores = [
+            statistic(metrics.confusion_matrix(labels[mine], answers[mine], size))
+            for answers in (one, other)
         ]
-        parts = map(np.concatenate, zip(*columns, strict=True))
-        return bootstrap.paired_difference(statistic, *parts, size)
-
-    seeds = sorted({one.cell.seed for one, _ in pairs})
-    by_seed = {s: difference([p for p in pairs if p[0].cell.seed == s]).value for s in seeds}
-    whole = difference(pairs)
+        by_seed[seed] = float(scores[0] - scores[1])
+    whole = crossed_difference(statistic, labels, one, other, actors, seeds, size)
+    alone = bootstrap.paired_difference(statistic, labels, one, other, actors, size)
     return Comparison(
         value=whole.value,
-        actors=bootstrap.Interval(whole.low, whole.high),
+        interval=bootstrap.Interval(whole.low, whole.high),
+        actors=bootstrap.Interval(alone.low, alone.high),
         by_seed=by_seed,
-        seeds=t_interval(list(by_seed.values())),
+        tested=len(np.unique(actors)),
     )
 
 
-def t_interval(values: Sequence[float]) -> bootstrap.Interval:
-    """95% interval of the mean of independent values (Student's t); NaN with fewer than 2."""
-    from scipy.special import stdtrit  # half a second that only the page takes
-
-    count = len(values)
-    if count < 2:
-        return bootstrap.Interval(float("nan"), float("nan"))
-    half = stdtrit(count - 1, 0.5 + bootstrap.LEVEL / 2) * np.std(values, ddof=1) / np.sqrt(count)
-    return bootstrap.Interval(float(np.mean(values) - half), float(np.mean(values) + half))
-
-
-def best_single(outcomes: Sequence[Outcome]) -> str | None:
+def best_single(outcomes: Sequence[Answers]) -> str | None:
     """The branch network, audio or video, that scores higher on all clips together.
 
     The choice looks at the test clips, once for the whole table: it favours the single modality,

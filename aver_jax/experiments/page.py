@@ -1,16 +1,10 @@
 """A results page: Markdown, with its figures and tables of numbers in a folder beside it."""
 
-import datetime
 import math
-import platform
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
 
-from aver_jax import __version__
 from aver_jax.files import csv_text, write_whole
-
-_PACKAGES = ("jax", "flax", "numpy")
 
 
 class Page:
@@ -91,18 +85,3 @@ def points(value: float) -> str:
 def points_span(low: float, high: float) -> str:
     """An interval of differences in percentage points: "[-0.3, +4.1]"."""
     return "-" if math.isnan(low) or math.isnan(high) else f"[{points(low)}, {points(high)}]"
-
-
-def provenance(command: str, facts: Mapping[str, str]) -> str:
-    """What a number must not be quoted without: where it comes from, as a list."""
-    versions = ", ".join(
-        [
-            f"aver_jax {__version__}",
-            f"Python {platform.python_version()}",
-            *(f"{package} {metadata.version(package)}" for package in _PACKAGES),
-        ]
-    )
-    date = datetime.date.today().isoformat()
-    lines = [f"- {name}: {value}" for name, value in facts.items()]
-    lines += [f"- versions: {versions}; {date}", f"- command: `{command}`"]
-    return "\n".join(lines)

@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -94,6 +95,8 @@ def _work(grid: Grid, cells: Sequence[Cell], study: Sequence[Cell], failures) ->
     try:
         run_cells(grid, cells, study=study)
     except UserError as error:
+        # At once: the other processes may take hours until they end.
+        print(f"a worker stopped: {error}", file=sys.stderr, flush=True)
         failures.put(str(error))
         raise SystemExit(2) from None
 

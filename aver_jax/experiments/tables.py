@@ -8,14 +8,19 @@ from aver_jax import metrics
 from aver_jax.experiments import page, thesis
 from aver_jax.experiments.grid import NETWORKS
 from aver_jax.experiments.outcomes import (
+    LEAST_ACTORS,
+    MARGIN,
+    Answers,
     Comparison,
     Outcome,
+    Statistic,
     best_single,
     chosen,
     compare,
     pooled,
     spread,
 )
+from aver_jax.models import sequence
 from data_prep.wording import counted
 
 Table = tuple[list[str], list[list[str]]]
@@ -30,11 +35,17 @@ DIFFERENCES = (
     ("n0", "best"),
     ("n2", "best"),
 )
-AGGREGATORS = {"lstm": "LSTM", "bilstm": "bidirectional LSTM", "transformer": "Transformer"}
+#: The one comparison that a page is about; the others are read beside it.
+PRIMARY = ("n2", "n0")
+_NAMES = {"lstm": "LSTM", "bilstm": "bidirectional LSTM", "transformer": "Transformer"}
+#: Aggregator -> its name for people.
+AGGREGATORS = {kind: _NAMES.get(kind, kind) for kind in sequence.AGGREGATORS}
 #: The variant of training on whole clips, and how the thesis marks it (Table 5.1).
 WHOLE_CLIPS = "nt"
-# The bootstrap needs about this many groups; with fewer its intervals are too narrow.
-_FEW_ACTORS = 10
+# Resampling fewer seeds than this shows little of what another one would change.
+_FEW_SEEDS = 3
+#: Of a table of the thesis: it prints the folds alone.
+COMPUTED = "mean ± SD (computed here)"
 _THESIS_NAMES = {"audio": "AM", "video": "VM", "n0": "JM (N0)"}
 
 
@@ -96,28 +107,50 @@ def summary(outcomes: Sequence[Outcome]) -> Table:
     return head, lines
 
 
-def comparisons(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], Comparison]:
+def comparisons(
+    outcomes: Sequence[Answers], statistic: Statistic = metrics.war
+) -> dict[tuple[str, str], Comparison]:
     """(one, other) of DIFFERENCES -> how they compare, where both were run.
 
     Args:
       outcomes: of one aggregator and variant.
+      statistic: the score.
     """
-    single = best_single(outcomes)
+    single = best_single([o for o in outcomes if len(o.rows)])
     found = {}
     for one, other in DIFFERENCES:
         network = single if other == "best" else other
         if network is not None:
-            comparison = compare(chosen(outcomes, network=one), chosen(outcomes, network=network))
+            ones, others = chosen(outcomes, network=one), chosen(outcomes, network=network)
+            comparison = compare(ones, others, statistic)
             if comparison is not None:
                 found[one, other] = comparison
     return found
 
 
-_DIFFERENCE = ["difference", "points", "95% over actors", "each seed", "95% over seeds", "better?"]
+_WITHIN = f"{100 * MARGIN:g} points"
+_DIFFERENCE = [
+    "difference",
+    "points",
+    "95%",
+    "95%, actors alone",
+    "each seed",
+    "scores higher?",
+    f"no worse by {_WITHIN}?",
+]
+HOW_DECIDED = (
+    "Paired: both networks on the same clips, folds and seeds. The first interval decides: actors "
+    "and seeds are resampled together, crossed (pigeonhole bootstrap, Owen 2007). *Scores higher*: "
+    "the interval lies above 0 (no: below 0). *No worse*: it lies above "
+    f"-{_WITHIN} (no: below that), so that equality can be confirmed as well. Else, and always "
+    f"with fewer than {LEAST_ACTORS} actors, the answer is undecided. The interval over actors "
+    "alone and the difference of each seed are there for information."
+)
+_WORDS = {True: "yes", False: "no", None: "undecided"}
 
 
-def differences(outcomes: Sequence[Outcome]) -> Table:
-    """Paired differences of WAR in percentage points, with both intervals and what they decide."""
+def differences(outcomes: Sequence[Answers]) -> Table:
+    """Paired differences of WAR in percentage points, with intervals and what they decide."""
     single = best_single(outcomes)
     return _DIFFERENCE, [
         _difference(
@@ -127,7 +160,7 @@ def differences(outcomes: Sequence[Outcome]) -> Table:
     ]
 
 
-def aggregator_differences(outcomes: Sequence[Outcome]) -> Table:
+def aggregator_differences(outcomes: Sequence[Answers]) -> Table:
     """By how much every other aggregator is better than the first, for each network."""
     first, *others = list(dict.fromkeys(o.cell.aggregator for o in outcomes))
     lines = []
@@ -146,22 +179,56 @@ def _difference(one: str, other: str, found: Comparison) -> list[str]:
     return [
         f"{one} - {other}",
         page.points(found.value),
+        page.points_span(*found.interval),
         page.points_span(*found.actors),
         ", ".join(map(page.points, found.by_seed.values())),
-        page.points_span(*found.seeds),
-        {True: "yes", False: "no", None: "undecided"}[found.better],
+        _WORDS[found.higher],
+        _WORDS[found.no_worse],
     ]
 
 
-def cautions(outcomes: Sequence[Outcome]) -> str:
-    """What to keep in mind with the intervals, in words."""
+def primary(outcomes: Sequence[Answers], where: str) -> str:
+    """The answer to the primary question, in a sentence.
+
+    Args:
+      outcomes: of one aggregator; those of several variants are compared each with its like.
+      where: the clips, in words.
+    """
+    one, other = PRIMARY
+    found = compare(chosen(outcomes, network=one), chosen(outcomes, network=other))
+    asked = f"Primary comparison: {short(one)} - {short(other)}, WAR on {where}."
+    if found is None:
+        return f"{asked} It was not run."
+    return (
+        f"{asked} {page.points(found.value)} points, 95% {page.points_span(*found.interval)}; "
+        f"scores higher: {_WORDS[found.higher]}; no worse by {_WITHIN}: {_WORDS[found.no_worse]}. "
+        "Every other comparison is secondary."
+    )
+
+
+def cautions(outcomes: Sequence[Answers], verdicts: int) -> str:
+    """What to keep in mind with the intervals, in words.
+
+    Args:
+      outcomes: whose actors and seeds count.
+      verdicts: how many the page has.
+    """
     actors = len(np.unique(np.concatenate([o.actors for o in outcomes])))
     seeds = len({o.cell.seed for o in outcomes})
-    text = "The intervals are not adjusted for the number of comparisons."
-    if actors < _FEW_ACTORS:
-        text += f" {counted(actors, 'actor')} tested: an interval over so few is too narrow."
+    text = (
+        f"The intervals are not adjusted for the number of comparisons: the page has {verdicts} "
+        f"verdicts, of which about {0.05 * verdicts:.1f} would be false if each had a chance of 5% "
+        "of being so."
+    )
+    if actors < LEAST_ACTORS:
+        text += (
+            f" {counted(actors, 'actor')} tested: an interval over so few is too narrow, so that "
+            "nothing is decided."
+        )
     if seeds == 1:
-        text += " One seed was run, which decides nothing."
+        text += " One seed was run: the intervals are over actors alone."
+    if seeds < _FEW_SEEDS:
+        text += " Few seeds: what another seed would change is hardly known."
     return text
 
 
@@ -192,7 +259,7 @@ def thesis_folds(dataset: str) -> Table:
     if found is None:
         return [], []
     names, rows = found
-    head = ["thesis", *names, "mean ± SD"]
+    head = ["thesis", *names, COMPUTED]
     return head, [
         [
             NETWORKS[network],
@@ -205,7 +272,7 @@ def thesis_folds(dataset: str) -> Table:
 
 def thesis_augmentation() -> Table:
     """Table 5.1 as printed, with the means of its rows."""
-    head = ["thesis, RAVDESS", *thesis.RAVDESS_PAIRS, "mean ± SD"]
+    head = ["thesis, RAVDESS", *thesis.RAVDESS_PAIRS, COMPUTED]
     return head, [
         [
             f"{_THESIS_NAMES[network]} ({'T' if augmented else 'NT'})",

@@ -3,32 +3,47 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aver_jax.experiments.outcomes import Comparison
-from aver_jax.experiments.page import percent
+from aver_jax.experiments.outcomes import MARGIN, Comparison
+from aver_jax.experiments.page import percent, points
 
 
 @dataclass(frozen=True)
 class Claim:
-    """That one network is at least as good as another; a pair of `tables.DIFFERENCES`."""
+    """That one network scores higher than another; `pair` is one of `tables.DIFFERENCES`."""
 
     text: str
     pair: tuple[str, str]
 
 
 CLAIMS = (
-    Claim("N1 ≥ N0", ("n1", "n0")),
-    Claim("N2 ≥ N1", ("n2", "n1")),
-    Claim("N2 ≥ N0", ("n2", "n0")),
-    Claim("N2 ≥ late fusion", ("n2", "late")),
-    Claim("N0 ≥ best single modality", ("n0", "best")),
-    Claim("N2 ≥ best single modality", ("n2", "best")),
+    Claim("N1 > N0", ("n1", "n0")),
+    Claim("N2 > N1", ("n2", "n1")),
+    Claim("N2 > N0", ("n2", "n0")),
+    Claim("N2 > late fusion", ("n2", "late")),
+    Claim("N0 > best single modality", ("n0", "best")),
+    Claim("N2 > best single modality", ("n2", "best")),
 )
-HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold (lower)", "undecided"
+_WORDS = {True: HOLDS, False: FAILS, None: UNDECIDED}
+_NO_WORSE = {True: "no worse", False: "worse", None: "undecided"}
+#: What the two words of `cell` mean.
+LEGEND = (
+    f"First whether the claim holds, then whether the first network is no worse by "
+    f"{100 * MARGIN:g} points, then the difference"
+)
 
 
 def judged(comparison: Comparison) -> str:
-    """Whether the claim that the one is at least as good as the other holds."""
-    return {True: HOLDS, False: FAILS, None: UNDECIDED}[comparison.better]
+    """Whether the claim that the one scores higher than the other holds."""
+    return _WORDS[comparison.higher]
+
+
+def cell(comparison: Comparison | None) -> str:
+    """Both verdicts and the difference, "-" where there is none."""
+    if comparison is None:
+        return "-"
+    no_worse = _NO_WORSE[comparison.no_worse]
+    return f"{judged(comparison)}; {no_worse} ({points(comparison.value)})"
 
 
 def paragraph(kind: str, found: Mapping[float, Mapping[tuple[str, str], Comparison]]) -> str:

@@ -42,9 +42,12 @@ def test_feature_panels_show_every_network():
 def test_a_curve_is_the_mean_and_its_band_the_range():
     series = {"N0": {0.0: [0.6, 0.8], 0.3: [0.5, 0.6]}, "N2": {0.0: [0.9, 0.9], 0.3: [0.8, 0.9]}}
     panel = figures.Panel("All test clips", "share of fuzzy clips", "WAR", series)
-    figure = figures.score_curves({(0, 0): panel, (1, 0): panel}, chance=1 / 6)
+    figure = figures.score_curves({(0, 0): panel, (1, 0): panel})
     axes = figure.axes[0]
     np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [0.7, 0.55])
+    # Neither mark nor dashes nor colour of the two is the same.
+    for look in ("get_marker", "get_linestyle", "get_color"):
+        assert len({getattr(line, look)() for line in axes.get_lines()}) == 2
     band = axes.collections[0].get_datalim(axes.transData)
     np.testing.assert_allclose((band.y0, band.y1), (0.5, 0.8))
     assert decoded(figure).std() > 5

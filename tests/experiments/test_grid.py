@@ -12,6 +12,7 @@ from aver_jax.config import to_json
 from aver_jax.errors import UserError
 from aver_jax.experiments import grid as grids
 from aver_jax.experiments.grid import Cell, Grid, cell_config, check_words, plan_cells, run_cells
+from aver_jax.experiments.outcomes import read_outcomes
 from aver_jax.experiments.processes import deal
 
 SPEC = "mrpn.py:size=study,dataset=synthetic"
@@ -111,8 +112,11 @@ def test_a_stopped_study_keeps_finished_cells_and_goes_on_with_the_rest(grid, tr
     run_cells(grid, cells, lines.append)
     assert names(trained[2:]) == ["n0_lstm_fold1_seed0", "n0_lstm_fold2_seed0"]
     run_cells(grid, cells, lines.append)
-    assert len(trained) == len(lines) == 4
-    assert lines[3].startswith("[4/4] n0_lstm_fold2_seed0: WAR 66.7%, ")
+    assert len(trained) == 4
+    assert len(lines) == 9  # two for each cell, and the one that was stopped began twice
+    assert lines[0] == "[1/4] training video_lstm_fold1_seed0"
+    assert lines[-2] == "[4/4] training n0_lstm_fold2_seed0; 1 cell left here, about 1 min"
+    assert lines[-1].startswith("[4/4] n0_lstm_fold2_seed0: WAR 66.7%, ")
 
 
 def test_a_cell_without_its_result_is_trained_on(grid, trained):
@@ -161,6 +165,37 @@ def test_a_damaged_result_is_named(grid, trained):
     (grid.folder(cells[0]) / "result.json").write_text('{"cell": ')
     with pytest.raises(UserError, match=r"result.json is damaged .* remove it"):
         run_cells(grid, cells)
+
+
+def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again_when_asked_differently(
+    grid, trained, monkeypatch
+):
+    cells = plan_cells(["audio", "video", "late"], ["lstm"], [1], [0])
+    train, lines, tried = grids.train, [], []
+
+    def diverging(config, folder, quiet, report):
+        tried.append(folder.name)
+        if folder.name.startswith("video") and config.epochs == 20.0:
+            raise UserError("the loss is not finite")
+        train(config, folder, quiet=quiet, report=report)
+
+    monkeypatch.setattr(grids, "train", diverging)
+    run_cells(grid, cells, lines.append)
+    assert tried == ["audio_lstm_fold1_seed0", "video_lstm_fold1_seed0"]
+    assert "[2/3] video_lstm_fold1_seed0 failed: the loss is not finite" in lines
+    reason = "it is built from video_lstm_fold1_seed0, which failed"
+    assert lines[-1] == f"[3/3] late_lstm_fold1_seed0 failed: {reason}"
+    outcomes, failures = read_outcomes(grid, cells)
+    assert [o.cell for o in outcomes] == cells[:1]
+    assert [f.reason for f in failures] == ["the loss is not finite", reason]
+    # The same again: it would diverge again.
+    run_cells(grid, cells, lines.append)
+    assert tried[2:] == []
+    with pytest.raises(UserError, match=r"all 1 trainings failed; video_lstm.* not finite"):
+        read_outcomes(grid, cells[1:2])
+    other = Grid(grid.spec, grid.workdir, (*grid.overrides, "--config.epochs=3.0"))
+    run_cells(other, cells[1:2], lines.append)
+    assert tried[2:] == ["video_lstm_fold1_seed0"]
 
 
 def test_a_config_that_does_not_fit_one_of_the_networks_is_told_before_any_training(grid, trained):

@@ -4,14 +4,12 @@ import math
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from aver_jax import metrics
-from aver_jax.bootstrap import Interval
 from aver_jax.errors import UserError
+from aver_jax.experiments.crossed import crossed_difference
 from aver_jax.experiments.grid import Cell
 from aver_jax.experiments.outcomes import (
-    Comparison,
     Outcome,
     averaged_confusion,
     best_single,
@@ -19,7 +17,6 @@ from aver_jax.experiments.outcomes import (
     compare,
     pooled,
     spread,
-    t_interval,
 )
 
 ACTORS = 12
@@ -32,6 +29,7 @@ def outcome(network: str, right: np.ndarray, fold: int = 1, seed: int = 0) -> Ou
     confusion = metrics.confusion_matrix(labels, predictions, 3)
     return Outcome(
         cell=Cell(network, "lstm", fold, seed),
+        classes=("a", "b", "c"),
         results={
             "classes": ["a", "b", "c"],
             "confusion": confusion.tolist(),
@@ -43,6 +41,7 @@ def outcome(network: str, right: np.ndarray, fold: int = 1, seed: int = 0) -> Ou
         predictions=predictions,
         actors=np.repeat([f"{fold}{actor:02d}" for actor in range(ACTORS)], 5),
         clip_ids=np.arange(5 * ACTORS).astype(str),
+        config={},
         branches={},
         features=None,
     )
@@ -79,8 +78,9 @@ def test_a_consistent_difference_is_decided():
     assert found.value == pytest.approx(0.4)
     assert list(found.by_seed) == [0, 1, 2]
     assert found.actors.low == pytest.approx(0.4)
-    assert found.better is True
-    assert compare(worse, better).better is False
+    assert (found.higher, found.no_worse, found.tested) == (True, True, ACTORS)
+    reverse = compare(worse, better)
+    assert (reverse.higher, reverse.no_worse) == (False, False)
 
 
 def test_a_difference_that_turns_with_the_seed_is_undecided():
@@ -88,20 +88,73 @@ def test_a_difference_that_turns_with_the_seed_is_undecided():
     worse = [outcome("n0", right(0.6), seed=s) for s in range(3)]
     found = compare(better, worse)
     assert found.actors.low > 0
-    assert found.seeds.low < 0 < found.seeds.high
-    assert found.better is None
+    assert found.interval.low < 0 < found.interval.high
+    assert found.higher is None
 
 
-def test_one_seed_decides_nothing():
-    found = compare([outcome("n2", right(1.0))], [outcome("n0", right(0.2))])
-    assert found.actors.low > 0
-    assert math.isnan(found.seeds.low)
-    assert found.better is None
+def test_two_causes_of_chance_make_a_wider_interval_than_either():
+    rng = np.random.default_rng(0)
+    ones, others = [], []
+    for seed in range(6):
+        hits = rng.random(5 * ACTORS) < np.repeat(rng.uniform(0.5, 1, ACTORS), 5) - 0.05 * seed
+        ones.append(outcome("n2", hits, seed=seed))
+        others.append(outcome("n0", right(0.4), seed=seed))
+    found = compare(ones, others)
+    by_seed = np.array(list(found.by_seed.values()))
+    seeds = np.percentile(rng.choice(by_seed, (2000, 6)).mean(1), [2.5, 97.5])
+    assert np.diff(found.interval) > max(np.diff(found.actors), np.diff(seeds))
 
 
-def test_equal_networks_are_undecided():
-    tie = Comparison(0.0, Interval(0.0, 0.0), {0: 0.0, 1: 0.0}, Interval(0.0, 0.0))
-    assert tie.better is None
+def test_the_crossed_interval_covers_as_often_as_it_says():
+    # Effects of actors and seeds on the share that the one gets right; the other gets half.
+    rng, inside, trials = np.random.default_rng(3), 0, 60
+    clips, actors, seeds = 40, 14, 8
+    for _ in range(trials):
+        chance = 0.6 + 0.08 * rng.normal(size=(actors, 1)) + 0.05 * rng.normal(size=(1, seeds))
+        hits = rng.random((actors, seeds, clips)) < chance[..., None]
+        labels = np.zeros(hits.size, int)
+        of_actor, of_seed, _ = (i.ravel() for i in np.indices(hits.shape))
+        found = crossed_difference(
+            metrics.war, labels, 1 - hits.ravel(), np.arange(hits.size) % 2,
+            of_actor, of_seed, 2, samples=300,
+        )  # fmt: skip
+        inside += found.low <= 0.1 <= found.high
+    assert 0.85 <= inside / trials <= 1.0
+
+
+def test_one_seed_is_an_interval_over_actors_alone():
+    shares = np.linspace(0.2, 1.0, ACTORS)
+    hits = np.concatenate([np.arange(5) < round(5 * share) for share in shares])
+    found = compare([outcome("n2", hits)], [outcome("n0", right(0.2))])
+    assert tuple(found.interval) == pytest.approx(tuple(found.actors))
+    assert found.higher is True
+
+
+def test_few_actors_decide_nothing():
+    some = np.arange(5 * ACTORS) < 5 * 9
+    ones = [outcome("n2", right(1.0), seed=s).among(some) for s in range(3)]
+    others = [outcome("n0", right(0.2), seed=s).among(some) for s in range(3)]
+    found = compare(ones, others)
+    assert found.tested == 9
+    assert found.interval.low > 0
+    assert found.higher is found.no_worse is None
+
+
+def test_equal_networks_are_no_worse_than_each_other():
+    runs = [[outcome(n, right(0.6), seed=s) for s in range(3)] for n in ("n2", "n0")]
+    found = compare(*runs)
+    assert tuple(found.interval) == (0.0, 0.0)
+    assert (found.higher, found.no_worse) == (None, True)
+
+
+def test_some_of_the_clips_keep_what_belongs_to_them():
+    whole = outcome("n0", right(0.4))
+    keep = np.arange(5 * ACTORS) % 2 == 0
+    some = whole.among(keep)
+    assert not hasattr(some, "results")
+    assert some.place == whole.place == ("", 1, 0)
+    for name in ("rows", "labels", "predictions", "actors", "clip_ids"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[keep])
 
 
 def test_only_places_that_both_have_are_compared():
@@ -109,6 +162,8 @@ def test_only_places_that_both_have_are_compared():
     others = [outcome("n0", right(0.4), fold=f) for f in (2, 3, 4)]
     assert compare(ones, others).value == pytest.approx(0.4)
     assert compare(ones[:1], others) is None
+    nothing = np.zeros(5 * ACTORS, bool)
+    assert compare([ones[1].among(nothing)], [others[0].among(nothing)]) is None
 
 
 def test_networks_tested_on_other_clips_are_not_compared():
@@ -116,12 +171,6 @@ def test_networks_tested_on_other_clips_are_not_compared():
     other.rows[0] = 7
     with pytest.raises(UserError, match="n2_lstm_fold1_seed0 and n0_lstm_fold1_seed0"):
         compare([one], [other])
-
-
-def test_the_interval_over_seeds_is_students():
-    values = [0.1, 0.3, 0.15, 0.2]
-    expected = scipy.stats.t.interval(0.95, 3, loc=np.mean(values), scale=scipy.stats.sem(values))
-    assert tuple(t_interval(values)) == pytest.approx(expected)
 
 
 def test_the_best_single_modality_is_the_one_with_more_clips_right():
