@@ -29,9 +29,10 @@ def add_published(
         result.table(
             "For orientation only: accuracies published on other data, with which those on "
             f"{dataset.name} cannot be compared",
-            ["method", *_DATASETS.values()],
+            ["method", *_DATASETS.values(), "protocol"],
             _elsewhere(),
         )
+        result.text(thesis.FOOTNOTE)
         return
     rows = []
     for network, name in NETWORKS.items():
@@ -59,11 +60,11 @@ def add_published(
 
 
 def _elsewhere() -> list[list[str]]:
-    methods = {entry.method: entry.accuracy for entry in thesis.PUBLISHED}
+    entries = [(entry.method, entry.accuracy, entry.protocol) for entry in thesis.PUBLISHED]
     for modality in human.VOTES:
         shares = {d: human.SINGLE_RATER[d].get(modality) for d in _DATASETS}
-        methods[_rater(modality)] = shares
-    return [[m, *(page.printed(a.get(d)) for d in _DATASETS)] for m, a in methods.items()]
+        entries.append((_rater(modality), shares, "people, all clips"))
+    return [[m, *(page.printed(a.get(d)) for d in _DATASETS), how] for m, a, how in entries]
 
 
 def _rater(modality: str) -> str:

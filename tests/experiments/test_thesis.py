@@ -34,6 +34,16 @@ def test_the_means_are_those_of_the_printed_folds(table, network, mean):
     assert 100 * np.mean(table[network]) == pytest.approx(mean, abs=0.006)
 
 
+def test_every_value_stands_at_its_fold():
+    # Each value times its place, from the printed tables: two that change places change the sum.
+    def sums(table):
+        return [round(sum(n * 100 * x for n, x in enumerate(row, 1)), 1) for row in table.values()]
+
+    assert sums(thesis.TABLE_5_1) == [4533.4, 5259.2, 5330.5, 5620.7, 6343.3, 6691.4]
+    assert sums(thesis.TABLE_5_2) == [6349.9, 6691.4, 6947.6, 7073.8]
+    assert sums(thesis.TABLE_5_3) == [3486.2, 3520.9, 3471.5, 3614.6]
+
+
 def test_a_tied_vote_is_a_miss_and_a_clip_without_votes_is_not_counted():
     votes = ["ANG", "ANG:DIS", "HAP", ""]
     assert human.majority_accuracy(votes, ["ANG", "ANG", "SAD", "SAD"]) == pytest.approx(1 / 3)
