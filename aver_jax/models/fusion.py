@@ -1,10 +1,15 @@
-"""What follows the branches: scores of features, residual perceptrons, fusion (thesis 5.2)."""
+"""What follows the branches: scores of features, residual perceptrons, fusion (thesis 5.2).
+
+Kernels of dense layers start as flax's, normal of deviation 1/sqrt(fan in), cut at two deviations;
+biases start at 0. torch's own start is uniform within 1/sqrt(fan in), biases included.
+"""
 
 from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aver_jax.models.norm import feature_norm
 from aver_jax.models.transformer import checked_keys
@@ -89,17 +94,14 @@ class FusionComponent(nn.Module):
           train: static.
           kept: bool [B, M]; features of another modality become 0, their mean.
         """
-        g = feature_norm(self.axis_name, jnp.float32, "norm")(
-            jnp.concatenate(features, axis=-1), train
-        )
+        norm = feature_norm(self.axis_name, jnp.float32, "norm")
+        g = norm(jnp.concatenate(features, axis=-1), train)
         if kept is not None:
-            widths = jnp.array([f.shape[-1] for f in features])
-            columns = jnp.repeat(kept, widths, axis=1, total_repeat_length=g.shape[-1])
-            g = jnp.where(columns, g, 0)
-        # Scoring, written out: its norm would otherwise take the name of the one above.
-        hidden = nn.relu(nn.Dense(self.hidden, name="dense")(g))
-        hidden = feature_norm(self.axis_name, jnp.float32, "scoring_norm")(hidden, train)
-        return head(self.num_classes)(hidden), g
+            # The column of `kept` that each feature follows.
+            owner = np.repeat(np.arange(len(features)), [f.shape[-1] for f in features])
+            g = jnp.where(kept[:, owner], g, 0)
+        scoring = Scoring(self.num_classes, self.hidden, self.axis_name, name="scoring")
+        return scoring(g, train), g
 
 
 def kept_modalities(keys: jax.Array, rate: float, modalities: int) -> jax.Array:
@@ -136,7 +138,8 @@ class FusionNetwork(nn.Module):
       modalities: names, in the order in which their features are concatenated.
       hidden: width of the hidden layer of Scoring.
       modality_dropout: in training, the probability that the fusion component (and it alone) does
-        not see a modality of an example; it always sees one.
+        not see a modality of an example; it always sees one. It regularises that component, and
+        prepares it for no missing modality: with one missing, the others' own scores answer.
       axis_name: mapped axis whose devices share their batch statistics in training.
     """
 

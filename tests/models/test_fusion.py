@@ -49,13 +49,14 @@ def test_each_network_has_its_parts_and_a_head_for_every_target(network, feature
     model, variables = network
     parts = {f"{name}_{part}" for name in NAMES for part in PARTS[model.network]}
     assert set(variables["params"]) == {"fusion"} | parts
-    assert set(variables["batch_stats"]["fusion"]) == {"norm", "scoring_norm"}
+    assert set(variables["batch_stats"]["fusion"]) == {"norm", "scoring"}
+    assert set(variables["params"]["fusion"]["scoring"]) == {"dense", "head"}
     heads = {
         "/".join(key.key for key in path[:-1])
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
         if "head" in jax.tree_util.keystr(path)
     }
-    owners = ["fusion", *sorted(p for p in parts if not p.endswith("residual"))]
+    owners = ["fusion/scoring", *sorted(p for p in parts if not p.endswith("residual"))]
     assert heads == {f"{owner}/head/{target}" for owner in owners for target in ("emotion", "sex")}
 
     (logits, taps), _ = applied(model, variables, features)
@@ -64,6 +65,23 @@ def test_each_network_has_its_parts_and_a_head_for_every_target(network, feature
     assert set(taps) == {"features"} | {f"features_{name}" for name in NAMES} | opinions
     for name in opinions:
         assert jax.tree.map(jnp.shape, taps[name]) == {"emotion": (6, 4), "sex": (6, 2)}
+
+
+def test_dense_layers_start_as_flaxs():
+    model = FusionNetwork(6, "n2", ("face", "voice"), hidden=96)
+    inputs = {name: jnp.zeros((1, 128)) for name in ("face", "voice")}
+    params = jax.jit(model.init)(jax.random.key(0), inputs)["params"]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name, leaf = jax.tree_util.keystr(path), np.asarray(leaf)
+        if path[-1].key == "bias":
+            assert not leaf.any(), name
+        else:
+            deviation = leaf.shape[0] ** -0.5
+            np.testing.assert_allclose(
+                leaf.std(), deviation, rtol=4 / np.sqrt(2 * leaf.size), err_msg=name
+            )
+            # Two deviations of the normal before its tails are cut.
+            assert np.abs(leaf).max() < 2.28 * deviation, name
 
 
 def test_features_are_joined_in_the_order_of_the_field(network, features):

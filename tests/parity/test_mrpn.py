@@ -1,7 +1,7 @@
-"""N0, N1 and MRPN against equations 26 to 32 of the thesis written in torch, train and eval mode.
+"""Late fusion, N0, N1 and MRPN against equations 26 to 32 of the thesis, written in torch.
 
-The torch side is plain: it knows no padding (it computes valid segments alone) and no masks, and
-works in float64.
+Train and eval mode are compared. The torch side is plain: it knows no padding (it computes valid
+segments alone) and no masks, and works in float64.
 """
 
 import jax
@@ -80,19 +80,29 @@ class Branch(nn.Module):
         return self.norm(last[0])
 
 
+class Scoring(nn.Module):
+    """Dense -> ReLU -> FeatureNorm -> Dense (eq. 25)."""
+
+    def __init__(self, features, hidden, classes):
+        super().__init__()
+        self.dense = nn.Linear(features, hidden)
+        self.norm = nn.BatchNorm1d(hidden, affine=False)
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, g):
+        return self.head(self.norm(F.relu(self.dense(g))))
+
+
 class FusionComponent(nn.Module):
-    """Concatenate -> FeatureNorm -> Dense -> ReLU -> FeatureNorm -> Dense (eqs 25 to 27)."""
+    """Concatenate -> FeatureNorm -> Scoring (eqs 26, 27)."""
 
     def __init__(self, features, hidden, classes):
         super().__init__()
         self.norm = nn.BatchNorm1d(features, affine=False)
-        self.dense = nn.Linear(features, hidden)
-        self.scoring_norm = nn.BatchNorm1d(hidden, affine=False)
-        self.head = nn.Linear(hidden, classes)
+        self.scoring = Scoring(features, hidden, classes)
 
     def forward(self, g_v, g_a):
-        g_va = self.norm(torch.cat([g_v, g_a], dim=1))
-        return self.head(self.scoring_norm(F.relu(self.dense(g_va))))
+        return self.scoring(self.norm(torch.cat([g_v, g_a], dim=1)))
 
 
 class ResPerceptron(nn.Module):
@@ -117,7 +127,11 @@ class Side(nn.Module):
 
 
 class Network(nn.Module):
-    """N0, N1, N2 (eqs 30, 31, 32); returns s_va, s_v, s_a."""
+    """Late fusion, N0, N1, N2 (eqs 30, 31, 32); returns s_va, s_v, s_a.
+
+    In late fusion the branches and their scores come from earlier trainings and stay as they are:
+    always in eval mode, without gradients.
+    """
 
     def __init__(self, network, classes, width, stage_sizes, features, hidden):
         super().__init__()
@@ -125,12 +139,30 @@ class Network(nn.Module):
         self.video = Branch(3, width, stage_sizes, features)
         self.audio = Branch(1, width, stage_sizes, features)
         self.fusion = FusionComponent(2 * features, hidden, classes)
-        if network != "n0":
+        if network == "late":
+            self.video_scoring = Scoring(features, hidden, classes)
+            self.audio_scoring = Scoring(features, hidden, classes)
+            for parameter in self.earlier_parameters():
+                parameter.requires_grad = False
+        elif network != "n0":
             self.video_side = Side(features, classes)
             self.audio_side = Side(features, classes)
         if network == "n2":
             self.video_residual = ResPerceptron(features)
             self.audio_residual = ResPerceptron(features)
+
+    def earlier(self):
+        return [self.video, self.audio, self.video_scoring, self.audio_scoring]
+
+    def earlier_parameters(self):
+        return [parameter for module in self.earlier() for parameter in module.parameters()]
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.network == "late":
+            for module in self.earlier():
+                module.eval()
+        return self
 
     def forward(self, frames, audio, lengths):
         g_v = self.video(frames, [frames.shape[1]] * len(frames))
@@ -139,10 +171,14 @@ class Network(nn.Module):
             g_v, g_a = self.video_residual(g_v), self.audio_residual(g_a)
         if self.network == "n0":
             return self.fusion(g_v, g_a), None, None
+        if self.network == "late":
+            return self.fusion(g_v, g_a), self.video_scoring(g_v), self.audio_scoring(g_a)
         return self.fusion(g_v, g_a), self.video_side(g_v), self.audio_side(g_a)
 
     def loss(self, outputs, labels):
-        """L = L_va, or L_v + L_a + L_va (eq. 28)."""
+        """L = L_va, or in N1 and N2 L_v + L_a + L_va (eq. 28)."""
+        if self.network == "late":
+            outputs = outputs[:1]
         return sum(F.cross_entropy(scores, labels) for scores in outputs if scores is not None)
 
 
@@ -152,7 +188,9 @@ LEAVES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "run
 def in_our_layout(model, shapes, gradient=False):
     """Return torch's parameters or statistics (or gradients) as a tree of the shapes given."""
     values = {
-        name: parameter.grad if gradient else parameter
+        name: (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+        if gradient
+        else parameter
         for name, parameter in (*model.named_parameters(), *model.named_buffers())
     }
 
@@ -179,11 +217,11 @@ def in_our_layout(model, shapes, gradient=False):
 
 
 def relative_errors(found, expected):
-    """Return {path: largest difference over the largest value}."""
+    """Return {path: largest difference over the largest value}; of zeros, the difference."""
 
     def error(path, a, b):
         assert a.shape == b.shape
-        return np.abs(np.asarray(a) - b).max() / np.abs(b).max()
+        return np.abs(np.asarray(a) - b).max() / (np.abs(b).max() or 1)
 
     errors = jax.tree_util.tree_map_with_path(error, found, expected)
     return {
@@ -192,7 +230,22 @@ def relative_errors(found, expected):
     }
 
 
-@pytest.fixture(scope="module", params=["n0", "n1", "n2"])
+def trained_before(model, arguments):
+    """Give the norms of branches and their scores the clips' statistics, as training would.
+
+    Without, features of frozen branches hardly differ from clip to clip, and the fusion's norm
+    would magnify float32's last digits.
+    """
+    parts = [part for module in model.earlier() for part in module.modules()]
+    norms = [part for part in parts if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model(*arguments)
+
+
+@pytest.fixture(scope="module", params=["late", "n0", "n1", "n2"])
 def both(request):
     """Logits, loss, gradients and new statistics, torch's and ours, of the same noisy network."""
     fields = {"stage_sizes": (1, 1), "width": 8, "features": 16}
@@ -207,16 +260,18 @@ def both(request):
     audio = rng.normal(size=(CLIPS, SEGMENTS, 33, 26)).astype(np.float32)
     labels = np.arange(CLIPS) % CLASSES
     inputs = {"frames": frames, "audio": audio, "audio_segments": LENGTHS}
-
-    ours = Mrpn(CLASSES, request.param, scoring_hidden=12, **fields)
-    shapes = jax.eval_shape(ours.init, jax.random.key(0), inputs)
-    variables = {name: in_our_layout(theirs, tree) for name, tree in shapes.items()}
-
     arguments = (
         torch.tensor(frames).double().permute(0, 1, 4, 2, 3),
         torch.tensor(audio).double()[:, :, None],
         LENGTHS.tolist(),
     )
+    if request.param == "late":
+        trained_before(theirs, arguments)
+
+    ours = Mrpn(CLASSES, request.param, scoring_hidden=12, **fields)
+    shapes = jax.eval_shape(ours.init, jax.random.key(0), inputs)
+    variables = {name: in_our_layout(theirs, tree) for name, tree in shapes.items()}
+
     names = ("logits", "logits_video", "logits_audio")
 
     def of_torch(outputs):
