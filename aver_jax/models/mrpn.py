@@ -33,10 +33,16 @@ class Mrpn(nn.Module):
       cnn: of the video branch, see `Branch`; sound is always "2d".
       stage_sizes, width, stem, aggregator, features: of every `Branch`.
       scoring_hidden: width of the hidden layer of Scoring.
-      modality_dropout: see `FusionNetwork`.
+      modality_dropout: regularises the fusion component in training, see `FusionNetwork`; where a
+        modality is missing afterwards, the branch that is there answers, and not the fusion.
       axis_name: mapped axis whose devices share their batch statistics in training.
       dtype: of the CNNs' and the aggregators' computation; statistics, features and logits are
         float32.
+
+    A limit: a clip without a valid segment in a batch that has sound ("audio_segments" 0) counts
+    like any other from there on. Its f^ of sound is 0, the mean; the norms after the branches take
+    that into their statistics, the fusion scores it, and the losses, also that of the sound's own
+    logits, are those of all clips.
 
     Raises ValueError on fields that do not fit together.
     """

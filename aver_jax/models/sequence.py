@@ -27,7 +27,9 @@ def valid_steps(lengths: jax.Array, steps: int) -> jax.Array:
 class Lstm(nn.Module):
     """The last hidden state of an LSTM (Hochreiter & Schmidhuber 1997), gates [i|f|g|o] as torch's.
 
-    One bias vector: torch's two are only ever added.
+    One bias vector: torch's two are only ever added. All parameters start uniform within
+    1/sqrt(features), as torch's; the bias, one such draw, has 1/sqrt(2) of the deviation that the
+    sum of torch's two has.
     """
 
     features: int

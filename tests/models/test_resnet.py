@@ -54,6 +54,27 @@ def test_3d_resnet18_gives_the_number_of_parameters_of_the_thesis():
     assert count + 11_170_240 + scoring == 44_638_600
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_kernels_start_normal_by_what_they_reach(dims):
+    # He et al. (2015), as torchvision: deviation sqrt(2 / fan out).
+    init = jax.jit(ResNet(stage_sizes=(1, 1), width=16, stem="conv3", dims=dims).init)
+    params = init(jax.random.key(0), jnp.zeros((1,) + (4,) * dims + (16,)))["params"]
+    kernels = [
+        (jax.tree_util.keystr(path), np.asarray(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if path[-1].key == "kernel"
+    ]
+    assert len(kernels) == 6
+    for name, kernel in kernels:
+        deviation = np.sqrt(2 / (kernel.size / kernel.shape[-2]))
+        # Four deviations of the estimate.
+        np.testing.assert_allclose(
+            kernel.std(), deviation, rtol=4 / np.sqrt(2 * kernel.size), err_msg=name
+        )
+        assert abs(kernel.mean()) < 4 * deviation / np.sqrt(kernel.size), name
+        assert np.abs(kernel).max() > 2.3 * deviation, name
+
+
 @pytest.mark.parametrize("stem", ["conv7", "conv3"])
 def test_features_are_the_means_of_the_maps(images, stem):
     model = ResNet(stem=stem, **SMALL)

@@ -62,6 +62,19 @@ def test_scores_are_read_from_the_features(unimodal):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_late_fusion_finds_the_scores_of_the_run_it_was_made_from(
+    unimodal, inputs, random_variables
+):
+    model, variables, own = unimodal
+    late = Mrpn(5, "late", **FIELDS)
+    whole = random_variables(late)
+    whole = {name: {**tree, **variables[name]} for name, tree in whole.items()}
+    expected, _ = jax.jit(model.apply)(variables, own)
+    _, taps = jax.jit(late.apply)(whole, inputs)
+    found = taps[f"logits_{model.modality}"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_several_targets_have_a_head_each(random_variables, inputs):
     model = ResNetLstm({"emotion": 6, "sex": 2}, modality="audio", **FIELDS)
     variables = random_variables(model)
