@@ -9,11 +9,11 @@ MODEL = 1
 SOUND = 2  # augmentation of sound
 
 
-def example_keys(seed: int, example_seeds: Array) -> Array:
+def example_keys(seed: int | Array, example_seeds: Array) -> Array:
     """Typed keys [B]: key i is `fold_in(key(seed), example_seeds[i])`.
 
     Args:
-      seed: the experiment's seed.
+      seed: the experiment's seed; an int, or uint32 [], which may be traced.
       example_seeds: uint32 [B], a batch's `seed`.
     """
     # Named, because under a user's `jax_default_prng_impl=rbg` a vmapped draw would depend on the

@@ -1,5 +1,6 @@
 """One modality's branch: a CNN on every step, an aggregator over the steps, a norm (thesis 4.4)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -121,7 +122,9 @@ def check_branch(
         )
 
 
-def branch_input(inputs: dict[str, jax.Array], modality: str) -> tuple[jax.Array, jax.Array | None]:
+def branch_input(
+    inputs: Mapping[str, jax.Array], modality: str
+) -> tuple[jax.Array, jax.Array | None]:
     """Return what a modality's branch reads, x [B, T, H, W, C] and lengths [B] or None.
 
     Args:
