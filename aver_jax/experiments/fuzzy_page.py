@@ -160,9 +160,12 @@ def _add_verdict(
         {name: tables.comparisons(chosen(some, variant=name), score) for name in names}
         for _, some, score in sets
     ]
-    # Each difference has two: higher, and no worse. Those of all test clips stand in two places
-    # and count once.
-    verdicts = 2 + 2 * sum(len(of_one) for of_set in found for of_one in of_set.values())
+    # Each difference has two: higher, and no worse. Of all test clips every one is on the page,
+    # of the others those with a claim.
+    claimed = {claim.pair for claim in verdict.CLAIMS}
+    printed = [pair for of_one in found[0].values() for pair in of_one]
+    printed += [pair for of_one in found[1].values() for pair in of_one if pair in claimed]
+    verdicts = 2 * (1 + len(printed))
     result.text(tables.primary(outcomes, f"all test clips of {together} together ({where})"))
     result.text(
         "A claim that one network scores higher than another *holds* where the 95% interval of the "

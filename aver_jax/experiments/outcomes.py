@@ -267,7 +267,7 @@ def compare(
     )
 
 
-def best_single(outcomes: Sequence[Answers]) -> str | None:
+def best_single(outcomes: Sequence[Answers], statistic: Statistic = metrics.war) -> str | None:
     """The branch network, audio or video, that scores higher on all clips together.
 
     The choice looks at the test clips, once for the whole table: it favours the single modality,
@@ -277,7 +277,7 @@ def best_single(outcomes: Sequence[Answers]) -> str | None:
     for network in ("audio", "video"):
         own = chosen(outcomes, network=network)
         if own:
-            scores[network] = pooled(own).value
+            scores[network] = pooled(own, statistic).value
     return max(scores, key=scores.get) if scores else None
 
 

@@ -116,7 +116,7 @@ def comparisons(
       outcomes: of one aggregator and variant.
       statistic: the score.
     """
-    single = best_single([o for o in outcomes if len(o.rows)])
+    single = best_single([o for o in outcomes if len(o.rows)], statistic)
     found = {}
     for one, other in DIFFERENCES:
         network = single if other == "best" else other

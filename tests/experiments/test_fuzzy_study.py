@@ -141,6 +141,8 @@ def test_the_page_has_curves_differences_and_a_verdict(trained, copied_corpora, 
     assert networks == sorted(networks, key=networks.index)
     text = (tmp_path / "study" / "page.md").read_text()
     assert (tmp_path / "study" / "page" / "shares.png").stat().st_size > 5000
+    # 7 differences of 3 corpora, 6 claims of them on other clips, one of all; two verdicts each.
+    assert "the page has 80 verdicts, of which about 4.0 would be false" in text
     assert "unclear clips: clear 0, fuzzy30 14, conflict60 14" in text
     assert "Along the share of fuzzy clips: N1 > N0 is undecided at every share." in text
     assert (
