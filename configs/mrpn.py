@@ -22,10 +22,10 @@ compares all of them.
 
 Expected at size=thesis: the thesis reports 91.47% (RAVDESS, 12 pairs) and 80.59% (CREMA-D, 9
 splits) for n2, means of its Tables 5.2 and 5.3, from CNNs trained before on FER2013 and VoxCeleb,
-with epochs chosen on the test actors; from random weights and with epochs chosen on validation
-actors, as here, less must be expected. A training step costs about 0.35 TFLOP per clip (16 frames
-of 224 x 224, and the 12 segments that 6 s of sound may have): 50 epochs of CREMA-D are about 9e16
-FLOP.
+reported on its validation actors; it has no separate test actors. From random weights and tested on
+actors that chose nothing, as here, less must be expected. A training step costs about 0.35 TFLOP
+per clip (16 frames of 224 x 224, and the 12 segments that 6 s of sound may have): 50 epochs of
+CREMA-D are about 9e16 FLOP.
 
 size=study is for comparisons of many trainings: at most 90 s each on 2 cores.
 """

@@ -15,9 +15,9 @@ CREMA-D or RAVDESS at the thesis' sizes, on an accelerator, best from converted 
         --config.data.path=DATA --config.init.video/cnn=CONVERTED --workdir RUN
 
 Expected at size=thesis: on RAVDESS, 12 pairs, the thesis' Table 5.1 has 69.3% for the voice and
-73.9% for the face (means), from CNNs trained before on VoxCeleb and FER2013, with epochs chosen on
-the test actors. A training step costs 16 x 10.9 GFLOP per clip for the face and 12 x 14.3 GFLOP
-for the voice (the segments that 6 s may have).
+73.9% for the face (means), from CNNs trained before on VoxCeleb and FER2013, reported on its
+validation actors; it has no separate test actors. A training step costs 16 x 10.9 GFLOP per clip
+for the face and 12 x 14.3 GFLOP for the voice (the segments that 6 s may have).
 
 Aggregators: lstm (the default), bilstm, transformer (the mean of its outputs), mean.
 """
