@@ -190,5 +190,5 @@ def _add_features(result: Page, first: Sequence[Outcome], where: str) -> None:
         "features",
         png(figures.feature_panels(panels, shown[0].results["classes"])),
         f"t-SNE of the deep features of the {len(shown[0].rows)} test clips of fold {fold}, "
-        f"seed {seed}, coloured by the true class ({where})",
+        f"seed {seed}, by colour and mark the true class ({where})",
     )
