@@ -1,6 +1,7 @@
-"""Ready-made augmentations: of frames for `config.frontend.augment`, of sound for `.sound`.
+"""Ready-made augmentations of frames, for `config.frontend.augment`; `augment.OFF` explains them.
 
-Their fields are explained by `augment.OFF` and `sound.OFF`.
+There are none of sound: the thesis states no change of it but its random time slices (4.5.2,
+5.3.3), which `config.data.min_slice` cuts.
 """
 
 # Chang's thesis, 4.2.2: what it applies to face images.
@@ -25,20 +26,4 @@ SMALL_CORPUS = {
     "translate": 0.08,
     "rotate": 5.0,
     "contrast": (0.8, 1.25),
-}
-
-# The thesis states no change of sound but its random time slices (4.5.2, 5.3.3), which
-# `config.data.min_slice` cuts.
-THESIS_SOUND = {}
-
-# For some hundred clips: level and background, which say nothing of the emotion in a recording
-# under other conditions, and a narrow mask along each axis. Moderate by choice, not by a search.
-SMALL_CORPUS_SOUND = {
-    "gain": 6.0,
-    "noise": 0.5,
-    "snr": (15.0, 40.0),
-    "time_masks": 1,
-    "time_width": 0.1,
-    "frequency_masks": 1,
-    "frequency_width": 0.1,
 }
