@@ -11,21 +11,30 @@ CREMA-D or RAVDESS at the thesis' sizes, on an accelerator:
     aver train --config mrpn.py:network=n2,size=thesis,dataset=ravdess,protocol=ravdess_pairs \
         --config.data.path=DATA --config.init.video/cnn=CONVERTED --workdir RUN
 
-Networks: `audio` and `video` are one branch alone (as configs/resnet_lstm.py); `late` trains the
-fusion of two such runs and leaves them as they are:
+Networks: `audio` and `video` are one branch alone (as configs/resnet_lstm.py); `n0`, `n1` and `n2`
+train everything together, n2 is MRPN; `late` trains the fusion of two such branches and leaves them
+as they are, in three commands:
 
-    --config.init.video=V --config.init.video_scoring=V \
-    --config.init.audio=A --config.init.audio_scoring=A
+    aver train --config mrpn.py:network=video,size=small,dataset=synthetic \
+        --config.data.path=DATA --workdir V
+    aver train --config mrpn.py:network=audio,size=small,dataset=synthetic \
+        --config.data.path=DATA --workdir A
+    aver train --config mrpn.py:network=late,size=small,dataset=synthetic \
+        --config.data.path=DATA --workdir L \
+        --config.init.video=V --config.init.video_scoring=V \
+        --config.init.audio=A --config.init.audio_scoring=A
 
-`n0`, `n1` and `n2` train everything together; n2 is MRPN. `aver experiments mrpn_table` trains and
-compares all of them.
+The three must share protocol and fold (or the branches have seen the clips that test the fusion),
+classes, sizes, and the front end that the branches learned with. `aver experiments mrpn_table`
+trains and compares all of these.
 
 Expected at size=thesis: the thesis reports 91.47% (RAVDESS, 12 pairs) and 80.59% (CREMA-D, 9
 splits) for n2, means of its Tables 5.2 and 5.3, from CNNs trained before on FER2013 and VoxCeleb,
 reported on its validation actors; it has no separate test actors. From random weights and tested on
-actors that chose nothing, as here, less must be expected. A training step costs about 0.35 TFLOP
-per clip (16 frames of 224 x 224, and the 12 segments that 6 s of sound may have): 50 epochs of
-CREMA-D are about 9e16 FLOP.
+actors that chose nothing, as here, less must be expected. A training step costs 0.17 TFLOP per clip
+for 16 frames of 224 x 224, and 0.014 TFLOP for each segment of sound, also those that only pad a
+shorter clip: 0.30 TFLOP per clip of CREMA-D (9 segments in 5 s), so 8e16 FLOP for 50 epochs, and
+0.32 TFLOP per clip of RAVDESS (10 in 5.5 s).
 
 size=study is for comparisons of many trainings: at most 90 s each on 2 cores.
 """
@@ -33,17 +42,13 @@ size=study is for comparisons of many trainings: at most 90 s each on 2 cores.
 from ml_collections import ConfigDict
 
 from aver_jax.config import base_config, choice, parse_argument
+from aver_jax.frontend import augment, sound
 from aver_jax.frontend.presets import SMALL_CORPUS, THESIS
+from aver_jax.input import DEFAULT_PROTOCOLS
+from aver_jax.models.branch import CNNS
 from aver_jax.models.fusion import NETWORKS
 from aver_jax.models.sequence import AGGREGATORS
 
-# dataset -> default protocol
-PROTOCOLS = {
-    "synthetic": "synthetic_fifths",
-    "crema_d": "crema_d_folds",
-    "ravdess": "ravdess_folds",
-    "folder": "folder",
-}
 BRANCHES = {"video": ("frames",), "audio": ("audio",)}
 
 # Fields of a branch by size. The thesis' are ResNet-18 and LSTM(512).
@@ -82,19 +87,27 @@ def get_config(arg: str | None = None) -> ConfigDict:
         fold=1,
         protocol="",
         aggregator="lstm",
+        cnn="2d",
     )
     choice("network", arg.network, (*BRANCHES, *NETWORKS))
     choice("size", arg.size, SIZES)
-    choice("dataset", arg.dataset, PROTOCOLS)
+    choice("dataset", arg.dataset, DEFAULT_PROTOCOLS)
     choice("aggregator", arg.aggregator, AGGREGATORS)
+    choice("cnn", arg.cnn, CNNS)
 
     config = base_config()
-    config.data.protocol = arg.protocol or PROTOCOLS[arg.dataset]
+    config.data.protocol = arg.protocol or DEFAULT_PROTOCOLS[arg.dataset]
     config.data.fold = arg.fold
     config.data.modalities = BRANCHES.get(arg.network, ("frames", "audio"))
 
     config.model = ConfigDict(SIZES[arg.size])
+    config.model.dtype = "float32"
     config.model.aggregator = arg.aggregator
+    # Of the face; segments of sound are images.
+    config.model.cnn = "2d" if arg.network == "audio" else arg.cnn
+    if arg.aggregator == "mean" or arg.cnn == "3d":
+        # They leave the ResNet's features as wide as they are.
+        config.model.features = config.model.width * 2 ** (len(config.model.stage_sizes) - 1)
     if arg.network in BRANCHES:
         config.model.name, config.model.modality = "resnet_lstm", arg.network
     else:
@@ -105,20 +118,29 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.init = ConfigDict(dict.fromkeys(parts, ""))
         config.freeze = parts
 
+    # All amounts, so that any can be set from the command line.
+    config.frontend.augment = ConfigDict(augment.OFF)
+    config.frontend.sound = ConfigDict(sound.OFF)
     if arg.size == "thesis":
         _thesis(config)
+        # About the longest clips: every further half second is another segment.
+        config.data.max_seconds = {"crema_d": 5.0, "ravdess": 5.5}.get(arg.dataset, 6.0)
     else:
         _rendered_corpus(config, arg.size)
     return config
 
 
 def _thesis(config: ConfigDict) -> None:
-    """Settings of the thesis (4.2.2, 4.5.2, 5.3.2); it states no number of frames or clips."""
+    """Settings of the thesis (4.2.2, 4.5.2, 5.3.2).
+
+    It states no number of frames or of clips in a batch and no weight decay of its AdamW (here
+    torch's default), and clips no gradients.
+    """
     config.data.num_frames = 16
     config.data.image_size = 224
     config.model.dtype = "bfloat16"
     config.frontend.normalization = "imagenet"
-    config.frontend.augment = ConfigDict(THESIS)
+    config.frontend.augment.update(THESIS)
     # Measured on clips of CREMA-D; the thesis states none, but plain log(1 + magnitude) is tiny.
     config.frontend.spectrogram.mean = 0.05
     config.frontend.spectrogram.deviation = 0.16
@@ -126,6 +148,7 @@ def _thesis(config: ConfigDict) -> None:
     config.epochs = 50.0
     config.optimizer.lr = 5e-5
     config.optimizer.weight_decay = 0.01
+    config.optimizer.clip_norm = 0.0
     config.schedule.name = "plateau"  # halved after 10 epochs without a lower validation loss
     config.schedule.warmup_epochs = 0.0
 
@@ -137,7 +160,7 @@ def _rendered_corpus(config: ConfigDict, size: str) -> None:
     config.data.image_size = 32 if study else 48
     config.data.max_seconds = 1.8 if study else 2.25
     config.frontend.normalization = "per_clip"
-    config.frontend.augment = ConfigDict(SMALL_CORPUS)
+    config.frontend.augment.update(SMALL_CORPUS)
     spectrogram = config.frontend.spectrogram
     spectrogram.hop = 256
     spectrogram.scale = "db"

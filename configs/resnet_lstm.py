@@ -16,8 +16,8 @@ CREMA-D or RAVDESS at the thesis' sizes, on an accelerator, best from converted 
 
 Expected at size=thesis: on RAVDESS, 12 pairs, the thesis' Table 5.1 has 69.3% for the voice and
 73.9% for the face (means), from CNNs trained before on VoxCeleb and FER2013, reported on its
-validation actors; it has no separate test actors. A training step costs 16 x 10.9 GFLOP per clip
-for the face and 12 x 14.3 GFLOP for the voice (the segments that 6 s may have).
+validation actors; it has no separate test actors. A training step costs 10.9 GFLOP for each of the
+16 frames of a clip, or 14.3 GFLOP for each segment of its sound (9 on CREMA-D, 10 on RAVDESS).
 
 Aggregators: lstm (the default), bilstm, transformer (the mean of its outputs), mean.
 """
@@ -39,8 +39,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
         dataset="synthetic",
         fold=1,
         protocol="",
+        cnn="2d",
     )
     choice("modality", arg.modality, ("video", "audio"))
+    if arg.modality == "audio":
+        choice("cnn", arg.cnn, ("2d",))
     words = arg.to_dict()
     words["network"] = words.pop("modality")
     argument = ",".join(f"{name}={value}" for name, value in words.items())

@@ -19,16 +19,10 @@ costs 1.175 TFLOP per clip: 50 epochs of CREMA-D are about 3.5e17 FLOP.
 from ml_collections import ConfigDict
 
 from aver_jax.config import base_config, choice, parse_argument
+from aver_jax.frontend import augment
 from aver_jax.frontend.presets import SMALL_CORPUS, THESIS
+from aver_jax.input import DEFAULT_PROTOCOLS
 from aver_jax.models.timesformer import SIZES
-
-# dataset -> default protocol
-PROTOCOLS = {
-    "synthetic": "synthetic_fifths",
-    "crema_d": "crema_d_folds",
-    "ravdess": "ravdess_folds",
-    "folder": "folder",
-}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -42,11 +36,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
         attention="divided_space_time",
     )
     choice("size", arg.size, SIZES)
-    choice("dataset", arg.dataset, PROTOCOLS)
+    choice("dataset", arg.dataset, DEFAULT_PROTOCOLS)
     small = arg.size == "demo"
 
     config = base_config()
-    config.data.protocol = arg.protocol or PROTOCOLS[arg.dataset]
+    config.data.protocol = arg.protocol or DEFAULT_PROTOCOLS[arg.dataset]
     config.data.fold = arg.fold
     config.data.num_frames = 4 if small else 8
     config.data.image_size = SIZES[arg.size]["image_size"]
@@ -62,7 +56,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         # Measured on the rendered corpus: without per-clip standardisation and clipping, or with
         # SIZES' initial deviations at .02, such a model stays near chance for this many steps.
         config.frontend.normalization = "per_clip"
-        config.frontend.augment = ConfigDict(SMALL_CORPUS)
+        config.frontend.augment = ConfigDict(augment.OFF | SMALL_CORPUS)
         config.batch_size = 16
         config.epochs = 50.0
         config.evaluation.every_epochs = 5.0
@@ -71,7 +65,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.model.drop_path = 0.0
     else:
         config.frontend.normalization = "timesformer"
-        config.frontend.augment = ConfigDict(THESIS)
+        config.frontend.augment = ConfigDict(augment.OFF | THESIS)
         config.batch_size = 64
         config.epochs = 50.0
         config.optimizer.lr = 1e-4

@@ -9,10 +9,11 @@ from aver_jax.input.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from aver_jax.input.protocols import PROTOCOLS, TARGETS, Split, split
+from aver_jax.input.protocols import DEFAULT_PROTOCOLS, PROTOCOLS, TARGETS, Split, split
 from aver_jax.input.sources import Dataset, open_dataset
 
 __all__ = [
+    "DEFAULT_PROTOCOLS",
     "PROTOCOLS",
     "SAMPLE_RATE",
     "TARGETS",

@@ -26,6 +26,14 @@ PROTOCOLS = {
     "folder": 5,
 }
 
+#: What is prepared -> the protocol that its shipped experiments take.
+DEFAULT_PROTOCOLS = {
+    "synthetic": "synthetic_fifths",
+    "crema_d": "crema_d_folds",
+    "ravdess": "ravdess_folds",
+    "folder": "folder",
+}
+
 #: Whose opinion the label is -> column of the index.
 TARGETS = {
     "intended": "label",
