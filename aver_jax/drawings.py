@@ -1,20 +1,25 @@
 """The pictures of one clip's prediction: overlays of its relevance, and its timeline."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from aver_jax.extents import seconds_of
 from aver_jax.files import write_whole
+from aver_jax.frontend.cells import enlarged
 from aver_jax.frontend.spectrogram import checked_settings
 from aver_jax.input.clips import SAMPLE_RATE
 from aver_jax.predictor import Clip, Prediction
+from aver_jax.relevance import has_cells
 from aver_jax.report import figures
-from aver_jax.report.overlay_video import write_overlay
+from aver_jax.report.answers import BRANCHES
+from aver_jax.report.overlay_video import flat_words, write_overlay
 from aver_jax.report.spectrogram import sound_figure
-from aver_jax.report.timeline import timeline_figure
+from aver_jax.report.timeline import Stretch, timeline_figure
 from aver_jax.runs import LoadedRun
-from aver_jax.timeline import Timeline, timeline_csv
+from aver_jax.timeline import Timeline, gaps, timeline_csv, words_of
 from data_prep.wording import one_line
 
 # What is added to a clip's name, for every file that may be written.
@@ -33,7 +38,12 @@ def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedR
     """
     if prediction.maps is not None:
         margin = run.preparation["margin"]
-        write_overlay(folder / f"{name}.mp4", prediction, run.classes, margin)
+        shown = prediction
+        if has_cells(run.model):
+            # Patches cover the face evenly; the cells of a ResNet lie elsewhere.
+            maps = enlarged(prediction.maps, *prediction.frames.shape[1:3])
+            shown = dataclasses.replace(prediction, maps=maps)
+        write_overlay(folder / f"{name}.mp4", shown, run.classes, margin)
     if prediction.sound is not None:
         settings = checked_settings(run.config.frontend.spectrogram)
         values, times, frequencies = (
@@ -52,6 +62,8 @@ def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedR
             frequencies,
             settings.n_fft,
             mel=settings.bands > 0,
+            notes=_sound_notes(prediction),
+            flat=flat_words(prediction.sound.peak),
         )
         write_whole(folder / f"{name}_sound.png", figures.png(figure))
 
@@ -76,9 +88,27 @@ def write_timeline(
         line.branches,
         one_line(clip.path.name),
         unseen,
+        runs=[i for i in range(1, len(line.used)) if line.used[i] != line.used[i - 1]],
+        alone=[
+            Stretch(part.start, part.stop, BRANCHES[words_of(part.used)])
+            for part in line.regions
+            if len(part.used) < len(clip.used)
+        ],
+        uncovered=[Stretch(*gap) for gap in gaps(clip, line.regions)],
     )
     write_whole(folder / f"{name}.png", figures.png(figure))
     write_whole(folder / f"{name}.csv", timeline_csv(line, classes))
+
+
+def _sound_notes(prediction: Prediction) -> list[str]:
+    notes = []
+    (start, stop), whole = prediction.window, seconds_of(prediction.record)
+    if whole - (stop - start) > 0.05:
+        notes.append(f"heard: {start:.1f} to {stop:.1f} s of {whole:.1f} s")
+    if prediction.sound.padding > 0.05:
+        share = 100 * prediction.sound.padding
+        notes.append(f"{share:.0f}% of the relevance lies on the silence after the end, not drawn")
+    return notes
 
 
 def _title(path: Path, probabilities: np.ndarray, classes: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from aver_jax.predictor import Prediction, Predictor
 from aver_jax.relevance import METHODS, methods_of, paths_of
 from aver_jax.report import answers
 from aver_jax.runs import LoadedRun, load_run
-from aver_jax.timeline import timeline
+from aver_jax.timeline import gaps, timeline
 from data_prep.wording import counted, one_line
 
 
@@ -92,7 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE.npz",
         help="write the maps: of frames [n, T, h, w] with the frames, of sound [n, frequencies, "
-        "times]",
+        "times]; each is scaled by itself, maps_peak and sound_peak [n] are the highest before, "
+        "and sound_padding [n] is the share on the silence after a sound's end",
     )
     relevance.add_argument(
         "--method",
@@ -145,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
     explained = args.overlay or args.relevance
     predictor = Predictor(loaded, args.temperature, method if explained else None, path)
     failures: list[tuple[Path, str]] = []
+    uncovered: list[tuple[Path, float, float, str]] = []
 
     def predict(file: Path) -> Prediction:
         clip = predictor.prepare(file)
@@ -154,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
         if args.timeline:
             line = timeline(predictor, clip, args.window, args.hop)
             drawings.write_timeline(args.timeline, names[file], clip, line, loaded.classes)
+            uncovered.extend((file, *gap) for gap in gaps(clip, line.regions))
         return prediction
 
     bar = tqdm(clips, unit=" clips", disable=len(clips) < 2 or not sys.stderr.isatty(), leave=False)
@@ -161,8 +164,13 @@ def run(args: argparse.Namespace) -> int:
     if predictions:
         print(answers.table(predictions, loaded.classes))
         print(f"model: {args.run} (step {loaded.step}, trained under {loaded.protocol})")
-        _tell_what_is_cut(predictions)
+        _tell_what_is_cut(predictions, bool(args.timeline))
         _tell_what_is_uncalibrated(predictions, args.temperature)
+        for file, start, stop, why in uncovered:
+            _note(
+                f"{one_line(file.name)}: no window of the timeline from {start:.1f} to {stop:.1f} "
+                f"s: {why}"
+            )
         _write_files(args, predictions, loaded, f"{method}, {path}")
     for file, reason in failures:
         print(f"aver predict: {one_line(str(file))}: {reason}", file=sys.stderr)
@@ -172,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
     return 3 if failures else 0
 
 
-def _tell_what_is_cut(predictions: Sequence[Prediction]) -> None:
+def _tell_what_is_cut(predictions: Sequence[Prediction], slid: bool) -> None:
     """Prints a note if clips are longer than a model of this run looks at and listens to."""
     cut = [
         p for p in predictions if extents.seconds_of(p.record) - (p.window[1] - p.window[0]) > 0.05
@@ -181,8 +189,8 @@ def _tell_what_is_cut(predictions: Sequence[Prediction]) -> None:
         length = cut[0].window[1] - cut[0].window[0]
         _note(
             f"{counted(len(cut), 'clip')} longer than {length:g} s answered from {length:g} s "
-            "alone, in the middle unless sound or picture is missing there; --timeline DIR goes "
-            "over the rest too"
+            "alone, in the middle unless sound or picture is missing there"
+            + ("" if slid else "; --timeline DIR slides over the rest too")
         )
 
 
@@ -233,11 +241,14 @@ def _relevance(predictions: Sequence[Prediction]) -> dict[str, np.ndarray]:
         seen = [p if p.maps is not None else None for p in predictions]
         for name in ("maps", "map_times", "frames", "frame_times"):
             arrays[name] = _stacked([p and getattr(p, name) for p in seen])
+        arrays["maps_peak"] = np.float32([p.maps_peak for p in predictions])
     sounds = [p.sound for p in predictions]
     if heard := [sound for sound in sounds if sound is not None]:
         arrays["sound_maps"] = _stacked([s and s.values for s in sounds])
         arrays["sound_times"] = _stacked([s and s.times for s in sounds])
         arrays["sound_frequencies"] = heard[0].frequencies
+        arrays["sound_peak"] = np.float32([s.peak if s else np.nan for s in sounds])
+        arrays["sound_padding"] = np.float32([s.padding if s else np.nan for s in sounds])
     return arrays
 
 

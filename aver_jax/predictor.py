@@ -12,9 +12,10 @@ from aver_jax import extents
 from aver_jax.errors import MissingModality, UnusableClip
 from aver_jax.extents import NAMES
 from aver_jax.frontend import evaluation_inputs, spectrogram
+from aver_jax.frontend.cells import cell_centres
 from aver_jax.input.clips import SAMPLE_RATE, ClipShape, span_arrays
 from aver_jax.input.sampling import view_slices
-from aver_jax.relevance import explain
+from aver_jax.relevance import Relevance, explain
 from aver_jax.runs import LoadedRun
 from data_prep.clip import Job, Preparation, prepare_clip
 
@@ -58,14 +59,19 @@ class SoundMap:
     """Relevance of a sound for a class, over its spectrogram.
 
     Attributes:
-      values: float32 [F, K] in 0..1.
+      values: float32 [F, K] in 0..1, scaled by itself: 1 is the highest of the segments that the
+        sound is heard in, which may lie on the silence after its end.
       times: float32 [K], seconds in the clip, of the centres of the K frames.
       frequencies: float32 [F], Hz.
+      peak: the highest relevance before scaling; 0 where there is no positive one.
+      padding: share of the relevance that lies on that silence, 0..1.
     """
 
     values: np.ndarray
     times: np.ndarray
     frequencies: np.ndarray
+    peak: float
+    padding: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +93,7 @@ class Prediction:
       maps: float32 [T', h, w] relevance of the predicted class in 0..1, or None if not asked for
         or not seen.
       map_times: float32 [T'], seconds in the clip; T' is T, or less in networks that join frames.
+      maps_peak: the highest relevance before they were scaled; 0 where there is no positive one.
       sound: the relevance of the sound, or None if not asked for or not heard.
     """
 
@@ -103,6 +110,7 @@ class Prediction:
     frame_times: np.ndarray
     maps: np.ndarray | None = None
     map_times: np.ndarray | None = None
+    maps_peak: float = float("nan")
     sound: SoundMap | None = None
 
 
@@ -143,8 +151,9 @@ class Predictor:
         return taps | {"logits": logits}
 
     def _whole_map(self, maps: jax.Array, segments: jax.Array) -> jax.Array:
-        settings = self.run.config.frontend.spectrogram
-        frames = spectrogram.num_frames(settings, self._shape.num_samples)
+        settings = spectrogram.checked_settings(self.run.config.frontend.spectrogram)
+        # Up to the end of the last segment, which lies beyond that of the sound.
+        frames = _covered(settings, maps.shape[1])
         return spectrogram.assembled(maps, settings, frames, segments)
 
     def prepare(self, path: Path) -> Clip:
@@ -298,7 +307,7 @@ class Predictor:
         """The prediction with its relevance, from a batch of it alone that starts at `start` s."""
         inputs, found = self._inputs(batch), {}
         for modality in prediction.used:
-            maps = explain(
+            relevance = explain(
                 self.run.model,
                 self.run.variables,
                 inputs,
@@ -306,27 +315,45 @@ class Predictor:
                 path=self._path,
                 modality=modality,
                 target=int(prediction.probabilities.argmax()),
-            ).maps
+                # Segments are put together first.
+                normalize=modality == "frames",
+            )
             if modality == "frames":
-                found["maps"] = np.asarray(maps[0])
+                found["maps"] = np.asarray(relevance.maps[0])
+                found["maps_peak"] = float(relevance.peak[0])
                 found["map_times"] = _resampled(prediction.frame_times, len(found["maps"]))
             else:
-                found["sound"] = self._sound_map(maps, batch, inputs["audio_segments"], start)
+                found["sound"] = self._sound_map(relevance, batch, inputs["audio_segments"], start)
         return dataclasses.replace(prediction, **found)
 
     def _sound_map(
-        self, maps: jax.Array, batch: Mapping[str, np.ndarray], segments: jax.Array, start: float
+        self,
+        relevance: Relevance,
+        batch: Mapping[str, np.ndarray],
+        segments: jax.Array,
+        start: float,
     ) -> SoundMap | None:
         settings = spectrogram.checked_settings(self.run.config.frontend.spectrogram)
         heard = int(spectrogram.num_frames(settings, batch["audio_length"])[0])
         if not heard:
             return None
-        whole = np.asarray(self._assembled(maps, segments)[0])
+        whole = np.asarray(self._assembled(relevance.maps, segments)[0])
+        whole = whole[:, : _covered(settings, int(segments[0]))]
+        # The frame at the very end of a sound may be in no segment.
+        heard = min(heard, whole.shape[1])
+        total = float(whole.sum())
         return SoundMap(
-            values=_scaled(whole[:, :heard]),
+            values=_scaled(whole)[:, :heard],
             times=np.float32(start + np.arange(heard) * (settings.hop / SAMPLE_RATE)),
             frequencies=np.float32(spectrogram.frequencies(settings)),
+            peak=float(relevance.peak[0]),
+            padding=float(whole[:, heard:].sum()) / total if total > 0 else 0.0,
         )
+
+
+def _covered(settings: spectrogram.Settings, segments: int) -> int:
+    """Frames from the start of the first segment to the end of the last."""
+    return (segments - 1) * settings.step + settings.segment
 
 
 def _partly(clip: Clip, span: tuple[float, float]) -> str:
@@ -347,14 +374,12 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _resampled(times: np.ndarray, count: int) -> np.ndarray:
-    """Times of `count` maps that share the span of T frames evenly; `times` itself for T maps."""
-    if count == len(times):
-        return times
-    centres = (np.arange(count) + 0.5) * (len(times) / count) - 0.5
+    """Times of `count` maps of T frames: of networks that join frames, those they look at."""
+    centres = cell_centres(count, len(times))
     return np.interp(centres, np.arange(len(times)), times).astype(np.float32)
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """Min-max scaled to 0..1: where segments overlap, the mean of their maps has lost its peak."""
+    """Min-max scaled to 0..1."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high - low > 1e-6 * high else np.zeros_like(values)

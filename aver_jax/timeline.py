@@ -1,13 +1,13 @@
 """Emotions over the time of a clip: a window slides over it, and the model answers each place."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
+from aver_jax import extents
 from aver_jax.errors import UserError
 from aver_jax.files import csv_text
-from aver_jax.input.clips import SAMPLE_RATE
-from aver_jax.input.sampling import clip_seconds
 from aver_jax.predictor import Clip, Predictor
 
 # Windows at a time: one compiled call for clips of any length.
@@ -15,6 +15,17 @@ BATCH_SIZE = 8
 # Windows per window length, unless a hop is given.
 WINDOWS_PER_LENGTH = 8
 MOST_WINDOWS = 10_000
+# Seconds without a window that are worth a word.
+LEAST_GAP = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A stretch of a clip (seconds), and the modalities that its windows are answered from."""
+
+    start: float
+    stop: float
+    used: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +34,18 @@ class Timeline:
 
     Attributes:
       spans: float64 [n, 2], start and stop in seconds of the clip, ascending.
+      used: n times the modalities that a window is answered from, of "frames" and "audio".
       probabilities: float32 [n, C].
-      branches: "video" or "audio" -> float32 [n, C], the opinions of that branch alone.
+      branches: "video" or "audio" -> float32 [n, C], the opinions of that branch alone; NaN in
+        windows that it has no part in.
+      regions: the stretches that the windows lie in, ascending.
     """
 
     spans: np.ndarray
+    used: tuple[tuple[str, ...], ...]
     probabilities: np.ndarray
     branches: dict[str, np.ndarray]
+    regions: tuple[Region, ...]
 
 
 def timeline(
@@ -37,11 +53,11 @@ def timeline(
 ) -> Timeline:
     """Slides a window over a clip of any length.
 
-    The windows lie where all that the answer is made from is there, so that none of them holds
-    frames without their sound, or the reverse.
+    No window holds frames without their sound, or the reverse: where a clip has only one of them,
+    the windows are answered by the branch of that one, if the network has branches that answer.
 
     Args:
-      predictor: its temperature applies.
+      predictor: its temperature applies, save to the answers of one branch alone.
       clip: from `Predictor.prepare`.
       window: seconds; default: the shortest slice that the model was trained on
         (`config.data.min_slice` of the clip, or of `config.data.max_seconds` if that is less).
@@ -51,25 +67,81 @@ def timeline(
       UserError: so small a hop that there would be more than 10,000 windows.
     """
     data = predictor.run.config.data
-    first, last = extent(clip)
     if window is None:
-        window = data.min_slice * min(data.max_seconds, last - first)
-    spans = windows(first, last, window, hop or window / WINDOWS_PER_LENGTH)
-    longest = float((spans[:, 1] - spans[:, 0]).max())
-    answers = predictor.answers(clip, spans, BATCH_SIZE, max(longest, data.max_seconds))
-    return Timeline(spans, predictor.tempered(answers.probabilities, clip.used), answers.branches)
+        found = [extents.extents(clip.record)[name] for name in clip.used]
+        length = max(stop for _, stop in found) - min(start for start, _ in found)
+        window = data.min_slice * min(data.max_seconds, length)
+    parts = regions(clip, window, predictor.does_with_one)
+    hop = hop or window / WINDOWS_PER_LENGTH
+    spans = [windows(part.start, part.stop, window, hop) for part in parts]
+    longest = max(float((s[:, 1] - s[:, 0]).max()) for s in spans)
+    given = [
+        predictor.answers(
+            dataclasses.replace(clip, used=part.used),
+            some,
+            BATCH_SIZE,
+            max(longest, data.max_seconds),
+        )
+        for part, some in zip(parts, spans, strict=True)
+    ]
+    names = dict.fromkeys(name for answers in given for name in answers.branches)
+    return Timeline(
+        np.concatenate(spans),
+        tuple(part.used for part, some in zip(parts, spans, strict=True) for _ in some),
+        np.concatenate(
+            [
+                predictor.tempered(answers.probabilities, part.used)
+                for answers, part in zip(given, parts, strict=True)
+            ]
+        ),
+        {
+            name: np.concatenate(
+                [a.branches.get(name, np.full_like(a.probabilities, np.nan)) for a in given]
+            )
+            for name in names
+        },
+        parts,
+    )
 
 
-def extent(clip: Clip) -> tuple[float, float]:
-    """(start, stop), in seconds of the clip, between which it has all that is used of it."""
-    first, last = 0.0, np.inf
-    timestamps = clip.record["timestamps"]
-    if "frames" in clip.used:
-        first = float(timestamps[0])
-        last = clip_seconds(timestamps, 0, SAMPLE_RATE)
-    if "audio" in clip.used:
-        last = min(last, len(clip.record["pcm"]) / np.dtype(np.int16).itemsize / SAMPLE_RATE)
-    return (first, last) if last > first else (0.0, last)
+def regions(clip: Clip, window: float, does_with_one: bool) -> tuple[Region, ...]:
+    """The stretches of a clip that windows slide over, ascending.
+
+    First of all where all that is used is there at once. Before and after it, stretches of at least
+    half a window of one modality alone, where the network does with one; shorter ones, as nearly
+    every clip has, would be no window to speak of.
+    """
+    both, found = extents.shared(clip.record, clip.used), extents.extents(clip.record)
+    if both is None and not does_with_one:
+        return (Region(0.0, extents.seconds_of(clip.record), clip.used),)
+    parts = [] if both is None else [Region(*both, clip.used)]
+    for name in clip.used if does_with_one and len(clip.used) > 1 else ():
+        start, stop = found[name]
+        alone = [(start, stop)] if both is None else [(start, both[0]), (both[1], stop)]
+        parts += [Region(a, b, (name,)) for a, b in alone if b - a >= window / 2]
+    if not parts:
+        # Both are shorter than half a window, one after the other.
+        name = max(clip.used, key=lambda name: found[name][1] - found[name][0])
+        parts = [Region(*found[name], (name,))]
+    return tuple(sorted(parts, key=lambda part: part.start))
+
+
+def gaps(clip: Clip, parts: Sequence[Region]) -> list[tuple[float, float, str]]:
+    """(start, stop, why) of the stretches of a clip that no region covers, if a quarter second."""
+    edges = [(part.start, part.stop) for part in parts]
+    whole = extents.seconds_of(clip.record)
+    starts, stops = [0.0, *(stop for _, stop in edges)], [*(start for start, _ in edges), whole]
+    left = []
+    for span in zip(starts, stops, strict=True):
+        if span[1] - span[0] < LEAST_GAP:
+            continue
+        lacking = [
+            extents.WORDS[name]
+            for name in clip.used
+            if extents.held(clip.record, name, span) < (span[1] - span[0]) / 2
+        ]
+        left.append((*span, f"no {' and no '.join(lacking)}" if lacking else "too short"))
+    return left
 
 
 def windows(first: float, last: float, window: float, hop: float) -> np.ndarray:
@@ -99,14 +171,30 @@ def windows(first: float, last: float, window: float, hop: float) -> np.ndarray:
 
 
 def timeline_csv(line: Timeline, classes: list[str] | tuple[str, ...]) -> str:
-    """CSV, a line per window: start, stop, prediction, a probability per class and branch."""
+    """CSV, a line per window: start, stop, prediction, a probability per class and branch.
+
+    Where windows are answered from different modalities, also from which: "both" or one of them.
+    Branches' probabilities are uncalibrated, and empty where a branch has no part.
+    """
+    several = len(set(line.used)) > 1
     head = ["start", "stop", "prediction", *classes]
+    head += ["used"] if several else []
     head += [f"{name}_{c}" for name in line.branches for c in classes]
     rows: list[list[object]] = [head]
     for place, (start, stop) in enumerate(line.spans):
         values = line.probabilities[place]
-        opinions = [float(x) for branch in line.branches.values() for x in branch[place]]
+        opinions = [
+            None if np.isnan(x) else float(x)
+            for branch in line.branches.values()
+            for x in branch[place]
+        ]
         # To the sample; six significant digits would not tell windows of a long clip apart.
         cells = [f"{start:.4f}", f"{stop:.4f}", classes[int(values.argmax())]]
-        rows.append([*cells, *map(float, values), *opinions])
+        words = [words_of(line.used[place])] if several else []
+        rows.append([*cells, *map(float, values), *words, *opinions])
     return csv_text(rows)
+
+
+def words_of(used: tuple[str, ...]) -> str:
+    """What the modalities of a window are called: "both", "video" or "audio"."""
+    return "both" if len(used) > 1 else extents.NAMES[used[0]]

@@ -182,6 +182,10 @@ def test_a_fused_model_does_with_what_a_clip_has(heard_runs, partial_clips, tmp_
         np.testing.assert_array_equal(known, [True, True, False, False])
         assert sound.shape == (4, 257, relevance["sound_times"].shape[1])
         assert np.isnan(sound[1]).all()
+        peaks = relevance["maps_peak"], relevance["sound_peak"]
+        np.testing.assert_array_equal(np.isnan(peaks), [[0, 0, 1, 1], [0, 1, 0, 0]])
+        padding = relevance["sound_padding"]
+        assert ((padding[[0, 2, 3]] >= 0) & (padding[[0, 2, 3]] < 1)).all()
         np.testing.assert_allclose(relevance["sound_frequencies"][[0, -1]], [0, 8000])
         np.testing.assert_allclose(np.diff(relevance["sound_times"][0]), 0.004, atol=1e-6)
     with np.load(tmp_path / "f.npz") as features:
@@ -284,7 +288,9 @@ def test_a_model_of_voices_reads_sound_files(heard_runs, real_clips, tmp_path, c
     with np.load(tmp_path / "r.npz") as relevance:
         assert "maps" not in relevance
         largest = np.nanmax(relevance["sound_maps"], axis=(1, 2))
-        assert ((largest == 1) | (largest == 0)).all()
+        # Scaled with the silence after the end, which is cut off.
+        assert ((largest > 0) == (relevance["sound_peak"] > 0)).all()
+        assert (largest <= 1).all()
 
 
 def test_a_timeline_is_drawn_and_written(heard_runs, clips, tmp_path):
@@ -295,6 +301,20 @@ def test_a_timeline_is_drawn_and_written(heard_runs, clips, tmp_path):
     for row in rows:
         assert sum(float(row[f"video_{name}"]) for name in CLASSES) == pytest.approx(1, abs=1e-4)
     assert (tmp_path / f"{clips[0].stem}.png").stat().st_size > 10_000
+
+
+def test_a_timeline_slides_over_all_of_an_uneven_clip(heard_runs, uneven_clips, tmp_path, capsys):
+    words = ["--timeline", str(tmp_path), "--window", "0.5", "--hop", "0.25"]
+    film, speech = (str(uneven_clips / f"{name}.mp4") for name in ("film", "speech"))
+    assert main(["predict", str(heard_runs["n2"]), film, speech, *words]) == 0
+    assert "no window" not in capsys.readouterr().err
+    for name, alone in (("film", "video"), ("speech", "audio")):
+        rows = list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines()))
+        assert {row["used"] for row in rows} == {"both", alone}
+        assert float(rows[-1]["stop"]) == pytest.approx(5, abs=0.1)
+    assert main(["predict", str(heard_runs["n0"]), film, *words]) == 0
+    err = capsys.readouterr().err
+    assert "film.mp4: no window of the timeline from 0.5 to 5.0 s: no sound" in err
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 from aver_jax.errors import UserError
 from aver_jax.predictor import Clip, Predictor
 from aver_jax.report import figures
-from aver_jax.report.timeline import timeline_figure
-from aver_jax.timeline import BATCH_SIZE, Timeline, extent, timeline, timeline_csv, windows
+from aver_jax.report.timeline import Stretch, timeline_figure
+from aver_jax.timeline import (
+    BATCH_SIZE,
+    Region,
+    Timeline,
+    gaps,
+    regions,
+    timeline,
+    timeline_csv,
+    windows,
+    words_of,
+)
 
 CLASSES = ("ANG", "DIS", "FEA")
 
@@ -55,17 +65,45 @@ def record(frames=30, first=0.1, seconds=2.0):
     }
 
 
-def test_windows_lie_where_all_that_is_used_is_there(tmp_path):
-    for used, expected in (
-        (("frames",), (0.1, 3.1)),
-        (("audio",), (0.0, 2.0)),
-        (("frames", "audio"), (0.1, 2.0)),
-    ):
-        assert extent(Clip(tmp_path, record(), used)) == pytest.approx(expected)
+BOTH = ("frames", "audio")
+
+
+@pytest.mark.parametrize(
+    ("clip", "used", "alone", "expected"),
+    [
+        (record(), ("frames",), True, [(0.1, 3.1, "video")]),
+        (record(), ("audio",), True, [(0.0, 2.0, "audio")]),
+        # A tenth of a second is no window to speak of; a second is.
+        (record(), BOTH, True, [(0.1, 2.0, "both"), (2.0, 3.1, "video")]),
+        (record(), BOTH, False, [(0.1, 2.0, "both")]),
+        (record(5, 0.0, 4.0), BOTH, True, [(0.0, 0.5, "both"), (0.5, 4.0, "audio")]),
+        (record(20, 3.0, 1.0), BOTH, True, [(0.0, 1.0, "audio"), (3.0, 5.0, "video")]),
+        (record(20, 3.0, 1.0), BOTH, False, [(0.0, 5.0, "both")]),
+        (record(2, 3.0, 0.1), BOTH, True, [(3.0, 3.2, "video")]),
+    ],
+)
+def test_windows_lie_where_all_that_is_used_is_there_or_one_branch_answers(
+    clip, used, alone, expected
+):
+    found = regions(Clip("x", clip, used), 0.5, alone)
+    assert [words_of(part.used) for part in found] == [words for *_, words in expected]
+    edges = [(part.start, part.stop) for part in found]
+    np.testing.assert_allclose(edges, [span for *span, _ in expected], atol=1e-6)
+
+
+def test_what_no_window_covers_is_said():
+    clip = Clip("x", record(5, 0.0, 4.0), BOTH)
+    assert gaps(clip, regions(clip, 0.5, True)) == []
+    ((start, stop, why),) = gaps(clip, regions(clip, 0.5, False))
+    assert (start, stop) == pytest.approx((0.5, 4.0))
+    assert why == "no picture"
 
 
 class ReadsPixelsAndSamples:
-    """Logits that say which frames and samples a window holds, and how often that was compiled."""
+    """Logits that say which frames and samples a window holds, and how often that was compiled.
+
+    Of frames alone they are twice as high.
+    """
 
     network = "n2"
 
@@ -75,9 +113,13 @@ class ReadsPixelsAndSamples:
     def apply(self, variables, inputs):
         self.compiled += 1
         means = inputs["frames"].mean((1, 2, 3, 4))
+        if "audio" not in inputs:
+            video = 2 * jax.numpy.stack([means, 1 + 0 * means, 0 * means], axis=1)
+            return video, {"features": video, "features_video": video, "logits_video": video}
         lengths = inputs["audio_segments"].astype(jax.numpy.float32)
         logits = jax.numpy.stack([means, lengths, 0 * means], axis=1)
-        return logits, {"features": logits, "features_video": logits, "logits_video": 2 * logits}
+        return logits, {"features": logits, "features_video": logits, "logits_video": 2 * logits,
+                        "logits_audio": logits}  # fmt: skip
 
 
 @pytest.fixture
@@ -99,7 +141,7 @@ def predictor():
 
 
 def test_every_window_is_answered_from_its_own_frames_and_sound(predictor, tmp_path):
-    long, short = (Clip(tmp_path, record(30, 0.0, s), ("frames", "audio")) for s in (3.0, 1.0))
+    long, short = (Clip(tmp_path, record(30, 0.0, s), BOTH) for s in (3.0, 1.0))
     found = timeline(predictor, long, window=0.5, hop=0.125)
     assert len(found.spans) == 21 > 2 * BATCH_SIZE
     # Frames of value 8 i at i / 10 s, the two nearest to a quarter and three quarters.
@@ -112,15 +154,22 @@ def test_every_window_is_answered_from_its_own_frames_and_sound(predictor, tmp_p
     np.testing.assert_allclose(found.probabilities, softmax(logits / 2), atol=0.01)
     # The program that answered the long clip serves the short one too.
     compiled = predictor.run.model.compiled
-    assert len(timeline(predictor, short).spans) == 9
-    assert predictor.run.model.compiled == compiled
+    short = timeline(predictor, short)
+    assert sum(len(used) == 2 for used in short.used) == 9
+    assert predictor.run.model.compiled == compiled + 1
+    # Two seconds of picture remain after the sound: the video branch's, at temperature 1.
+    alone = np.array([used == ("frames",) for used in short.used])
+    assert alone.sum() == 25
+    np.testing.assert_allclose(short.spans[alone][[0, -1]], [[1.0, 1.5], [2.5, 3.0]], atol=1e-6)
+    assert np.isnan(short.branches["audio"][alone]).all()
+    np.testing.assert_array_equal(short.probabilities[alone], short.branches["video"][alone])
 
 
 def test_windows_longer_than_the_training_clips_are_heard_whole(predictor, tmp_path):
-    clip = Clip(tmp_path, record(30, 0.0, 3.0), ("frames", "audio"))
+    clip = Clip(tmp_path, record(30, 0.0, 3.0), BOTH)
     found = timeline(predictor, clip, window=2.5, hop=0.5)
     np.testing.assert_allclose(found.spans, [[0, 2.5], [0.5, 3.0]])
-    segments = 1 + np.ceil((1 + 2.5 * 250 - 250) / 125)
+    segments = 1 + np.ceil((2.5 * 250 - 250) / 125)
     ratio = found.branches["video"][:, 1] / found.branches["video"][:, 2]
     np.testing.assert_allclose(np.log(ratio) / 2, segments, rtol=1e-3)
 
@@ -133,11 +182,18 @@ def softmax(x):
 def test_the_table_has_a_line_per_window():
     spans = windows(0, 2, 1, 0.5)
     probabilities = np.float32([[0.2, 0.5, 0.3], [0.6, 0.2, 0.2], [0.1, 0.1, 0.8]])
-    line = Timeline(spans, probabilities, {"audio": probabilities[::-1]})
+    parts = (Region(0, 1.5, BOTH), Region(1, 2, ("frames",)))
+    opinions = probabilities[::-1].copy()
+    line = Timeline(spans, (BOTH,) * 3, probabilities, {"audio": opinions}, parts[:1])
+    assert "used" not in timeline_csv(line, CLASSES)
+    opinions[2] = np.nan
+    line = Timeline(spans, (BOTH, BOTH, ("frames",)), probabilities, {"audio": opinions}, parts)
     rows = list(csv.DictReader(timeline_csv(line, CLASSES).splitlines()))
     assert [row["prediction"] for row in rows] == ["DIS", "ANG", "FEA"]
     assert [(row["start"], row["stop"]) for row in rows][1] == ("0.5000", "1.5000")
-    assert [float(row["audio_FEA"]) for row in rows] == pytest.approx([0.8, 0.2, 0.3])
+    assert [float(row["audio_FEA"]) for row in rows[:2]] == pytest.approx([0.8, 0.2])
+    assert rows[2]["audio_FEA"] == ""
+    assert [row["used"] for row in rows] == ["both", "both", "video"]
 
 
 @pytest.mark.parametrize("count", [1, 12])
@@ -158,3 +214,19 @@ def test_the_figure_takes_any_number_of_windows_and_classes(count, names):
     ]
     assert picture[1].shape[0] > picture[0].shape[0] + 100
     assert all(p[1:].std() > 10 for p in picture)
+
+
+def test_stretches_of_one_branch_and_without_windows_are_drawn_and_lines_break():
+    spans = np.array([[0, 1], [0.5, 1.5], [2, 3], [2.5, 3.5]])
+    values = softmax(np.random.default_rng(0).normal(size=(4, 3)))
+    figure = timeline_figure(
+        spans, values, CLASSES, {}, "clip", runs=[2],
+        alone=[Stretch(2, 3.5, "video alone")], uncovered=[Stretch(3.5, 5, "no picture")],
+    )  # fmt: skip
+    top = figure.axes[1]
+    texts = [text.get_text() for text in top.texts]
+    assert {"video alone", "no picture", *CLASSES} <= set(texts)
+    assert top.get_xlim() == (0, 5)
+    assert len(top.lines) == 2 * 3 + 2
+    styles = {line.get_linestyle() for line in top.lines[::2][:3]}
+    assert len(styles) > 1

@@ -1,5 +1,12 @@
 """Relevance of patches, frames and sound for a prediction; pure functions over a model."""
 
-from aver_jax.relevance.explain import METHODS, Relevance, explain, methods_of, paths_of
+from aver_jax.relevance.explain import (
+    METHODS,
+    Relevance,
+    explain,
+    has_cells,
+    methods_of,
+    paths_of,
+)
 
-__all__ = ["METHODS", "Relevance", "explain", "methods_of", "paths_of"]
+__all__ = ["METHODS", "Relevance", "explain", "has_cells", "methods_of", "paths_of"]

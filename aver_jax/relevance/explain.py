@@ -16,11 +16,16 @@ METHODS = (*attention.METHODS, *cam.METHODS)
 
 
 class Relevance(NamedTuple):
-    """maps: float32 [B,T,h,w]. logits: float32 [B,C]. target: int32 [B]."""
+    """maps: float32 [B,T,h,w]. logits: float32 [B,C]. target: int32 [B].
+
+    peak: float32 [B], the highest relevance before scaling: what tells a map that is nothing but
+    noise scaled up from one that matters. 0 where Grad-CAM finds nothing that speaks for the class.
+    """
 
     maps: Array
     logits: Array
     target: Array
+    peak: Array
 
 
 def methods_of(model: Any) -> tuple[str, ...]:
@@ -83,10 +88,8 @@ def explain(
     _check(model, inputs, method, path, modality)
     batch = inputs[modality].shape[0]
     chosen = _checked_target(target, batch, model.num_classes)
-    raw, scaled, logits, target = _compiled(model, method, path, modality)(
-        variables, inputs, chosen
-    )
-    return Relevance(scaled if normalize else raw, logits, target)
+    raw, scaled, *rest = _compiled(model, method, path, modality)(variables, inputs, chosen)
+    return Relevance(scaled if normalize else raw, *rest)
 
 
 @functools.lru_cache(maxsize=32)
@@ -98,7 +101,7 @@ def _compiled(
     def maps(variables: Any, inputs: Mapping[str, Array], target: Array) -> tuple[Array, ...]:
         found, raw, valid = of_inputs(model, variables, inputs, target, method, path, modality)
         # Both come back: compiling again for the other costs seconds, scaling next to nothing.
-        return raw, _scaled(raw, valid), found.logits, found.target
+        return raw, _scaled(raw, valid), found.logits, found.target, raw.max(axis=(1, 2, 3))
 
     return jax.jit(maps)
 
@@ -130,6 +133,11 @@ def _scaled(maps: Array, valid: Array) -> Array:
     # Below this the differences are float32 rounding, and scaling them up would make a picture.
     varies = inside & (high - low > 1e-6 * high)
     return jnp.where(varies, (maps - low) / jnp.where(varies, high - low, 1), 0)
+
+
+def has_cells(model: Any) -> bool:
+    """Whether a model's maps are of cells of a ResNet (`frontend.cells`), and not of patches."""
+    return not _has_attention(model)
 
 
 def _has_attention(model: Any) -> bool:

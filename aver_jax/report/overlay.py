@@ -27,6 +27,7 @@ _TRACK = (42, 48, 60)
 _BAR = (96, 108, 130)
 _ACCENT = (255, 176, 59)
 _GOOD = (92, 200, 150)
+_SCALED = "relevance, scaled by itself"
 
 
 def square_region(box, margin: float) -> np.ndarray:
@@ -111,6 +112,9 @@ def draw_frame(
     time: float | None = None,
     moments=None,
     opinions=(),
+    window=None,
+    scale: bool | None = None,
+    flat: str = "",
 ) -> np.ndarray:
     """One frame of an overlay video, with a panel of class probabilities on its right.
 
@@ -129,14 +133,18 @@ def draw_frame(
         time line.
       opinions: (words, class, probability) of each branch that has an opinion of its own, below
         the bars.
+      window: (first, last, start, stop) seconds: the ends of the time line, and of what the model
+        saw between them, marked where it is not all; default: from first to last of `moments`.
+      scale: whether the panel has the scale of the heat map; default: where there is a heat map.
+      flat: written instead of that scale, where the maps hold nothing.
 
     Returns:
       uint8 [h, w, 3] RGB; even sides, the same for all frames of one size; the picture's shorter
       side is at least 480 pixels unless its longer would exceed 1280.
     """
     height, width = frame.shape[:2]
-    scale = _display_scale(height, width)
-    shown_h, shown_w = _even(height * scale), _even(width * scale)
+    grown = _display_scale(height, width)
+    shown_h, shown_w = _even(height * grown), _even(width * grown)
     shrinking = shown_w < width
     picture = cv2.resize(
         frame,
@@ -153,14 +161,16 @@ def draw_frame(
     curve = None
     if moments is not None:
         curve = tuple(tuple(float(x) for x in part) for part in moments)
+    scale = heat is not None if scale is None else scale
     panel, line = _panel(
         (picture.shape[0], min(picture.shape[:2]) / 480),
         label,
         tuple(classes),
         tuple(round(float(p), 4) for p in probabilities),
         truth,
-        heat is not None,
+        (flat or _SCALED) if scale else "",
         curve,
+        window and tuple(float(x) for x in window),
         tuple((words, name, round(float(p), 4)) for words, name, p in opinions),
     )
     if line is not None and time is not None:
@@ -220,7 +230,7 @@ def _draw_corners(picture, corners, thickness):
 
 
 @functools.lru_cache(maxsize=16)
-def _panel(size, label, classes, probabilities, truth, with_scale, curve, opinions):
+def _panel(size, label, classes, probabilities, truth, scale, curve, window, opinions):
     """The part beside the picture, and where its time line lies (x0, x1, y0, y1, t0, t1)."""
     height, unit = size
     width = _even(300 * unit)
@@ -237,7 +247,7 @@ def _panel(size, label, classes, probabilities, truth, with_scale, curve, opinio
     order = range(len(classes))
     if len(classes) > MAX_BARS:
         order = np.argsort(probabilities)[::-1][:MAX_BARS]
-    below = (118 if with_scale or curve else 20) + (8 + 20 * len(opinions) if opinions else 0)
+    below = (118 if scale or curve else 20) + (8 + 20 * len(opinions) if opinions else 0)
     top, bottom = 108 * unit, height - below * unit
     step = min(34 * unit, (bottom - top) / max(len(order), 1))
     names = max(pen.width(classes[i], small, bold=True) for i in order)
@@ -264,9 +274,18 @@ def _panel(size, label, classes, probabilities, truth, with_scale, curve, opinio
         pen.text((width - pad - pen.width(text, fitted), y), text, fitted, _TEXT)
     line = None
     if curve:
-        pen.text((pad, height - 98 * unit), "explained frames", 11 * unit, _MUTED)
-        line = _draw_curve(pen, curve, (pad, width - pad, height - 92 * unit, height - 58 * unit))
-    if with_scale:
+        window = window or (curve[0][0], curve[0][-1]) * 2
+        first, last, start, stop = window
+        words = "explained frames"
+        if _is_cut(window):
+            words += f": {start:.1f} to {stop:.1f} s of {last - first:.1f} s"
+        fitted = pen.fitting(words, 11 * unit, width - 2 * pad)
+        pen.text((pad, height - 98 * unit), words, fitted, _MUTED)
+        area = (pad, width - pad, height - 92 * unit, height - 58 * unit)
+        line = _draw_curve(pen, curve, window, area)
+    if scale and scale != _SCALED:
+        pen.text((pad, height - 30 * unit), scale, small, _TEXT)
+    elif scale:
         y = height - 34 * unit
         ramp = heat_colors(np.linspace(0, 1, max(2, int(width - 2 * pad)))[None])
         thick = max(2, int(7 * unit))
@@ -274,25 +293,42 @@ def _panel(size, label, classes, probabilities, truth, with_scale, curve, opinio
         panel[int(y) : int(y) + thick, int(pad) : int(pad) + ramp.shape[1]] = ramp
         pen = lettering.Pen(panel)
         tiny = 11 * unit
-        pen.text((pad, height - 12 * unit), "less relevant", tiny, _MUTED)
-        more = "more"
-        pen.text((width - pad - pen.width(more, tiny), height - 12 * unit), more, tiny, _MUTED)
+        y, more = height - 12 * unit, "more"
+        middle = (width - pen.width(scale, tiny)) / 2
+        pen.text((pad, y), "less", tiny, _MUTED)
+        pen.text((middle, y), scale, tiny, _MUTED)
+        pen.text((width - pad - pen.width(more, tiny), y), more, tiny, _MUTED)
     panel = pen.image()
     panel.flags.writeable = False
     return panel, line
 
 
-def _draw_curve(pen, curve, area):
+def _is_cut(window):
+    first, last, start, stop = window
+    return start > first + 0.05 or stop < last - 0.05
+
+
+def _draw_curve(pen, curve, window, area):
     x0, x1, y0, y1 = area
     times, values = (np.array(part) for part in curve)
-    span = max(times[-1] - times[0], 1e-6)
+    first, last, start, stop = window
+    span = max(last - first, 1e-6)
     thick = max(2.0, (x1 - x0) / 60)
+
+    def place(time):
+        return x0 + (x1 - x0 - thick) * (min(max(time, first), last) - first) / span
+
     pen.line((x0, y1), (x1, y1), _TRACK, 1)
+    if _is_cut(window):
+        left, right = place(start), place(stop) + thick
+        pen.box((left, y0, right, y1), _TRACK)
+        for x in (left, right - 1):
+            pen.box((x, y0 - 2, x + 1, y1 + 2), _MUTED)
     for t, value in zip(times, np.clip(values, 0, 1), strict=True):
-        x = x0 + (x1 - x0 - thick) * (t - times[0]) / span
+        x = place(t)
         color = tuple(int(c) for c in heat_colors(value))
         pen.box((x, y1 - max(2.0, value * (y1 - y0)), x + thick, y1), color)
-    return x0 + thick / 2, x1 - thick / 2, y0, y1, times[0], times[-1]
+    return x0 + thick / 2, x1 - thick / 2, y0, y1, first, last
 
 
 def _draw_cursor(panel, line, time):

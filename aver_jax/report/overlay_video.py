@@ -18,7 +18,8 @@ def overlay_frames(
     """Yields every frame of the clip, uint8 [h, w, 3] RGB, drawn by `overlay.draw_frame`.
 
     Args:
-      prediction: has `path`, `record`, `probabilities`, `branches`, `maps` and `map_times`.
+      prediction: has `path`, `record`, `probabilities`, `branches`, `window`, `maps`, `map_times`
+        and `maps_peak`. Frames outside its window were not seen and have no heat map.
       classes: C names.
       margin: of the face crop (`preparation.json`).
       truth: the true class, if known.
@@ -34,11 +35,16 @@ def overlay_frames(
         # One branch alone is the answer itself.
         if len(prediction.branches) > 1
     ]
+    start, stop = prediction.window
+    window = (float(clip.timestamps[0]), float(clip.timestamps[-1]), start, stop)
+    flat = "" if prediction.maps.max() > 0 else flat_words(prediction.maps_peak)
     for frame, box, time in zip(clip.frames, boxes, clip.timestamps, strict=True):
         yield draw_frame(
             frame,
             square_region(box, margin),
-            heat_at(float(time), prediction.map_times, prediction.maps),
+            heat_at(float(time), prediction.map_times, prediction.maps)
+            if start <= time <= stop
+            else None,
             label,
             classes,
             prediction.probabilities,
@@ -46,7 +52,15 @@ def overlay_frames(
             time=float(time),
             moments=moments,
             opinions=opinions,
+            window=window,
+            scale=True,
+            flat=flat,
         )
+
+
+def flat_words(peak: float) -> str:
+    """What a map is said to be that, scaled, is 0 everywhere, by its highest value before."""
+    return "no positive relevance" if peak <= 0 else "the same relevance everywhere"
 
 
 def write_overlay(

@@ -1,5 +1,7 @@
 """The picture of a sound: its log spectrogram, with the relevance for a class over it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -26,6 +28,8 @@ def sound_figure(
     frequencies,
     n_fft: int,
     mel: bool = False,
+    notes: Sequence[str] = (),
+    flat: str = "no positive relevance",
     theme: Theme = DARK,
 ) -> Figure:
     """Draws the sound that a model heard, in dB below its loudest, and where its answer came from.
@@ -43,6 +47,8 @@ def sound_figure(
       frequencies: float [F], Hz, ascending.
       n_fft: samples of a Fourier transform, as the model's.
       mel: whether the frequency axis is in mel, as the model's bands are.
+      notes: what else there is to know, below the axis.
+      flat: written instead of the scale of colours where all `values` are 0.
       theme: colours.
     """
     # librosa brings numba along, which takes a second: only when a sound is drawn.
@@ -74,10 +80,10 @@ def sound_figure(
         axes.pcolormesh(seconds, frequencies, _veil(values), shading="nearest", zorder=2)
         axes.set_ylim(0, sample_rate / 2)
         axes.set_xlim(seconds[0], seconds[-1])
-        axes.set(xlabel="seconds", ylabel="frequency (Hz)")
+        axes.set(xlabel="\n".join(["seconds", *notes]), ylabel="frequency (Hz)")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda hertz, _: f"{hertz:.0f}"))
         axes.grid(visible=False)
-        _moments(moments, seconds, values.sum(axis=0))
+        _moments(moments, seconds, values.sum(axis=0), "" if values.max() > 0 else flat)
         # A given height keeps it beside the scale.
         moments.set_title(title, y=1.35)
     return figure
@@ -96,18 +102,22 @@ def _veil(values: np.ndarray) -> np.ndarray:
     return np.concatenate([heat_colors(values) / 255, opacity[..., None]], axis=-1)
 
 
-def _moments(axes, times: np.ndarray, relevance: np.ndarray) -> None:
+def _moments(axes, times: np.ndarray, relevance: np.ndarray, flat: str) -> None:
     """A strip of the relevance over time, and the scale of its colours above its right end."""
     share = relevance / max(float(relevance.max()), 1e-12)
     extent = (times[0], times[-1], 0, 1)
     axes.imshow(heat_colors(share)[None], extent=extent, aspect="auto", interpolation="nearest")
     axes.set_ylabel("sum", rotation=0, ha="right", va="center")
-    scale = axes.inset_axes((0.87, 1.5, 0.08, 0.5))
-    scale.imshow(heat_colors(np.linspace(0, 1, 64))[None], aspect="auto")
-    words = {"size": 8, "va": "center", "transform": scale.transAxes}
-    scale.text(-0.08, 0.45, "relevance: less", ha="right", **words)
-    scale.text(1.08, 0.45, "more", ha="left", **words)
-    for part in (axes, scale):
+    words = {"size": 8, "va": "center"}
+    if flat:
+        axes.text(1.0, 1.75, flat, ha="right", transform=axes.transAxes, **words)
+    else:
+        scale = axes.inset_axes((0.87, 1.5, 0.08, 0.5))
+        scale.imshow(heat_colors(np.linspace(0, 1, 64))[None], aspect="auto")
+        words["transform"] = scale.transAxes
+        scale.text(-0.08, 0.45, "relevance, scaled by itself: less", ha="right", **words)
+        scale.text(1.08, 0.45, "more", ha="left", **words)
+    for part in (axes, *axes.child_axes):
         part.set_yticks([])
         part.tick_params(bottom=False, labelbottom=False)
         part.spines[:].set_visible(False)

@@ -95,6 +95,7 @@ def test_maps_are_those_of_the_derivative_written_out(case, branch, path):
         assert expected.max() > 0
         assert raw.maps.dtype == np.float32
         np.testing.assert_allclose(raw.maps, expected, atol=1e-5 * expected.max())
+        np.testing.assert_allclose(raw.peak, expected.max((1, 2, 3)), rtol=1e-4)
         scaled = np.asarray(explain(model, variables, inputs, None, path, modality, target).maps)
         for i, valid in enumerate(inputs["audio_segments"] if branch == "audio" else [FRAMES] * 2):
             inside = expected[i, :valid]

@@ -1,10 +1,13 @@
 """Overlays: the heat lies where the model looked, the picture stays visible at any frame size."""
 
+import types
+
 import cv2
 import numpy as np
 import pytest
 
 from aver_jax.report import overlay, sheet
+from aver_jax.report.overlay_video import overlay_frames
 
 CLASSES = ["ANG", "DIS", "FEA", "HAP", "NEU", "SAD"]
 PROBABILITIES = [0.6, 0.2, 0.05, 0.05, 0.05, 0.05]
@@ -125,6 +128,55 @@ def test_the_panel_shows_label_probabilities_and_moment():
         return (accent < 12).sum(1).max()
 
     assert bar([0.8, 0.2, 0, 0, 0, 0]) == pytest.approx(2 * bar([0.4, 0.6, 0, 0, 0, 0]), abs=2)
+
+
+def test_scales_say_what_they_are_and_the_window_is_marked():
+    frame = np.zeros((480, 640, 3), np.uint8)
+    moments = ([2.0, 3.0, 4.0], [0.2, 1.0, 0.5])
+
+    def panel(heat=None, **options):
+        drawn = overlay.draw_frame(
+            frame, [0, 0, 9, 9], heat, "ANG", CLASSES, PROBABILITIES, moments=moments, **options
+        )
+        return drawn[:, 640:]
+
+    whole = panel(np.eye(4), window=(2, 4, 2, 4))
+    np.testing.assert_array_equal(whole, panel(np.eye(4)))
+    cut = panel(np.eye(4), window=(0, 10, 1.5, 4.5))
+    assert (whole != cut).any()
+    # A frame that was not seen has the same panel.
+    np.testing.assert_array_equal(cut, panel(None, scale=True, window=(0, 10, 1.5, 4.5)))
+    nothing = panel(np.zeros((4, 4)), flat="no positive relevance")
+    ramp = overlay.heat_colors(np.linspace(0, 1, 256))[-1].astype(int)
+    assert (np.abs(whole.astype(int) - ramp).sum(-1) < 9)[430:460].any()
+    assert not (np.abs(nothing.astype(int) - ramp).sum(-1) < 9)[430:460].any()
+
+
+def test_frames_that_the_model_did_not_see_have_no_heat(clip):
+    frames = list(overlay_frames(clip, CLASSES, 1.3))
+    heat = [np.ptp(frame[:480, :480].astype(int), axis=-1).max() > 60 for frame in frames]
+    times = clip.record["timestamps"]
+    np.testing.assert_array_equal(heat, (times >= 0.2) & (times <= 0.6))
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A prediction of a grey film of one second, seen from .2 to .6 s."""
+    from data_prep.media import decode, write_clip
+
+    path = tmp_path / "film.mp4"
+    write_clip(path, [np.full((96, 96, 3), 128, np.uint8)] * 10, 10, np.zeros(0, np.int16), 16_000)
+    times = decode(path, audio=False).timestamps
+    return types.SimpleNamespace(
+        path=path,
+        record={"face_box": np.tile([20, 20, 70, 70], (10, 1)), "timestamps": times},
+        probabilities=np.array(PROBABILITIES),
+        branches={},
+        window=(0.2, 0.6),
+        maps=np.ones((2, 4, 4)) * np.array([0.9, 1.0])[:, None, None],
+        map_times=np.array([0.3, 0.5]),
+        maps_peak=2.0,
+    )
 
 
 def test_many_classes_and_long_names_stay_on_the_panel():

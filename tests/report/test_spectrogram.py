@@ -72,3 +72,13 @@ def test_mel_bands_have_a_mel_axis():
 def test_a_sound_shorter_than_a_window_is_drawn(seconds):
     pixels, _, _ = picture(seconds)
     assert pixels.shape[2] == 3
+
+
+def test_what_the_scale_means_is_written():
+    def texts(values=None):
+        _, _, figure = picture(values=values)
+        parts = [*figure.axes, *figure.axes[0].child_axes]
+        return " ".join(text.get_text() for axes in parts for text in axes.texts)
+
+    assert "no positive relevance" in texts()
+    assert "relevance, scaled by itself" in texts(lambda frames: np.eye(257, frames))
