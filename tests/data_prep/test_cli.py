@@ -110,7 +110,9 @@ def test_a_stopped_run_leaves_no_half_dataset_and_can_start_again(face_clip, tmp
     for i in range(400):
         (source / f"{1000 + i}_DFA_ANG_XX.mp4").symlink_to(face_clip)
     code = (
-        "import sys; from test_cli import prepare\n"
+        # A shell's background jobs inherit a SIGINT that is ignored, and so would this process.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from test_cli import prepare\n"
         "try: prepare('crema_d', '--source', sys.argv[2], '--out', sys.argv[3])\n"
         "except KeyboardInterrupt: sys.exit(130)"
     )
