@@ -193,7 +193,7 @@ def modalities(results: Mapping[str, Any]) -> Section:
         f"every line. Protocol {results['protocol']}, fold {results['fold']}. Each branch is asked "
         "by itself (its side head); the fused answer has both."
     )
-    return Section("Face, voice, and both", [Columns([[picture], [table]])], lead)
+    return Section("Face, voice, and both", [picture, table], lead)
 
 
 def _branches(results: Mapping[str, Any]) -> list[Block]:
