@@ -95,26 +95,35 @@ class Branch(nn.Module):
         return normed, maps
 
 
-def check_branch(
-    cnn: str,
-    stage_sizes: tuple[int, ...],
-    width: int,
-    stem: str,
-    aggregator: str,
-    features: int,
-) -> None:
-    """Raise ValueError unless a branch can have these fields."""
+def branch_of(model: Any, modality: str) -> Branch:
+    """Return a modality's branch, inside a model that has the fields of `Branch`.
+
+    The model's `cnn` is that of its video: segments of sound are images.
+    """
+    fields = ("stage_sizes", "width", "stem", "aggregator", "features", "axis_name", "dtype")
+    return Branch(
+        cnn=model.cnn if modality == "video" else "2d",
+        name=modality,
+        **{field: getattr(model, field) for field in fields},
+    )
+
+
+def check_branch(model: Any) -> None:
+    """Raise ValueError unless the branches of a model, see `branch_of`, can have its fields."""
+    cnn, features = model.cnn, model.features
     if cnn not in CNNS:
         raise ValueError(f"cnn is {cnn!r}, expected one of {CNNS}")
-    if stem not in STEMS:
-        raise ValueError(f"stem is {stem!r}, expected one of {STEMS}")
-    if not stage_sizes or min(stage_sizes) < 1:
-        raise ValueError(f"stage_sizes is {stage_sizes}, expected at least one block in each stage")
-    if width < 1:
-        raise ValueError(f"width is {width}, expected at least 1")
-    check_aggregator(aggregator, features)
-    pooled = width * 2 ** (len(stage_sizes) - 1)
-    if (cnn == "3d" or aggregator == "mean") and features != pooled:
+    if model.stem not in STEMS:
+        raise ValueError(f"stem is {model.stem!r}, expected one of {STEMS}")
+    if not model.stage_sizes or min(model.stage_sizes) < 1:
+        raise ValueError(
+            f"stage_sizes is {model.stage_sizes}, expected at least one block in each stage"
+        )
+    if model.width < 1:
+        raise ValueError(f"width is {model.width}, expected at least 1")
+    check_aggregator(model.aggregator, features)
+    pooled = model.width * 2 ** (len(model.stage_sizes) - 1)
+    if (cnn == "3d" or model.aggregator == "mean") and features != pooled:
         what = "a 3d cnn" if cnn == "3d" else "a mean over steps"
         raise ValueError(
             f"features is {features}, but {what} gives those of the ResNet, {pooled} wide; "

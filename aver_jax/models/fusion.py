@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 
 from aver_jax.models.norm import feature_norm
 from aver_jax.models.transformer import checked_keys
@@ -18,6 +19,11 @@ NETWORKS = ("late", "n0", "n1", "n2")
 
 Classes = int | Mapping[str, int]
 Logits = jax.Array | dict[str, jax.Array]
+
+
+def hashable(num_classes: Classes) -> Classes:
+    """Return the classes as a field of a module, which is an argument of compiled functions."""
+    return FrozenDict(num_classes) if isinstance(num_classes, Mapping) else num_classes
 
 
 class Heads(nn.Module):

@@ -6,16 +6,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 
 from aver_jax.models.branch import (
     INPUTS,
-    Branch,
     branch_input,
     branch_input_shapes,
+    branch_of,
     check_branch,
 )
-from aver_jax.models.fusion import Classes, FusionNetwork, Logits, check_fusion
+from aver_jax.models.fusion import Classes, FusionNetwork, Logits, check_fusion, hashable
 
 
 class Mrpn(nn.Module):
@@ -62,16 +61,12 @@ class Mrpn(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        if isinstance(self.num_classes, Mapping):
-            # A module is an argument of compiled functions, so it must have a hash.
-            self.num_classes = FrozenDict(self.num_classes)
+        self.num_classes = hashable(self.num_classes)
         super().__post_init__()
         check_fusion(self.network, self.modalities, self.scoring_hidden, self.modality_dropout)
         if unknown := sorted(set(self.modalities) - INPUTS.keys()):
             raise ValueError(f"no modality {unknown}; there are {tuple(INPUTS)}")
-        check_branch(
-            self.cnn, self.stage_sizes, self.width, self.stem, self.aggregator, self.features
-        )
+        check_branch(self)
 
     @property
     def auxiliary_logits(self) -> tuple[str, ...]:
@@ -124,18 +119,7 @@ class Mrpn(nn.Module):
         features, maps = {}, {}
         for name in present:
             x, lengths = branch_input(inputs, name)
-            branch = Branch(
-                cnn=self.cnn if name == "video" else "2d",
-                stage_sizes=self.stage_sizes,
-                width=self.width,
-                stem=self.stem,
-                aggregator=self.aggregator,
-                features=self.features,
-                axis_name=self.axis_name,
-                dtype=self.dtype,
-                name=name,
-            )
-            features[name], maps[f"maps_{name}"] = branch(
+            features[name], maps[f"maps_{name}"] = branch_of(self, name)(
                 x, lengths, train and not frozen, probes.get(f"maps_{name}")
             )
             if frozen and train:

@@ -6,16 +6,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 
 from aver_jax.models.branch import (
     INPUTS,
-    Branch,
     branch_input,
     branch_input_shapes,
+    branch_of,
     check_branch,
 )
-from aver_jax.models.fusion import Classes, Logits, Scoring
+from aver_jax.models.fusion import Classes, Logits, Scoring, hashable
 
 
 class ResNetLstm(nn.Module):
@@ -49,24 +48,15 @@ class ResNetLstm(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        if isinstance(self.num_classes, Mapping):
-            # A module is an argument of compiled functions, so it must have a hash.
-            self.num_classes = FrozenDict(self.num_classes)
+        self.num_classes = hashable(self.num_classes)
         super().__post_init__()
         if self.modality not in INPUTS:
             raise ValueError(f"modality is {self.modality!r}, expected one of {tuple(INPUTS)}")
         if self.modality == "audio" and self.cnn == "3d":
             raise ValueError("cnn is '3d', but segments of sound are images: set cnn='2d'")
-        check_branch(
-            self.cnn, self.stage_sizes, self.width, self.stem, self.aggregator, self.features
-        )
+        check_branch(self)
         if self.scoring_hidden < 1:
             raise ValueError(f"scoring_hidden is {self.scoring_hidden}, expected at least 1")
-
-    @property
-    def auxiliary_logits(self) -> tuple[str, ...]:
-        """Taps whose cross-entropies are added to the loss: none."""
-        return ()
 
     def input_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Return small shapes and the dtype of every input; the model takes any other size too."""
@@ -102,18 +92,7 @@ class ResNetLstm(nn.Module):
         if unknown := sorted({*capture, *probes} - {maps_tap}):
             raise ValueError(f"no tap {unknown} in this model; it has [{maps_tap!r}]")
         x, lengths = branch_input(inputs, self.modality)
-        branch = Branch(
-            cnn=self.cnn,
-            stage_sizes=self.stage_sizes,
-            width=self.width,
-            stem=self.stem,
-            aggregator=self.aggregator,
-            features=self.features,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-            name=self.modality,
-        )
-        features, maps = branch(x, lengths, train, probes.get(maps_tap))
+        features, maps = branch_of(self, self.modality)(x, lengths, train, probes.get(maps_tap))
         scoring = Scoring(
             self.num_classes,
             self.scoring_hidden,
