@@ -23,8 +23,14 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield executor
     except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
+        # The executor first drops what waits: its thread trips over cancelled work if it
+        # learns of a dead worker before.
+        executor.shutdown(wait=False, cancel_futures=True)
+        started = set(multiprocessing.active_children()) - others
+        for process in started:
             process.terminate()
+        for process in started:
+            process.join()
         raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
