@@ -8,6 +8,7 @@ from jax import Array
 
 from aver_jax.frontend import sound, spectrogram
 from aver_jax.frontend.augment import augmented, checked_amounts, random_factors
+from aver_jax.frontend.fields import check_known
 from aver_jax.frontend.keys import AUGMENTATION, SOUND, example_keys, stream_keys
 from aver_jax.frontend.normalize import NORMALIZATIONS, normalized
 
@@ -96,11 +97,7 @@ def _checked(
     config: Any, batch: Mapping[str, Array]
 ) -> tuple[Mapping[str, Any], spectrogram.Settings]:
     frontend = config.frontend
-    known = ("augment", "normalization", "sound", "spectrogram")
-    if unknown := sorted(set(frontend) - set(known)):
-        raise ValueError(
-            f"frontend has unknown fields {', '.join(unknown)}; known: {', '.join(known)}"
-        )
+    check_known("frontend", frontend, ("augment", "normalization", "sound", "spectrogram"))
     if not {"frames", "audio"} & set(batch):
         raise ValueError(f"the batch has {', '.join(sorted(batch))}; expected frames or audio")
     if "frames" in batch:

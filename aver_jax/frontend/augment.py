@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from aver_jax.frontend.fields import check_known
+
 OFF = {
     "flip": 0.0,
     "crop": 0.0,
@@ -50,10 +52,7 @@ def checked_amounts(augment: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: for an unknown name, or a value out of its range.
     """
-    if unknown := sorted(set(augment) - set(OFF)):
-        raise ValueError(
-            f"frontend.augment has unknown fields {', '.join(unknown)}; known: {', '.join(OFF)}"
-        )
+    check_known("frontend.augment", augment, OFF)
     amounts = {name: augment.get(name, off) for name, off in OFF.items()}
     for name in ("scale", "contrast"):
         pair = amounts[name]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from aver_jax.frontend.fields import check_known
 from aver_jax.frontend.spectrogram import SAMPLE_RATE, Settings
 
 OFF = {
@@ -51,10 +52,7 @@ def checked_amounts(sound: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: for an unknown name, or a value out of its range.
     """
-    if unknown := sorted(set(sound) - set(OFF)):
-        raise ValueError(
-            f"frontend.sound has unknown fields {', '.join(unknown)}; known: {', '.join(OFF)}"
-        )
+    check_known("frontend.sound", sound, OFF)
     amounts = {name: sound.get(name, off) for name, off in OFF.items()}
     pair = amounts["snr"]
     if not (

@@ -16,6 +16,7 @@ from jax import Array
 
 from aver_jax.frontend import fourier
 from aver_jax.frontend.cells import cell_weights
+from aver_jax.frontend.fields import check_known
 from aver_jax.frontend.mel import mel_edges, mel_filters
 
 SAMPLE_RATE = 16_000  # Hz
@@ -73,11 +74,7 @@ def checked_settings(fields: Mapping[str, Any] | Settings) -> Settings:
     if isinstance(fields, Settings):
         return fields
     known = [field.name for field in dataclasses.fields(Settings)]
-    if unknown := sorted(set(fields) - set(known)):
-        raise ValueError(
-            f"frontend.spectrogram has unknown fields {', '.join(unknown)}; "
-            f"known: {', '.join(known)}"
-        )
+    check_known("frontend.spectrogram", fields, known)
     settings = Settings(**{name: fields[name] for name in known if name in fields})
     if settings.scale not in SCALES:
         raise ValueError(
