@@ -1,9 +1,11 @@
 """From a prepared dataset to batches: protocols, temporal sampling, decoding, sharded batching."""
 
+from aver_jax.input.cache import ClipCache, ClipIndex, cache_bytes, decode_cache
 from aver_jax.input.clips import SAMPLE_RATE, ClipShape, clip_arrays, clip_window
 from aver_jax.input.decode import decode_frames, resize
 from aver_jax.input.pipeline import (
     Batch,
+    SideBySide,
     clips_cut,
     evaluation_batches,
     steps_per_epoch,
@@ -18,12 +20,17 @@ __all__ = [
     "SAMPLE_RATE",
     "TARGETS",
     "Batch",
+    "ClipCache",
+    "ClipIndex",
     "ClipShape",
     "Dataset",
+    "SideBySide",
     "Split",
+    "cache_bytes",
     "clip_arrays",
     "clip_window",
     "clips_cut",
+    "decode_cache",
     "decode_frames",
     "evaluation_batches",
     "open_dataset",

@@ -23,12 +23,15 @@ class ClipShape:
       image_size: side of a frame, pixels.
       max_seconds: longer clips are cut to their middle; `audio` holds this many seconds.
       modalities: what a batch carries, of "frames" and "audio".
+      grid: how many evenly spaced frames of a clip's window are ever looked at (`grid_frames`);
+        0: every frame.
     """
 
     num_frames: int = 8
     image_size: int = 224
     max_seconds: float = 6.0
     modalities: tuple[str, ...] = ("frames",)
+    grid: int = 0
 
     def __post_init__(self) -> None:
         strange = set(self.modalities) - set(MODALITIES)
@@ -39,6 +42,8 @@ class ClipShape:
         for name in ("num_frames", "image_size", "max_seconds"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}, expected more than 0")
+        if self.grid < 0:
+            raise UserError(f"cache_frames is {self.grid}, expected 0 (every frame) or more")
 
     @property
     def num_samples(self) -> int:
@@ -50,6 +55,26 @@ def clip_window(record: Mapping[str, Any], max_seconds: float) -> tuple[float, f
     """(start, stop), in seconds on the record's timestamps, of what is used of a clip."""
     samples = len(record["pcm"]) // np.dtype(np.int16).itemsize
     return centre_window(clip_seconds(record["timestamps"], samples, SAMPLE_RATE), max_seconds)
+
+
+def grid_frames(
+    record: Mapping[str, Any], window: tuple[float, float], shape: ClipShape
+) -> np.ndarray:
+    """Which frames of a clip its slices choose from, by the rule of `sampling.frame_indices`.
+
+    Args:
+      record: a prepared record.
+      window: (start, stop) of the clip, seconds (`clip_window`).
+      shape: `grid` = G > 0.
+
+    Returns:
+      int64 [G], ascending; frames repeat where the window holds fewer.
+
+    Raises:
+      UserError: the clip has no frames.
+    """
+    _check_frames(record)
+    return frame_indices(record["timestamps"], *window, shape.grid)
 
 
 def clip_arrays(
@@ -78,6 +103,12 @@ def clip_arrays(
         for position, (start, stop) in enumerate(slices):
             record = records[position]
             first, last = clip_window(record, shape.max_seconds)
+            if shape.grid and "frames" in shape.modalities:
+                grid = grid_frames(record, (first, last), shape)
+                record = record | {
+                    "frames": [record["frames"][frame] for frame in grid],
+                    "timestamps": record["timestamps"][grid],
+                }
             yield record, first + start * (last - first), first + stop * (last - first)
 
     return span_arrays(spans(), len(slices), shape)
@@ -110,27 +141,53 @@ def span_arrays(
         arrays["audio"] = np.zeros((count, shape.num_samples), np.int16)
         arrays["audio_length"] = np.zeros(count, np.int32)
     for position, (record, start, stop) in enumerate(spans):
-        timestamps, pcm = record["timestamps"], np.frombuffer(record["pcm"], "<i2")
         if "frames" in shape.modalities:
-            if not len(timestamps):
-                raise UserError(
-                    f"clip {_name(record)} has no frames, but the model looks at frames; "
-                    "give a clip with a picture, or a model of sound alone"
-                )
-            chosen = frame_indices(timestamps, start, stop, shape.num_frames)
-            try:
-                decode_frames(
-                    [record["frames"][frame] for frame in chosen], side, arrays["frames"][position]
-                )
-            except UserError as error:
-                raise UserError(f"clip {_name(record)}: {error}") from None
-            arrays["frame_times"][position] = timestamps[chosen] - start
+            _check_frames(record)
+            chosen, times = span_frames(record["timestamps"], start, stop, shape)
+            decode_clip(record, chosen, shape.image_size, arrays["frames"][position])
+            arrays["frame_times"][position] = times
         if "audio" in shape.modalities:
-            sound = pcm[round(start * SAMPLE_RATE) : round(stop * SAMPLE_RATE)]
-            sound = sound[: shape.num_samples]
-            arrays["audio"][position, : len(sound)] = sound
-            arrays["audio_length"][position] = len(sound)
+            pcm = np.frombuffer(record["pcm"], "<i2")
+            begin, end = span_samples(len(pcm), start, stop, shape)
+            arrays["audio"][position, : end - begin] = pcm[begin:end]
+            arrays["audio_length"][position] = end - begin
     return arrays
+
+
+def span_frames(
+    timestamps: np.ndarray, start: float, stop: float, shape: ClipShape
+) -> tuple[np.ndarray, np.ndarray]:
+    """The frames of a span, int64 [T] into `timestamps`, and their seconds from its start [T]."""
+    chosen = frame_indices(timestamps, start, stop, shape.num_frames)
+    return chosen, timestamps[chosen] - start
+
+
+def span_samples(num_samples: int, start: float, stop: float, shape: ClipShape) -> tuple[int, int]:
+    """The samples [begin, end) of a span, at most S of the `num_samples` that there are."""
+    begin = min(round(start * SAMPLE_RATE), num_samples)
+    return begin, max(begin, min(round(stop * SAMPLE_RATE), begin + shape.num_samples, num_samples))
+
+
+def decode_clip(
+    record: Mapping[str, Any], frames: Iterable[int], side: int, out: np.ndarray
+) -> None:
+    """Decodes some frames of a record into `out`, uint8 [T,side,side,3].
+
+    Raises:
+      UserError: a stored image cannot be decoded; it names the clip.
+    """
+    try:
+        decode_frames([record["frames"][frame] for frame in frames], side, out)
+    except UserError as error:
+        raise UserError(f"clip {_name(record)}: {error}") from None
+
+
+def _check_frames(record: Mapping[str, Any]) -> None:
+    if not len(record["timestamps"]):
+        raise UserError(
+            f"clip {_name(record)} has no frames, but the model looks at frames; "
+            "give a clip with a picture, or a model of sound alone"
+        )
 
 
 def _name(record: Mapping[str, Any]) -> str:

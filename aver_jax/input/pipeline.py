@@ -6,13 +6,14 @@ afterwards. The position is the step, so there is no iterator state to save.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
 from aver_jax.errors import UserError
+from aver_jax.input.cache import ClipCache, ClipIndex
 from aver_jax.input.clips import ClipShape, clip_arrays
 from aver_jax.input.sampling import time_slice, view_slices
 from aver_jax.input.sources import Dataset
@@ -58,6 +59,9 @@ def training_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
+    cache_frames: int = 0,
+    cache: ClipCache | ClipIndex | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Endless training batches, reshuffled at every pass, a random time slice of each clip.
 
@@ -76,6 +80,12 @@ def training_batches(
       process_index: this process, 0 ... process_count - 1.
       process_count: processes that share a batch.
       threads: batches made at a time, each in its thread; 0 makes them in the caller's.
+      cache_frames: G, the evenly spaced frames of a clip among which those of a slice are chosen;
+        0 chooses among all.
+      cache: of these rows and this shape, of which batches are made instead of decoding; with a
+        `ClipCache` the same ones, bit for bit; with a `ClipIndex` only their plans
+        (`ClipIndex.plan`) in place of the arrays of frames and sound.
+      part: (i, n): `rows` are the i-th of n parts of the clips, each with a stream of its own.
 
     Returns:
       A grain iterator (with `close()`) of dicts, b = B / process_count: the arrays of
@@ -86,10 +96,12 @@ def training_batches(
     Raises:
       UserError: fewer rows than one batch, or a batch that the processes do not divide.
     """
-    shape = ClipShape(num_frames, image_size, max_seconds, tuple(modalities))
+    shape = ClipShape(num_frames, image_size, max_seconds, tuple(modalities), cache_frames)
     steps_per_epoch(rows, batch_size)
     time_slice(np.random.default_rng(0), min_slice)  # a wrong min_slice fails here, not in a thread
     key = np.random.SeedSequence(seed).generate_state(1)[0]
+    number, parts = part
+    order = np.random.SeedSequence([seed, number]).generate_state(1)[0] if parts > 1 else key
 
     def draw(row: int, rng: np.random.Generator) -> dict[str, Any]:
         start, stop = time_slice(rng, min_slice)
@@ -97,16 +109,23 @@ def training_batches(
 
     def name(position: int, element: dict[str, Any]) -> dict[str, Any]:
         # One to one for a given seed, so that no two examples of a run share their randomness.
-        return element | {"seed": np.uint32(position % 2**32) ^ key}
+        return element | {"seed": np.uint32((position * parts + number) % 2**32) ^ key}
 
     import grain  # here, not above: it imports jax, which `aver --help` need not wait for
 
-    plan = grain.MapDataset.source(np.asarray(rows, np.int32)).seed(int(key)).shuffle()
+    plan = grain.MapDataset.source(np.asarray(rows, np.int32)).seed(int(order)).shuffle()
     # Endless enough, and within what a length may be: grain's endless repeat overflows in `batch`.
     plan = plan.repeat(2**48 // len(rows))
     plan = plan.random_map(draw).map_with_index(name)
     shard = _Shard(batch_size, process_index, process_count)
-    return _batches(plan, dataset, labels, shape, shard, threads, first_step)
+    if cache is None:
+        arrays = _decoding(dataset, shape)
+    else:
+        index = cache if isinstance(cache, ClipIndex) else cache.index
+        if index.shape != shape or not np.isin(rows, index.rows).all():
+            raise ValueError(f"the cache is one of other clips or of {index.shape}, not {shape}")
+        arrays = index.plan if cache is index else cache.arrays
+    return _batches(plan, arrays, labels, shard, threads, first_step)
 
 
 def evaluation_batches(
@@ -153,7 +172,26 @@ def evaluation_batches(
     import grain
 
     plan = grain.MapDataset.range(-(-real // batch_size) * batch_size).map(element)
-    return _batches(plan, dataset, labels, shape, shard, threads, first_step=0)
+    return _batches(plan, _decoding(dataset, shape), labels, shard, threads, first_step=0)
+
+
+class SideBySide:
+    """Iterators of batches as one, whose batches are theirs behind each other; has `close()`."""
+
+    def __init__(self, iterators: Sequence[Iterator[Batch]]):
+        self._iterators = iterators
+
+    def __iter__(self) -> "SideBySide":
+        return self
+
+    def __next__(self) -> Batch:
+        batches = [next(iterator) for iterator in self._iterators]
+        return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+
+    def close(self) -> None:
+        """Ends the threads of all."""
+        for iterator in self._iterators:
+            iterator.close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +208,18 @@ class _Shard:
             )
 
 
+# (rows [b], slices [b,2]) -> the modality arrays of a batch, or what stands for them.
+_Arrays = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+
+
+def _decoding(dataset: Dataset, shape: ClipShape) -> _Arrays:
+    return lambda rows, slices: clip_arrays(_Records(dataset, rows), slices, shape)
+
+
 def _batches(
     plan: Any,
-    dataset: Dataset,
+    arrays: _Arrays,
     labels: np.ndarray,
-    shape: ClipShape,
     shard: _Shard,
     threads: int,
     first_step: int,
@@ -183,8 +228,7 @@ def _batches(
 
     def load(elements: dict[str, np.ndarray]) -> Batch:
         rows = elements["row"]
-        records = _Records(dataset, rows)
-        return clip_arrays(records, elements["slice"], shape) | {
+        return arrays(rows, elements["slice"]) | {
             "label": labels[rows].astype(np.int32),
             "mask": elements["mask"],
             "row": rows,
