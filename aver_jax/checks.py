@@ -13,14 +13,18 @@ from aver_jax import optimizer as optimizers
 from aver_jax import parallel
 from aver_jax.errors import UserError
 from aver_jax.evaluator import SCORES
+from aver_jax.feed import CACHES
 from aver_jax.frontend import training_inputs
 from aver_jax.input.clips import MODALITIES, ClipShape
 from aver_jax.models.norm import STATISTICS
 from aver_jax.runs import read_config
 
 # What may change between two starts of one run: it does not change what the run computes.
-# (Up to the order of float additions, for the last two. The dataset itself must be the same one.)
-_MAY_DIFFER = ("data.path", "data.threads", "log_every_steps", "evaluation.batch_size", "parallel")
+# (Up to the order of float additions, for the last three. The dataset itself must be the same one.)
+_MAY_DIFFER = (
+    "data.path", "data.threads", "data.cache", "log_every_steps", "evaluation.batch_size",
+    "parallel", "steps_per_dispatch",
+)  # fmt: skip
 
 # Field -> its smallest and largest value.
 _BOUNDS = {
@@ -31,6 +35,7 @@ _BOUNDS = {
     "data.min_slice": (1e-3, 1),
     "data.threads": (0, 1024),
     "data.max_seconds": (0.1, 3600),
+    "data.cache_frames": (0, 4096),
     "batch_size": (1, 2**20),
     "epochs": (1e-9, 1e9),
     "optimizer.lr": (0, math.inf),
@@ -46,6 +51,7 @@ _BOUNDS = {
     "evaluation.batch_size": (1, 2**20),
     "evaluation.views": (1, 1000),
     "log_every_steps": (1, 10**9),
+    "steps_per_dispatch": (1, 1000),
 }
 
 
@@ -62,6 +68,7 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
     for name, (low, high) in _BOUNDS.items():
         if not low <= values[name] <= high:
             raise UserError(f"config.{name} is {values[name]}; expected {low} to {high}")
+    _check_cache(config)
     shape = ClipShape(
         config.data.num_frames,
         config.data.image_size,
@@ -84,6 +91,23 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
         jax.eval_shape(lambda batch: training_inputs(config, batch), batch)
     except ValueError as error:
         raise UserError(f"config.{error}") from error
+
+
+def _check_cache(config: ConfigDict) -> None:
+    data = config.data
+    configs.choice("config.data.cache", data.cache, CACHES)
+    if data.cache != "none" and "frames" in data.modalities and not data.cache_frames:
+        raise UserError(
+            f"config.data.cache is {data.cache!r} with config.data.cache_frames 0; a cache holds "
+            "some evenly spaced frames of each clip: set --config.data.cache_frames=16, or another "
+            "number"
+        )
+    if config.steps_per_dispatch > 1 and data.cache != "device":
+        raise UserError(
+            f"config.steps_per_dispatch is {config.steps_per_dispatch} with config.data.cache "
+            f"{data.cache!r}; several steps at once need the clips in the device's memory: set "
+            "--config.data.cache=device or --config.steps_per_dispatch=1"
+        )
 
 
 def check_statistics(config: ConfigDict, variables: dict[str, Any]) -> None:

@@ -34,6 +34,12 @@ def base_config() -> ConfigDict:
             "min_slice": 0.5,  # share of the clip, U(min_slice, 1); 1.0 trains on whole clips
             "max_seconds": 6.0,
             "threads": 8,
+            # none: decode as batches are made | host: decode once, into the host's memory |
+            # device: into the accelerators' memory, where the step takes its batches from.
+            "cache": "none",
+            # A clip is reduced to so many evenly spaced frames, of which a slice takes the
+            # nearest in time (usually 16); 0: all frames, without a cache.
+            "cache_frames": 0,
         }
     )
     config.model = ConfigDict({"name": ""}, allow_dotted_keys=False)
@@ -85,6 +91,7 @@ def base_config() -> ConfigDict:
     # the branches' stay, since the model never normalises them by the batch.
     config.freeze = ()
     config.parallel = "shard_map"  # shard_map | pmap
+    config.steps_per_dispatch = 1  # more, in one program, need data.cache device
     config.distributed = False  # several processes (hosts) train together, see parallel.py
     config.evaluation = ConfigDict(
         {

@@ -47,9 +47,16 @@ class Evaluation:
 def validation_evaluator(
     model: Any, config: Any, dataset: Dataset, parts: Split, mesh: jax.sharding.Mesh
 ) -> Evaluator:
-    """The evaluator that training asks after each epoch; names begin with "validation/"."""
+    """The evaluator that training asks after each epoch; names begin with "validation/".
+
+    It looks at all frames of a clip whatever `config.data.cache` is, but with a cache decodes them
+    once.
+    """
     forward = programs.forward(model, config, mesh)
-    return Evaluator(forward, config, dataset, parts.validation, parts.labels, "validation")
+    return Evaluator(
+        forward, config, dataset, parts.validation, parts.labels, "validation",
+        keep=config.data.cache != "none",
+    )  # fmt: skip
 
 
 def evaluate_run(

@@ -147,6 +147,7 @@ class Evaluator:
       rows: int [n] rows to score.
       labels: int32 [rows of the dataset], class index (`Split.labels`).
       prefix: the first part of the names, such as "validation".
+      keep: whether the decoded batches stay in memory, so that only the first time decodes.
     """
 
     def __init__(
@@ -157,8 +158,10 @@ class Evaluator:
         rows: np.ndarray,
         labels: np.ndarray,
         prefix: str,
+        keep: bool = False,
     ):
         self._forward, self._config, self._dataset = forward, config, dataset
+        self._keep, self._kept = keep, None
         self._rows, self._labels, self._prefix = rows, labels, prefix
 
     def run(self, variables: Any) -> Iterator[tuple[str, float]]:
@@ -179,14 +182,30 @@ class Evaluator:
 
     def collect(self, variables: Any, progress: bool = False) -> ClipLogits:
         """Returns what the model says of every row, each once."""
-        settings, data = self._config.evaluation, self._config.data
+        settings = self._config.evaluation
         size = -(-settings.batch_size // self._forward.devices) * self._forward.devices
-        batches = evaluation_batches(
+        batches: Iterable[Batch] = self._kept or self._decoded(size)
+        seen: list[Batch] = []
+        total = -(-len(self._rows) * settings.views // size)
+        bar = tqdm(batches, self._prefix, total, unit=" batches", disable=not progress, leave=False)
+
+        def forward(batch: Batch) -> dict[str, Any]:
+            if self._keep:
+                seen.append(batch)
+            return self._forward(variables, batch)
+
+        clips = collect_logits(forward, bar)
+        self._kept = seen
+        return clips
+
+    def _decoded(self, size: int) -> Iterator[Batch]:
+        data = self._config.data
+        return evaluation_batches(
             self._dataset,
             self._rows,
             self._labels,
             batch_size=size,
-            views=settings.views,
+            views=self._config.evaluation.views,
             num_frames=data.num_frames,
             image_size=data.image_size,
             max_seconds=data.max_seconds,
@@ -195,6 +214,3 @@ class Evaluator:
             process_count=jax.process_count(),
             threads=data.threads,
         )
-        total = -(-len(self._rows) * settings.views // size)
-        bar = tqdm(batches, self._prefix, total, unit=" batches", disable=not progress, leave=False)
-        return collect_logits(lambda batch: self._forward(variables, batch), bar)

@@ -77,17 +77,18 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def to_devices(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
-    """Lays a batch over the mesh along its first axis.
+def to_devices(batch: Batch, mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
+    """Lays a batch over the mesh along an axis, the first unless told.
 
     Args:
       batch: this process' part of the global batch, arrays [B / processes, ...].
       mesh: from `make_mesh`.
+      axis: which axis holds the examples.
 
     Returns:
       Global arrays [B, ...], the transfer under way.
     """
-    sharding = NamedSharding(mesh, P(AXIS))
+    sharding = NamedSharding(mesh, P(*[None] * axis, AXIS))
     return {
         name: jax.make_array_from_process_local_data(sharding, array)
         for name, array in batch.items()
@@ -119,40 +120,73 @@ def to_host(array: jax.Array) -> np.ndarray:
 
 
 def map_step(
-    gradients: Callable[..., Any], update: Callable[..., Any], mesh: Mesh, mapping: str
+    gradients: Callable[..., Any],
+    update: Callable[..., Any],
+    mesh: Mesh,
+    mapping: str,
+    *,
+    layout: str | None = None,
+    steps: int = 1,
 ) -> Callable[..., Any]:
-    """Returns the train step `(state, host batch) -> (state, metrics)`, data-parallel.
+    """Returns the train step `(state, host batch, resident) -> (state, metrics)`, data-parallel.
 
     Args:
-      gradients: `(state, one device's batch) -> (gradients, metrics)`, already averaged over
-        `AXIS`, so equal on all devices.
+      gradients: `(state, one device's batch, resident) -> (gradients, metrics)`, already averaged
+        over `AXIS`, so equal on all devices.
       update: `(state, gradients) -> state`.
       mesh: from `make_mesh`.
       mapping: "shard_map" maps `gradients` and leaves `update` an ordinary function under the same
         jit, whose shardings may later split parameters and optimizer state; "pmap" maps both.
+      layout: how `resident`, clips in the devices' memory, lies on the devices: "replicated", or
+        "sharded", one part of the first axis each, which `gradients` gets without that axis; None:
+        there are none, and it may be left out.
+      steps: K, train steps that one call does; above 1 the batch is one of K steps behind each
+        other, arrays [K, B, ...], and the metrics are arrays [K].
     """
+
+    def repeated(step):
+        # A loop of a known length: an accelerator need not ask the host whether it goes on.
+        def all_steps(state, batches, resident):
+            return jax.lax.scan(lambda state, batch: step(state, batch, resident), state, batches)
+
+        return all_steps if steps > 1 else step
+
+    sharded = layout == "sharded"
     # The default check_vma=True sums the gradient of replicated parameters by itself, and the
     # explicit mean would leave it n times too large.
     if mapping == "shard_map":
+
+        def of_device(state, batch, resident):
+            if sharded:
+                resident = jax.tree.map(lambda x: x.reshape(x.shape[1:]), resident)
+            return gradients(state, batch, resident)
+
         mapped = jax.shard_map(
-            gradients, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=(P(), P()), check_vma=False
+            of_device,
+            mesh=mesh,
+            in_specs=(P(), P(AXIS), P(AXIS) if sharded else P()),
+            out_specs=(P(), P()),
+            check_vma=False,
         )
 
-        def sharded_step(state, batch):
-            grads, metrics = mapped(state, batch)
+        def sharded_step(state, batch, resident):
+            grads, metrics = mapped(state, batch, resident)
             return update(state, grads), metrics
 
-        jitted = jax.jit(sharded_step, donate_argnums=0)
-        return lambda state, batch: jitted(state, to_devices(batch, mesh))
+        jitted = jax.jit(repeated(sharded_step), donate_argnums=0)
+        axis = 1 if steps > 1 else 0
+        return lambda state, batch, resident=None: jitted(
+            state, to_devices(batch, mesh, axis), resident
+        )
 
-    def device_step(state, batch):
-        grads, metrics = gradients(state, batch)
+    def device_step(state, batch, resident):
+        grads, metrics = gradients(state, batch, resident)
         return update(state, grads), metrics
 
     pmapped = jax.pmap(
-        device_step,
+        repeated(device_step),
         AXIS,
-        in_axes=(None, 0),
+        in_axes=(None, 1 if steps > 1 else 0, 0 if sharded else None),
         out_axes=None,
         devices=list(mesh.devices.flat),
         donate_argnums=0,
@@ -160,6 +194,11 @@ def map_step(
     local = mesh.local_mesh.size
 
     def split(array: np.ndarray) -> np.ndarray:
-        return array.reshape(local, array.shape[0] // local, *array.shape[1:])
+        before = array.shape[:1] if steps > 1 else ()
+        examples, *after = array.shape[len(before) :]
+        return array.reshape(*before, local, examples // local, *after)
 
-    return lambda state, batch: pmapped(state, jax.tree.map(split, batch))
+    def step(state, batch, resident=None):
+        return pmapped(state, jax.tree.map(split, batch), resident)
+
+    return step

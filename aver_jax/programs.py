@@ -40,15 +40,22 @@ class Training:
       shapes: the model's variables as shapes.
       schedule: step -> learning rate.
       create: `(variables, seed) -> TrainState` before the first step.
-      step: `(state, host batch) -> (state, metrics)`; gives the old state's memory away.
+      steps: `(layout, K) -> step`, where `step(state, host batch, resident) -> (state, metrics)` is
+        that of `parallel.map_step`; it gives the old state's memory away. Equal arguments give the
+        same function.
       after_validation: `(plateau state, validation loss) -> plateau state`.
     """
 
     shapes: dict[str, Any]
     schedule: optax.Schedule
     create: Callable[[dict[str, Any], Any], TrainState]
-    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    steps: Callable[[str | None, int], Callable[..., tuple[TrainState, dict[str, jax.Array]]]]
     after_validation: Callable[[Any, Any], Any]
+
+    @property
+    def step(self) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+        """One step of a whole batch from the host: `(state, batch) -> (state, metrics)`."""
+        return self.steps(None, 1)
 
 
 def training(
@@ -87,6 +94,14 @@ def _training(model: Any, fields: str, steps_per_epoch: int, mesh: jax.sharding.
     optimizers.check_freeze({"params": shapes["params"]}, tuple(config.freeze))
     schedule = optimizers.learning_rate(config, steps_per_epoch)
     rule = optimizers.make_optimizer(config, shapes["params"], schedule)
+    gradients, update = make_gradients(model, config), make_update(rule, config)
+
+    @functools.cache
+    def steps(layout: str | None, count: int):
+        return parallel.map_step(
+            gradients, update, mesh, config.parallel, layout=layout, steps=count
+        )
+
     return Training(
         shapes=shapes,
         schedule=schedule,
@@ -96,9 +111,7 @@ def _training(model: Any, fields: str, steps_per_epoch: int, mesh: jax.sharding.
                 variables, rule, optimizers.plateau(config), config.ema_decay, seed
             )
         ),
-        step=parallel.map_step(
-            make_gradients(model, config), make_update(rule, config), mesh, config.parallel
-        ),
+        steps=steps,
         after_validation=jax.jit(optimizers.make_plateau_update(config)),
     )
 

@@ -13,13 +13,16 @@ from aver_jax.frontend.keys import MODEL
 from aver_jax.models import auxiliary_logits, with_axis
 from aver_jax.optimizer import frozen_mask
 from aver_jax.parallel import AXIS
+from aver_jax.resident import Resident, gathered
 from aver_jax.state import TrainState
 
 Batch = dict[str, jax.Array]
 
 
 def make_loss(model: Any, config: Any) -> Callable[..., Any]:
-    """Returns `loss(params, collections, batch, seed) -> (loss, (collections, metrics))`.
+    """Returns `loss(params, collections, batch, seed, resident=None)`.
+
+    It gives (loss, (collections, metrics)).
 
     The loss is softmax cross-entropy with label smoothing, averaged over the examples, of the
     model's logits and of every tap in its `auxiliary_logits`, added up (thesis, eq. 28:
@@ -31,12 +34,15 @@ def make_loss(model: Any, config: Any) -> Callable[..., Any]:
 
     Args of `loss`:
       params, collections: the model's variables.
-      batch: of `aver_jax.input`.
+      batch: of `aver_jax.input`; with `resident`, the plan of one.
       seed: uint32 [], the experiment's seed.
+      resident: the clips that a plan takes its batch from, in this device's memory.
     """
     auxiliary = auxiliary_logits(model)
 
-    def loss(params, collections, batch: Batch, seed: jax.Array):
+    def loss(params, collections, batch: Batch, seed: jax.Array, resident: Resident | None = None):
+        if resident is not None:
+            batch = gathered(resident, batch)
         inputs = training_inputs(SimpleNamespace(seed=seed, frontend=config.frontend), batch)
         keys = stream_keys(example_keys(seed, batch["seed"]), MODEL)
         (logits, taps), updated = model.apply(
@@ -65,7 +71,9 @@ def make_loss(model: Any, config: Any) -> Callable[..., Any]:
 
 
 def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
-    """Returns `gradients(state, batch) -> ((grads, collections), metrics)` for one device.
+    """Returns `gradients(state, batch, resident=None)` for one device.
+
+    It gives ((grads, collections), metrics).
 
     Runs inside a map over `AXIS`; what it returns is averaged over the devices, and the statistics
     of batch normalisation are those of all devices' examples. With `config.optimizer.accumulate`
@@ -85,16 +93,18 @@ def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
             params,
         )
 
-    def of_part(params, collections, batch, seed):
+    def of_part(params, collections, batch, seed, resident):
         return jax.value_and_grad(
-            lambda p: loss(trained(p), collections, batch, seed), has_aux=True
+            lambda p: loss(trained(p), collections, batch, seed, resident), has_aux=True
         )(params)
 
-    def gradients(state: TrainState, batch: Batch):
+    def gradients(state: TrainState, batch: Batch, resident: Resident | None = None):
         params = state.variables["params"]
         collections = {k: v for k, v in state.variables.items() if k != "params"}
         if parts == 1:
-            (_, (collections, metrics)), grads = of_part(params, collections, batch, state.seed)
+            (_, (collections, metrics)), grads = of_part(
+                params, collections, batch, state.seed, resident
+            )
         else:
             # Every k-th example: the parts hold the same examples on any number of devices.
             split = jax.tree.map(
@@ -103,7 +113,9 @@ def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
 
             def one(carry, part):
                 collections, total = carry
-                (_, (collections, metrics)), grads = of_part(params, collections, part, state.seed)
+                (_, (collections, metrics)), grads = of_part(
+                    params, collections, part, state.seed, resident
+                )
                 return (collections, jax.tree.map(jnp.add, total, grads)), metrics
 
             zeros = jax.tree.map(jnp.zeros_like, params)

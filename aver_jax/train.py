@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from aver_jax.checks import (
 )
 from aver_jax.errors import UserError
 from aver_jax.evaluate import validation_evaluator
+from aver_jax.feed import open_feed
 from aver_jax.initialize import initialize_from
 from aver_jax.input import (
     Dataset,
@@ -32,7 +33,6 @@ from aver_jax.input import (
     open_dataset,
     split,
     steps_per_epoch,
-    training_batches,
 )
 from aver_jax.models import init_variables
 from aver_jax.models.counting import parameter_count
@@ -153,24 +153,14 @@ def _write_report(workdir: Path) -> None:
         training_report(workdir)
 
 
-def _batches(config: ConfigDict, dataset: Dataset, parts: Split, first_step: int) -> Iterator[dict]:
-    data = config.data
-    return training_batches(
-        dataset,
-        parts.train,
-        parts.labels,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        first_step=first_step,
-        num_frames=data.num_frames,
-        image_size=data.image_size,
-        min_slice=data.min_slice,
-        max_seconds=data.max_seconds,
-        modalities=data.modalities,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        threads=data.threads,
-    )
+def _steps_together(config: ConfigDict, plan: _Plan, done: int) -> int:
+    """Returns how many steps the next dispatch does: none goes past a validation or the end.
+
+    There are two programs, of `config.steps_per_dispatch` steps and of one.
+    """
+    validation = (done // plan.per_validation + 1) * plan.per_validation
+    left = min(validation, plan.total) - done
+    return config.steps_per_dispatch if config.steps_per_dispatch <= left else 1
 
 
 def _header(
@@ -211,7 +201,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
       UserError: a config or dataset that cannot be trained on, or a loss that is not finite.
       SystemExit: a signal asked to stop; a checkpoint was saved.
     """
-
+    began = time.perf_counter()
     if config.distributed:
         parallel.join_processes()
 
@@ -262,19 +252,37 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
         say(f"goes on after step {start}")
 
     evaluator = validation_evaluator(model, config, dataset, parts, mesh)
-    batches = _batches(config, dataset, parts, start)
+    shown = None if quiet or jax.process_index() else say
+    try:
+        feed = open_feed(config, dataset, parts, mesh, start, shown)
+    except BaseException:
+        checkpoints.close()
+        raise
     progress = Progress(
         workdir, start, plan.total, config.batch_size, plan.per_epoch, program.schedule, quiet
     )
     try:
         with StopSignal().listening() as stop:
-            for number in range(start + 1, plan.total + 1):
-                state, metrics = program.step(state, next(batches))
+            number = start
+            while number < plan.total:
+                count = _steps_together(config, plan, number)
+                with progress.waiting():
+                    batch = feed.take(count)
+                state, metrics = program.steps(feed.layout, count)(state, batch, feed.resident)
+                number += count
                 # The device works on this step while the host reads the previous one's metrics.
-                progress.add(number, metrics)
+                progress.add(number, metrics, count)
+                if number - count == start:
+                    progress.settle()
+                    progress.started(time.perf_counter() - began)
                 last = number == plan.total
-                if last or number % config.log_every_steps == 0:
-                    progress.log_training(number, float(state.plateau.scale))
+                to_log = [
+                    step
+                    for step in range(number - count + 1, number + 1)
+                    if step == plan.total or step % config.log_every_steps == 0
+                ]
+                for step in to_log:
+                    progress.log_training(step, float(state.plateau.scale))
                 validated = last or number % plan.per_validation == 0
                 if validated:
                     progress.settle()
@@ -288,7 +296,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
                     checkpoints.save(number, state.items(), scores)
                     progress.resume()
                 # Several processes stop together, and do not wait for each other at every step.
-                if jax.process_count() == 1 or number % config.log_every_steps == 0:
+                if jax.process_count() == 1 or to_log:
                     signal_number = parallel.largest_of_processes(stop.number)
                     if signal_number and not validated:
                         progress.settle()
@@ -298,7 +306,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
                         say(f"\nsaved after step {number}; the same command goes on from there")
                         raise SystemExit(128 + signal_number)
     finally:
-        batches.close()
+        feed.close()
         progress.close()
         checkpoints.close()
     if report:
