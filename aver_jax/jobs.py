@@ -15,6 +15,7 @@ JOBS = {
         "aver_jax.experiments.cli",
         "many trainings compared: networks, folds and seeds, with a results page",
     ),
+    "bench": ("aver_jax.bench.cli", "clips per second on this machine, against its limits"),
     "demo": ("aver_jax.demo", "the whole way on a rendered corpus, ending with a report"),
 }
 

@@ -1,0 +1,149 @@
+"""The plots of a benchmark: clips/s against the floor, ratios to other code, growth of cost."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from aver_jax.bench.runner import OURS
+from aver_jax.report.figures import LIGHT, Theme, new_figure, themed
+
+# Of Okabe and Ito; a side has its own mark as well.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00")
+_MARKS = ("o", "s", "^", "D", "v")
+
+
+def benchmark_figure(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure | None:
+    """Clips/s of every side with the floor's, and how many times faster aver_jax is.
+
+    Returns None where nothing was timed.
+    """
+    records = [
+        r for r in results["cases"] if any("seconds" in side for side in r["sides"].values())
+    ]
+    if not records:
+        return None
+    sides = list(dict.fromkeys(name for r in records for name in r["sides"]))
+    looks = {name: (_COLORS[i % 5], _MARKS[i % 5]) for i, name in enumerate(sides)}
+    compared = [name for name in sides if any(name in r["ratios"] for r in records)]
+    with themed(theme):
+        figure = new_figure(11 if compared else 8, 1.4 + 0.36 * len(records))
+        grid = figure.subplots(1, 2 if compared else 1, squeeze=False, sharey=True)[0]
+        _rates(grid[0], records, looks, theme)
+        if compared:
+            _ratios(grid[1], records, compared, looks, theme)
+        grid[0].set_yticks(range(len(records)), [r["case"]["name"] for r in records])
+        # The first case stands on top.
+        grid[0].set_ylim(len(records) - 0.4, -0.6)
+        handles, labels = grid[0].get_legend_handles_labels()
+        named = dict(zip(labels, handles, strict=True))
+        figure.legend(
+            named.values(), named.keys(), loc="outside upper center", ncols=min(5, len(named))
+        )
+    return figure
+
+
+def _offsets(count: int) -> list[float]:
+    """Places of that many marks about the middle of a row."""
+    return [0.16 * (i - (count - 1) / 2) for i in range(count)]
+
+
+def _rates(axes: Axes, records: Sequence[Any], looks: Mapping[str, Any], theme: Theme) -> None:
+    for place, record in enumerate(records):
+        floor = record["floor"]
+        if floor:
+            axes.plot(
+                [record["case"]["batch_size"] / floor["seconds"]] * 2,
+                [place - 0.34, place + 0.34],
+                color=theme.text, linewidth=2.2, label="floor of the device",
+            )  # fmt: skip
+        for offset, (name, (color, mark)) in zip(_offsets(len(looks)), looks.items(), strict=True):
+            if "seconds" in record["sides"].get(name, {}):
+                rate = record["sides"][name]["clips_per_s"]
+                axes.plot(rate, place + offset, mark, color=color, markersize=6, label=name)
+    axes.set_xscale("log")
+    _plain_numbers(axes)
+    axes.set_title("clips per second")
+    axes.grid(visible=False, axis="y")
+
+
+def _ratios(
+    axes: Axes,
+    records: Sequence[Any],
+    compared: Sequence[str],
+    looks: Mapping[str, Any],
+    theme: Theme,
+) -> None:
+    axes.axvline(1, color=theme.muted, linewidth=1.2)
+    for place, record in enumerate(records):
+        for offset, name in zip(_offsets(len(compared)), compared, strict=True):
+            if name in record["ratios"]:
+                color, mark = looks[name]
+                ratio = record["ratios"][name]
+                axes.plot(
+                    [ratio["low"], ratio["high"]], [place + offset] * 2, color=color, linewidth=2
+                )
+                axes.plot(ratio["median"], place + offset, mark, color=color, markersize=6)
+                axes.annotate(
+                    f"{ratio['median']:.2f}", (ratio["high"], place + offset),
+                    xytext=(6, 0), textcoords="offset points", va="center", size=7.5,
+                    color=theme.text,
+                )  # fmt: skip
+    axes.set_xscale("log")
+    axes.margins(x=0.14)
+    _plain_numbers(axes)
+    axes.set_title("aver_jax faster, times (bars: quartiles)")
+    axes.grid(visible=False, axis="y")
+
+
+def _plain_numbers(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def sweeps_figure(sweeps: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Figure | None:
+    """A panel for each sweep: clips/s against what grows, or the start-up against the depth.
+
+    Returns None where no sweep has a timed point.
+    """
+    sweeps = [sweep for sweep in sweeps if any("seconds" in p for p in sweep["points"])]
+    if not sweeps:
+        return None
+    with themed(theme):
+        figure = new_figure(3.6 * len(sweeps), 3.3)
+        for axes, sweep in zip(
+            figure.subplots(1, len(sweeps), squeeze=False)[0], sweeps, strict=True
+        ):
+            (_depth if sweep["sweep"] == "depth" else _growth)(axes, sweep)
+            axes.set_title(sweep["title"])
+            axes.set_xlabel(sweep["grows"])
+            values = sorted({point["value"] for point in sweep["points"]})
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_ylim(bottom=0)
+    return figure
+
+
+def _growth(axes: Axes, sweep: Mapping[str, Any]) -> None:
+    points = [point for point in sweep["points"] if "seconds" in point]
+    values, rates = ([point[key] for point in points] for key in ("value", "clips_per_s"))
+    axes.plot(values, rates, "-" + _MARKS[0], color=_COLORS[0], label=OURS)
+    axes.set_xscale("log")
+    axes.set_ylabel("clips/s")
+
+
+def _depth(axes: Axes, sweep: Mapping[str, Any]) -> None:
+    for look, way in enumerate(dict.fromkeys(point["way"] for point in sweep["points"])):
+        points = [p for p in sweep["points"] if p["way"] == way and "seconds" in p]
+        axes.plot(
+            [point["value"] for point in points],
+            [point["startup_seconds"] for point in points],
+            ("-", "--")[look % 2] + _MARKS[look % 5],
+            color=_COLORS[look % 5],
+            label=way,
+        )
+    axes.set_ylabel("seconds to compile")
+    axes.legend()

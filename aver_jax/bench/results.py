@@ -1,0 +1,151 @@
+"""A benchmark from first case to last: measured, put against the floor, kept as it grows."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from aver_jax.bench.cases import Case
+from aver_jax.bench.child import Child
+from aver_jax.bench.provenance import provenance
+from aver_jax.bench.roofline import Rates, faster, floor_of, rates_of
+from aver_jax.bench.runner import OURS, Settings, Side, run_case
+from aver_jax.files import write_whole
+
+# Shares of the time: what is slow to call needs more of it.
+_WEIGHTS = {"train": 3, "relevance": 3, "inference": 2}
+
+
+def run_benchmark(
+    cases: Sequence[Case],
+    sides: Sequence[Side],
+    settings: Settings,
+    out: Path,
+    minutes: float,
+    command: Sequence[str],
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    run: Callable[..., dict[str, Any]] = run_case,
+) -> dict[str, Any]:
+    """Runs cases and writes OUT/results.json after each, so that a stop loses one at most.
+
+    Args:
+      cases: in this order.
+      sides: `OURS` first.
+      settings: how.
+      out: folder for results and logs.
+      minutes: for everything; what is left is shared out before each case, and a case that has
+        none left is not run, and recorded as failed. 0: no limit.
+      command: words, for the record.
+      say: told how it goes, a line at a time.
+      run: runs a case.
+
+    Returns:
+      "provenance"; "rates", those of `roofline.Rates`; "cases", the records of `run_case`, each
+      with "floor" (`roofline.Floor`, or None) and its sides with "flops_per_s", "matmul_share" and
+      "floor_gap" (measured over least seconds), None where nothing says them.
+    """
+    began = time.monotonic()
+    rates = measured_rates(sides[0], cases, settings)
+    results: dict[str, Any] = {"provenance": provenance(command), "rates": rates, "cases": []}
+    for number, case in enumerate(cases):
+        left = 60 * minutes - (time.monotonic() - began) if minutes else float("inf")
+        weights = [_WEIGHTS.get(c.task, 1) for c in cases[number:]]
+        if left <= 0:
+            record = _not_run(case, "no time was left; raise --minutes")
+        else:
+            record = run(case, sides, settings, left * weights[0] / sum(weights))
+        results["cases"].append(record)
+        say(f"[{number + 1}/{len(cases)}] {said(record)}")
+        _write(results, out)
+    # Whatever else a shared machine did then, it can do what it did once.
+    again = measured_rates(sides[0], cases, settings)
+    results["rates"] = dataclasses.asdict(faster(rates_of(rates), rates_of(again)))
+    _write(results, out)
+    return results
+
+
+def measured_rates(side: Side, cases: Sequence[Case], settings: Settings) -> dict[str, Any]:
+    """Returns what the device does at best in the dtypes of some cases, by our worker."""
+    dtypes = sorted({case.dtype for case in cases})
+    log = settings.logs / "rates.log"
+    with Child(side.name, side.command, log, side.environment, side.folder) as child:
+        return child.ask("rates", settings.timeout, dtypes=dtypes)
+
+
+def _not_run(case: Case, reason: str) -> dict[str, Any]:
+    empty = {name: {} for name in ("sides", "ratios", "parity", "costs")}
+    fields = {"alternated": True, "error": f"not run: {reason}", "seconds": 0.0}
+    return {"case": dataclasses.asdict(case), **empty, **fields}
+
+
+def failures(results: dict[str, Any]) -> list[str]:
+    """Returns a line for each case or side of a case that failed."""
+    lines = []
+    for record in results["cases"]:
+        name = record["case"]["name"]
+        errors = {side["error"] for side in record["sides"].values() if "error" in side}
+        if record["error"]:
+            errors.add(record["error"])
+        lines += [f"{name}: {error}" for error in sorted(errors)]
+    return lines
+
+
+def said(record: dict[str, Any]) -> str:
+    """Returns a case's record in a line."""
+    parts = [f"{record['case']['name']} ({record['seconds']:.0f} s):"]
+    for name, side in record["sides"].items():
+        if "clips_per_s" in side:
+            parts.append(f"{name} {side['clips_per_s']:.4g} clips/s;")
+        elif "error" in side:
+            parts.append(f"{name} failed;")
+    parts += [f"x{ratio['median']:.2f} {name};" for name, ratio in record["ratios"].items()]
+    return " ".join([*parts, record["error"] or ""]).strip(" ;")
+
+
+def add_floors(results: dict[str, Any]) -> None:
+    """Puts every case against the floor of the device's rates."""
+    rates = rates_of(results["rates"])
+    for record in results["cases"]:
+        record["floor"] = _floor(record, rates)
+        for side in record["sides"].values():
+            if "seconds" in side:
+                side |= _against(record, side, rates)
+
+
+def _floor(record: dict[str, Any], rates: Rates) -> dict[str, Any] | None:
+    costs, case = record["costs"], record["case"]
+    # What binds the input is decoding, on the host.
+    if not costs or case["task"] == "input":
+        return None
+    dtype = case["model"].get("dtype", "float32")
+    moved = sum(costs["bytes"].values())
+    return dataclasses.asdict(floor_of(costs["flops"], moved, dtype, rates))
+
+
+def _against(record: dict[str, Any], side: dict[str, Any], rates: Rates) -> dict[str, Any]:
+    case, floor = record["case"], record["floor"]
+    share = side["clips"] / case["batch_size"]
+    seconds = side["seconds"]["median"]
+    flops = record["costs"].get("flops", 0) * share
+    peak = rates.matmul.get(case["model"].get("dtype", "float32"))
+    return {
+        "flops_per_s": flops / seconds if flops else None,
+        "matmul_share": flops / seconds / peak if flops and peak else None,
+        "floor_gap": seconds / (floor["seconds"] * share) if floor else None,
+        # What the first call took beyond a call: tracing, compiling, loading.
+        "startup_seconds": max(0.0, side["first_call_seconds"] - seconds),
+    }
+
+
+def _write(results: dict[str, Any], out: Path) -> None:
+    add_floors(results)
+    write_whole(out / "results.json", json.dumps(results, indent=1))
+
+
+def ours_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns what was measured of our side; {} where it failed."""
+    side = record["sides"].get(OURS, {})
+    return side if "seconds" in side else {}

@@ -1,0 +1,163 @@
+"""A side of the benchmark in a process of its own: requests on stdin, answers on stdout.
+
+    python -m aver_jax.bench.worker
+
+One JSON object a line. `{"do": "prepare", "case": {...}}` makes a case ready (with "exchange", a
+folder, it also writes what other sides need; "devices", "data" and "threads" as in
+`work.make_ready`); `{"do": "time", "repeats": k}` gives the seconds of k calls; "facts" what the
+process needed and where it runs; "costs" what the case costs at least ("brief": its FLOPs alone);
+"rates" (with "dtypes") what the device can do; "drop" forgets the case; "quit" ends. An exception
+is answered as `{"error": "one line"}`.
+"""
+
+import dataclasses
+import gc
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.monitoring
+
+from aver_jax import __version__
+from aver_jax.bench import costs, exchange
+from aver_jax.bench.answers import write_result
+from aver_jax.bench.cases import case_of
+from aver_jax.bench.rates import measured_rates
+from aver_jax.bench.work import Work, make_ready
+
+SIDE = "aver_jax"
+_COMPILING = "/jax/core/compile/backend_compile_duration"
+
+
+class _Side:
+    """The answers, one method for each request."""
+
+    def __init__(self) -> None:
+        self._work: Work | None = None
+        self._case = None
+        self._compiling = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+
+    def _heard(self, event: str, seconds: float, **_: Any) -> None:
+        if event == _COMPILING:
+            self._compiling += seconds
+
+    def prepare(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._case, self._compiling = case_of(request["case"]), 0.0
+        data = Path(request["data"]) if request.get("data") else None
+        threads = request.get("threads", 2)
+        self._work = make_ready(self._case, request.get("devices", 1), data, threads)
+        answer = {
+            "first_call_seconds": self._work.first_call_seconds,
+            "compile_seconds": self._compiling,
+            "peak_bytes": peak_memory()[0],
+        }
+        if request.get("exchange"):
+            folder = Path(request["exchange"])
+            exchange.write(folder, self._case, self._work, data, threads)
+            write_result(folder, SIDE, self._work.result)
+        if self._case.task == "train":
+            answer["losses"] = self._work.result["losses"].tolist()
+        return answer
+
+    def time(self, request: dict[str, Any]) -> dict[str, Any]:
+        seconds = []
+        for _ in range(request["repeats"]):
+            began = time.perf_counter()
+            self._work.call()
+            seconds.append(time.perf_counter() - began)
+        return {"seconds": seconds}
+
+    def facts(self, request: dict[str, Any]) -> dict[str, Any]:
+        peak, kind = peak_memory()
+        device = jax.devices()[0]
+        versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")}
+        versions = {"python": platform.python_version(), "aver_jax": __version__, **versions}
+        return {
+            "peak_bytes": peak,
+            "peak_kind": kind,
+            "device": device.device_kind,
+            "platform": device.platform,
+            "devices": jax.device_count(),
+            "versions": versions,
+        }
+
+    def costs(self, request: dict[str, Any]) -> dict[str, Any]:
+        case = case_of(request["case"])
+        answer: dict[str, Any] = {"flops": costs.flops(case)}
+        if request.get("brief"):
+            return answer
+        answer["bytes"] = costs.least_bytes(case)
+        if case.task in ("train", "inference"):
+            answer["xla_flops"] = costs.xla_flops(case)
+        return answer
+
+    def rates(self, request: dict[str, Any]) -> dict[str, Any]:
+        return dataclasses.asdict(measured_rates(request["dtypes"]))
+
+    def drop(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._work:
+            self._work.close()
+        self._work = None
+        jax.clear_caches()
+        gc.collect()
+        return {}
+
+
+def peak_memory() -> tuple[int, str]:
+    """Returns the most bytes held so far, and of what: "device memory" or "resident set"."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        return statistics["peak_bytes_in_use"], "device memory"
+    # Of the program, with its libraries. ru_maxrss would also hold the process' before its exec.
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        if "VmHWM" in lines:
+            return int(lines["VmHWM"].split()[0]) * 1024, "resident set"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024), "resident set"
+
+
+def answered(handlers: dict[str, Callable[[dict], dict]], line: str) -> dict[str, Any]:
+    """Returns the answer to one line; an exception becomes one line."""
+    try:
+        request = json.loads(line)
+        if request["do"] not in handlers:
+            raise ValueError(f"no request {request['do']!r}; there are: {', '.join(handlers)}")
+        return handlers[request["do"]](request)
+    except Exception as error:  # whatever it is, the parent goes on with the other cases
+        what = " ".join(str(error).split())[:500]
+        return {"error": f"{type(error).__name__}: {what}"}
+
+
+def main() -> int:
+    """Answers until "quit" or the end of stdin."""
+    # Libraries may print: whatever they say goes to stderr, and only answers to the parent.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    # Compile time is reported, so nothing may come from an earlier run.
+    jax.config.update("jax_enable_compilation_cache", False)
+    side = _Side()
+    names = ("prepare", "time", "facts", "costs", "rates", "drop")
+    handlers = {name: getattr(side, name) for name in names}
+    for line in sys.stdin:
+        if json.loads(line).get("do") == "quit":
+            break
+        answers.write(json.dumps(answered(handlers, line)) + "\n")
+    side.drop({})
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    # Threads of the input pipeline must not hold the parent up.
+    os._exit(code)
