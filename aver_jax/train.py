@@ -22,6 +22,7 @@ from aver_jax.checks import (
     check_statistics,
     has_begun,
 )
+from aver_jax.compilation_cache import keep_compiled
 from aver_jax.errors import UserError
 from aver_jax.evaluate import validation_evaluator
 from aver_jax.feed import open_feed
@@ -228,6 +229,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
     check_same_run(workdir, config, facts)
     program = programs.training(model, config, plan.per_epoch, mesh)
     check_statistics(config, program.shapes)
+    keep_compiled(workdir.resolve().parent)
     variables, origins = None, []
     # A run that goes on needs nothing but its own folder: not the runs it started from.
     if not has_begun(workdir):
