@@ -84,6 +84,8 @@ class Child:
         while b"\n" not in self._rest:
             ready, _, _ = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
+                # Its answer would come to another question.
+                self._process.kill()
                 raise Failed(f"{self.name} gave no answer within {timeout:.0f} s")
             part = os.read(stdout.fileno(), 65_536)
             if not part:
