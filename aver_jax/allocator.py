@@ -1,0 +1,27 @@
+"""Memory of the CPU backend: kept between steps instead of being asked of the kernel anew."""
+
+import ctypes
+import sys
+
+# Of malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_NEVER = 2**31 - 1  # bytes, the largest value mallopt takes
+
+
+def keep_freed_memory() -> bool:
+    """Tells glibc to hold on to what this process frees; False where there is no glibc.
+
+    XLA on a CPU takes the temporary arrays of a step in one piece and frees it afterwards. glibc
+    returns pieces of that size to the kernel, which hands them out again as zeroed pages, one
+    fault per 4 KB: about a sixth of a step of a small TimeSformer (docs/benchmarks/log.md). The
+    price is that the process stays as large as it ever was. To be called before the backend
+    starts its threads: those that have an arena of their own keep it.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _NEVER), (_TRIM_THRESHOLD, _NEVER))
+    return all(mallopt(name, value) == 1 for name, value in settings)
