@@ -101,15 +101,30 @@ def test_logits_and_gradients_are_those_of_the_cpu(accelerator, case, capture):
     assert_close(here, there, 1e-4)
 
 
-def test_bfloat16_agrees_to_its_precision(accelerator, case):
+@pytest.mark.parametrize("kernel", ["xla", "cudnn"])
+def test_bfloat16_agrees_to_its_precision(accelerator, case, kernel):
     _, variables, frames = case
-    model = build_model({**FIELDS, "dtype": "bfloat16"}, num_classes=6)
+    model = build_model({**FIELDS, "dtype": "bfloat16", "kernel": kernel}, num_classes=6)
     exact = build_model(FIELDS, num_classes=6)
     logits = [
         on(accelerator, lambda v, x, m=m: m.apply(v, {"frames": x})[0], variables, frames)
         for m in (model, exact)
     ]
     assert_close(logits[0], logits[1], 0.05)
+
+
+def test_gradients_through_cudnn_are_near_those_of_xla(accelerator, case):
+    _, variables, frames = case
+
+    def gradient(kernel):
+        model = build_model({**FIELDS, "dtype": "bfloat16", "kernel": kernel}, num_classes=6)
+
+        def loss(variables):
+            return (model.apply(variables, {"frames": frames})[0] ** 2).sum()
+
+        return on(accelerator, jax.grad(loss), variables)
+
+    assert_close(gradient("cudnn"), gradient("xla"), 0.05)
 
 
 @pytest.mark.parametrize("method", ["tibav", "rollout_grad", "rollout_min"])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aver_jax.models.transformer import (
+    ATTENTION_KERNELS,
     INIT_STD,
     Attention,
     Mlp,
@@ -53,6 +54,7 @@ class Block(nn.Module):
     capture: tuple[str, ...]
     dtype: Any
     init_std: float = INIT_STD
+    kernel: str = "xla"
 
     @nn.compact
     def __call__(
@@ -67,9 +69,10 @@ class Block(nn.Module):
 
         def attend(name: str, tap: str, tokens: jax.Array) -> jax.Array:
             explicit = tap in self.capture or tap in probes
-            out, weights = Attention(self.num_heads, self.dtype, self.init_std, name=name)(
-                tokens, explicit, probes.get(tap)
-            )
+            # Over time a row has a handful of tokens: no work for a kernel that tiles them.
+            kernel = "xla" if tap == "attention_time" else self.kernel
+            attention = Attention(self.num_heads, self.dtype, self.init_std, kernel, name=name)
+            out, weights = attention(tokens, explicit, probes.get(tap))
             if tap in self.capture:
                 taps[tap] = weights
             return out
@@ -92,7 +95,7 @@ class Block(nn.Module):
 
     def _divided(self, x: jax.Array, attend: Any, drop: dict[str, jax.Array]) -> jax.Array:
         batch, width, frames = x.shape[0], x.shape[2], self.num_frames
-        cls, patches = x[:, :1], x[:, 1:]
+        cls, patches = jnp.split(x, [1], axis=1)
         positions = patches.shape[1] // frames
 
         tokens = layer_norm(self.dtype, "temporal_norm1")(patches)
@@ -108,8 +111,9 @@ class Block(nn.Module):
         tokens = layer_norm(self.dtype, "norm1")(tokens).reshape(-1, 1 + positions, width)
         out = attend("attn", "attention_space", tokens)
         out = scaled(out.reshape(batch, frames, 1 + positions, width), drop.get("space"))
-        cls = cls + out[:, :, 0].mean(axis=1, keepdims=True)
-        patches = patches + out[:, :, 1:].swapaxes(1, 2)
+        of_cls, of_patches = jnp.split(out, [1], axis=2)
+        cls = cls + of_cls.mean(axis=1)
+        patches = patches + of_patches.swapaxes(1, 2)
         return jnp.concatenate([cls, patches.reshape(batch, -1, width)], axis=1)
 
 
@@ -132,6 +136,8 @@ class TimeSformer(nn.Module):
       pos_embed_std: initial deviation of the position embeddings. A narrow model trained from
         scratch on few clips wants about .1 and .5: at .02 its patches hardly know where they are,
         and it learns nothing for a thousand steps.
+      kernel: what computes attention over space, or over all tokens: "xla", or "cudnn", cuDNN's
+        fused attention (NVIDIA GPUs, dtype bfloat16), which keeps no attention matrix in memory.
       dtype: of the computation; normalisation statistics, softmax, taps and logits are float32.
 
     Raises ValueError on fields that do not fit together.
@@ -151,6 +157,7 @@ class TimeSformer(nn.Module):
     unroll: int = 1
     init_std: float = INIT_STD
     pos_embed_std: float = INIT_STD
+    kernel: str = "xla"
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
@@ -159,6 +166,13 @@ class TimeSformer(nn.Module):
             raise ValueError(f"attention is {self.attention!r}, expected one of {ATTENTION_TYPES}")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"remat is {self.remat!r}, expected one of {REMAT_POLICIES}")
+        if self.kernel not in ATTENTION_KERNELS:
+            raise ValueError(f"kernel is {self.kernel!r}, expected one of {ATTENTION_KERNELS}")
+        if self.kernel == "cudnn" and jnp.dtype(self.dtype) != jnp.bfloat16:
+            raise ValueError(
+                f"kernel 'cudnn' computes in bfloat16, found dtype {jnp.dtype(self.dtype).name}; "
+                "set dtype to bfloat16, or kernel to 'xla'"
+            )
         counts = ("image_size", "num_frames", "patch_size", "width", "depth", "num_heads", "unroll")
         for name in counts:
             if getattr(self, name) < 1:
@@ -226,6 +240,10 @@ class TimeSformer(nn.Module):
         Raises:
           ValueError: frames, keys, probes or tap names that do not fit the model.
         """
+        if self.kernel == "cudnn" and jax.default_backend() != "gpu":
+            raise ValueError(
+                f"kernel 'cudnn' runs on NVIDIA GPUs, found {jax.default_backend()}; use 'xla'"
+            )
         frames, probes = self._checked_frames(inputs), dict(probes or {})
         batch = frames.shape[0]
         self._check_taps(batch, capture, probes)
@@ -288,6 +306,7 @@ class TimeSformer(nn.Module):
             capture=capture,
             dtype=self.dtype,
             init_std=self.init_std,
+            kernel=self.kernel,
             name="blocks",
         )
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 INIT_STD = 0.02
+ATTENTION_KERNELS = ("xla", "cudnn")
 
 
 def normal_init(std: float) -> nn.initializers.Initializer:
@@ -31,10 +32,16 @@ def dense(features: int, dtype: Any, name: str, std: float) -> nn.Dense:
     return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
 
 
+# What the backward pass needs of a norm or an activation is quicker computed again from its input
+# than written to memory and read back. Inside the loop over layers no barrier is needed.
+_LayerNorm = nn.remat(nn.LayerNorm, prevent_cse=False)
+_gelu = jax.checkpoint(functools.partial(nn.gelu, approximate=False), prevent_cse=False)
+
+
 def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     """Return a LayerNorm (epsilon 1e-6) with float32 statistics and a result of dtype."""
     # E[x^2] - E[x]^2, flax's default, loses digits where the mean is large.
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+    return _LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def scaled(x: jax.Array, factor: jax.Array | None) -> jax.Array:
@@ -45,11 +52,15 @@ def scaled(x: jax.Array, factor: jax.Array | None) -> jax.Array:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over axis 1 of x [A, S, D]; `qkv` is [q|k|v], head-major."""
+    """Multi-head self-attention over axis 1 of x [A, S, D]; `qkv` is [q|k|v], head-major.
+
+    `kernel` computes what nobody looks into: one of `ATTENTION_KERNELS`.
+    """
 
     num_heads: int
     dtype: Any
     init_std: float = INIT_STD
+    kernel: str = "xla"
 
     @nn.compact
     def __call__(
@@ -66,7 +77,8 @@ class Attention(nn.Module):
         batch, length, width = x.shape
         qkv = dense(3 * width, self.dtype, "qkv", self.init_std)(x)
         qkv = qkv.reshape(batch, length, 3, self.num_heads, width // self.num_heads)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        # The gradient of a split is one concatenation; of three slices, a sum of padded arrays.
+        q, k, v = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
         if explicit:
             scores = jnp.einsum("aqhd,akhd->ahqk", q, k, preferred_element_type=jnp.float32)
             if lengths is not None:
@@ -78,7 +90,9 @@ class Attention(nn.Module):
             out = jnp.einsum("ahqk,akhd->aqhd", weights.astype(self.dtype), v)
         else:
             weights = None
-            out = jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths)
+            out = jax.nn.dot_product_attention(
+                q, k, v, key_value_seq_lengths=lengths, implementation=self.kernel
+            )
         out = out.reshape(batch, length, width)
         return dense(width, self.dtype, "proj", self.init_std)(out), weights
 
@@ -94,8 +108,7 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map x [..., D] to [..., D]."""
         hidden = dense(self.hidden, self.dtype, "fc1", self.init_std)(x)
-        hidden = nn.gelu(hidden, approximate=False)
-        return dense(x.shape[-1], self.dtype, "fc2", self.init_std)(hidden)
+        return dense(x.shape[-1], self.dtype, "fc2", self.init_std)(_gelu(hidden))
 
 
 class PatchEmbed(nn.Module):

@@ -91,6 +91,8 @@ def test_every_size_initialises_from_its_own_declared_shapes(size, attention):
         ({"name": "timesformer", "remat": "all"}, "remat is 'all'"),
         ({"name": "timesformer", "image_size": 225}, "not a multiple of patch_size"),
         ({"name": "timesformer", "num_heads": 7}, "not a multiple of num_heads"),
+        ({"name": "timesformer", "kernel": "flash"}, "kernel is 'flash'"),
+        ({"name": "timesformer", "kernel": "cudnn"}, "computes in bfloat16, found dtype float32"),
         ({"name": "timesformer", "drop_path": 1.0}, "drop_path is 1.0"),
         ({"name": "mrpn", "network": "n3"}, "network is 'n3'"),
         ({"name": "mrpn", "axis_name": "data"}, r"no field \['axis_name'\]"),

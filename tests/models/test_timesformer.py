@@ -221,6 +221,13 @@ def test_call_that_does_not_fit_the_model_is_refused(tiny, call, message):
         model.apply(variables, **{"inputs": {"frames": CLIPS}} | call)
 
 
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="runs there: tests/test_gpu.py")
+def test_cudnn_attention_is_refused_where_there_is_none(tiny):
+    model, variables = tiny
+    with pytest.raises(ValueError, match="runs on NVIDIA GPUs, found"):
+        model.clone(dtype=jnp.bfloat16, kernel="cudnn").apply(variables, {"frames": CLIPS})
+
+
 def test_bfloat16_computes_float32_results_from_float32_parameters(tiny, probed, clips):
     model, variables = tiny
     half = model.clone(dtype=jnp.bfloat16)
