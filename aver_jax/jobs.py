@@ -4,6 +4,8 @@ import argparse
 import importlib
 from collections.abc import Sequence
 
+from aver_jax.allocator import computes_on_cpu, keep_freed_memory
+
 # Job -> (module with add_arguments(parser) and run(args[, overrides]), one line of help). The
 # modules of the jobs that train or predict import jax, which takes a second: only when asked for.
 JOBS = {
@@ -31,6 +33,8 @@ def run_job(job: str, words: Sequence[str]) -> int:
       UserError: something the user can put right.
       SystemExit: wrong flags (2), or --help (0).
     """
+    if job != "prepare" and computes_on_cpu():
+        keep_freed_memory()
     module = importlib.import_module(JOBS[job][0])
     parser = argparse.ArgumentParser(
         prog=f"aver {job}", description=module.__doc__, allow_abbrev=False

@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from aver_jax import allocator
+
 PROGRAM = """
 import resource, sys
 import numpy as np
@@ -29,3 +31,25 @@ def test_memory_that_was_freed_is_used_again_without_page_faults():
         for mode in ("keep", "return")
     }
     assert faults["keep"] < 100 < faults["return"]
+
+
+@pytest.mark.parametrize(
+    ("platforms", "files", "expected"),
+    [
+        ("cpu", True, True),
+        ("cuda,cpu", False, False),
+        ("", True, False),
+        (None, True, False),
+        (None, False, True),
+    ],
+)
+def test_where_jax_computes_is_told_by_the_environment_or_the_devices(
+    monkeypatch, tmp_path, platforms, files, expected
+):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    if platforms is not None:
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(allocator, "_ACCELERATORS", (f"{tmp_path}/nvidia[0-9]*",))
+    if files:
+        (tmp_path / "nvidia0").touch()
+    assert allocator.computes_on_cpu() is expected
