@@ -1,0 +1,1 @@
+"""XLA's optimised programs: their text, what their instructions cost, and traces of them."""

@@ -1,0 +1,371 @@
+"""What the instructions of a compiled program cost: runs, bytes, operations, and their class.
+
+Bytes are those read and written by an instruction whose inputs and outputs lie in memory; what a
+fusion keeps inside itself moves nothing. Of a value that is sliced, the slice alone is read, and
+where one part of a buffer is updated in place, that part alone is written.
+"""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterable
+
+from tools.hlo.flops import flops, is_product
+from tools.hlo.text import Computation, Instruction, Program, Shape, shortened
+
+# In the order in which a report lists them.
+CLASSES = ("matmul", "elementwise", "transpose", "copy", "slice", "fill", "collective", "other")
+
+# Names for memory that is there already.
+_FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier",
+    "partition-id", "replica-id", "add-dependency", "domain",
+}  # fmt: skip
+_VIEWS = {"bitcast", "reshape", "get-tuple-element", "opt-barrier"}
+_SLICES = {"slice", "dynamic-slice", "gather"}
+_MOVES = {
+    "copy", "transpose", "slice", "dynamic-slice", "dynamic-update-slice", "concatenate", "pad",
+    "broadcast", "reshape", "gather", "reverse", "convert",
+}  # fmt: skip
+_SCALAR = 16  # bytes: a constant
+_COLLECTIVES = (
+    "all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute",
+    "collective-broadcast",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """One instruction, or several alike.
+
+    Attributes:
+      name: of the instruction, as in a trace; of several, the first one's.
+      names: all of them.
+      kind: opcode; of a fusion with its kind, of a custom call its target.
+      klass: one of `CLASSES`.
+      reorders: whether data changes its order in memory inside, whatever the class.
+      pure: whether nothing is computed: only moved, converted or filled in.
+      what: the operations that matter inside, the largest first.
+      path: the JAX operation, shortened, "forward" or "backward" before it.
+      source: "file.py:line" of the project's code.
+      shape: of the result.
+      runs: of all together in one run of the program; None where a loop's length is unknown.
+      bytes: read and written, all runs.
+      flops: of products, all runs; None where unknown.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    kind: str
+    klass: str
+    reorders: bool
+    pure: bool
+    what: str
+    path: str
+    source: str
+    shape: str
+    runs: int
+    bytes: float
+    flops: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """The instructions of a program, and the loops whose length its text does not tell.
+
+    Attributes:
+      rows: every instruction that does something.
+      containers: names of loops, calls and branches, whose time holds that of other rows.
+      unknown_loops: names of loops counted as one run.
+    """
+
+    rows: tuple[Cost, ...]
+    containers: frozenset[str]
+    unknown_loops: tuple[str, ...]
+
+
+def costs(program: Program, ours=lambda file: "site-packages" not in file) -> Costs:
+    """Returns what every instruction of a program costs.
+
+    Args:
+      program: from `tools.hlo.text.parse`.
+      ours: says of a source file whether its lines are worth naming.
+    """
+    rows, containers, unknown = [], set(), []
+
+    def visit(computation: Computation, runs: int) -> None:
+        for each in computation.instructions.values():
+            if each.opcode in _FREE or each.opcode.endswith("-done"):
+                continue
+            if each.opcode == "while":
+                containers.add(each.name)
+                length = trip_count(program, computation, each)
+                if length is None:
+                    unknown.append(each.name)
+                for body in each.called("body"):
+                    visit(program.computations[body], runs * (1 if length is None else length))
+            elif each.opcode in ("call", "conditional", "async-start"):
+                containers.add(each.name)
+                names = ("to_apply", "calls", "called_computations", "branch_computations")
+                branches = ("true_computation", "false_computation")
+                for body in each.called(*names, *branches):
+                    visit(program.computations[body], runs)
+            else:
+                rows.append(_cost(program, computation, each, runs, ours))
+
+    visit(program.computations[program.entry], 1)
+    return Costs(tuple(rows), frozenset(containers), tuple(unknown))
+
+
+def alike(rows: Iterable[Cost]) -> list[Cost]:
+    """Puts instructions that do the same together, such as those of unrolled layers."""
+    groups: dict[tuple, list[Cost]] = collections.defaultdict(list)
+    for row in rows:
+        each = row.bytes / row.runs if row.runs else 0
+        groups[row.kind, row.klass, row.what, row.path, row.source, row.shape, each].append(row)
+    return [
+        dataclasses.replace(
+            group[0],
+            names=tuple(name for row in group for name in row.names),
+            runs=sum(row.runs for row in group),
+            bytes=sum(row.bytes for row in group),
+            flops=None if None in {row.flops for row in group} else sum(r.flops for r in group),
+        )
+        for group in groups.values()
+    ]
+
+
+def trip_count(program: Program, computation: Computation, loop: Instruction) -> int | None:
+    """Returns how often a while loop runs: XLA's own count, else from its condition, else None.
+
+    A condition is understood that compares a counter, which starts at a constant and goes up by 1
+    (as `lax.scan` and `fori_loop` make it), with a constant.
+    """
+    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
+    if known:
+        return int(known.group(1))
+    condition = program.computations[loop.called("condition")[0]]
+    start = computation.instructions[loop.operands[0]]
+
+    def constant(within: Computation, name: str) -> int | None:
+        """Follows a value to an integer constant, through the loop's tuple if need be."""
+        value = within.instructions[name]
+        if value.opcode == "constant" and re.fullmatch(r"-?\d+", value.literal):
+            return int(value.literal)
+        if value.opcode in ("copy", "bitcast"):
+            return constant(within, value.operands[0])
+        of_loop = value.opcode == "get-tuple-element" and within is condition
+        if of_loop and start.opcode == "tuple":
+            return constant(computation, start.operands[int(value.attributes["index"])])
+        return None
+
+    test, operands = condition.root, condition.root.operands
+    if test.opcode == "fusion":
+        inside = program.computations[test.called("calls")[0]]
+        numbers = {each.name: number for number, each in inside.parameters.items()}
+        test = inside.root
+        if not all(name in numbers for name in test.operands):
+            return None
+        operands = tuple(operands[numbers[name]] for name in test.operands)
+    if test.opcode != "compare" or test.attributes.get("direction") not in ("LT", "LE"):
+        return None
+    first, bound = (constant(condition, name) for name in operands)
+    if first is None or bound is None:
+        return None
+    return max(0, bound - first + (test.attributes["direction"] == "LE"))
+
+
+def _cost(program: Program, computation: Computation, each: Instruction, runs: int, ours) -> Cost:
+    inside = _inside(program, each)
+    products = [
+        flops(inner, within) for within, inner in inside or [(computation, each)] if inner.operands
+    ]
+    work = [(w, i) for w, i in inside if i.opcode not in _FREE]
+    reorders = any(_reorders(within, inner) for within, inner in work or [(computation, each)])
+    pure = all(i.opcode in _MOVES for _, i in work) if work else each.opcode in _MOVES
+    named = next(
+        (i for i in (each, *(i for _, i in reversed(work))) if _tells(i)),
+        _origin(computation, each),
+    )
+    kind = each.opcode
+    if each.opcode == "fusion":
+        kind = f"fusion {each.attributes.get('kind', '')}"
+    return Cost(
+        name=each.name,
+        names=(each.name,),
+        kind=each.target or kind,
+        klass=_class(program, computation, each, work, reorders, pure),
+        reorders=reorders,
+        pure=pure,
+        what=_what(each, work),
+        path=shortened(named.op_name),
+        source=program.source(named.frame, ours),
+        shape=str(each.shape),
+        runs=runs,
+        bytes=runs * traffic(program, computation, each),
+        flops=None if None in products else runs * sum(products),
+    )
+
+
+def _inside(program: Program, each: Instruction) -> list[tuple[Computation, Instruction]]:
+    """Returns the instructions that a fusion runs, also those of fusions within it."""
+    if each.opcode != "fusion":
+        return []
+    within = program.computations[each.called("calls")[0]]
+    found = []
+    for inner in within.instructions.values():
+        found += _inside(program, inner) or [(within, inner)]
+    return found
+
+
+def _tells(each: Instruction) -> bool:
+    """Whether its metadata says more than which argument of the program it was made from."""
+    return bool(each.frame) or "/" in each.op_name
+
+
+def _origin(computation: Computation, each: Instruction) -> Instruction:
+    """Returns the nearest instruction before this one that says where it comes from."""
+    for _ in range(8):
+        if _tells(each) or not each.operands:
+            break
+        each = computation.instructions[each.operands[0]]
+    return each
+
+
+def _reorders(computation: Computation, each: Instruction) -> bool:
+    """Whether a copy or transpose changes the order in memory of the axes longer than 1."""
+    if each.opcode not in ("copy", "transpose", "copy-start"):
+        return False
+    before = computation.instructions[each.operands[0]].shape
+    after = each.shape.parts[0] if each.shape.parts else each.shape
+    axes = each.axes("dimensions") or tuple(range(len(after.dims)))
+    return before.major_to_minor != tuple(axes[axis] for axis in after.major_to_minor)
+
+
+def _class(
+    program: Program,
+    computation: Computation,
+    each: Instruction,
+    work: list[tuple[Computation, Instruction]],
+    reorders: bool,
+    pure: bool,
+) -> str:
+    if is_product(each) or any(is_product(inner) for _, inner in work):
+        return "matmul"
+    if each.opcode.startswith(_COLLECTIVES):
+        return "collective"
+    if each.opcode not in _MOVES | {"fusion", "copy-start", "iota"}:
+        return "other" if each.opcode in ("custom-call", "rng", "sort") else "elementwise"
+    if each.opcode != "fusion":
+        root, within, names = each, computation, {each.opcode}
+    else:
+        within = program.computations[each.called("calls")[0]]
+        root, names = within.root, {inner.opcode for _, inner in work}
+    root_reorders = _reorders(within, _mover(within, root))
+    if (pure and reorders) or root_reorders:
+        return "transpose"
+    if names <= {"broadcast", "iota"} and _read(program, computation, each) <= _SCALAR:
+        return "fill"
+    if not pure and _mover(within, root).opcode != "dynamic-update-slice":
+        return "elementwise"
+    if names & {"slice", "dynamic-slice", "dynamic-update-slice", "concatenate", "pad", "gather"}:
+        return "slice"
+    return "copy" if names & {"copy", "copy-start", "transpose", "reshape"} else "elementwise"
+
+
+def _mover(computation: Computation, root: Instruction) -> Instruction:
+    """Returns the copy or transpose that makes a fusion's result, if nothing else does.
+
+    Looks through views, conversions and the update of a part of a buffer.
+    """
+    each = root
+    while each.opcode in _VIEWS | {"convert", "dynamic-update-slice", "copy", "transpose"}:
+        if _reorders(computation, each):
+            return each
+        each = computation.instructions[each.operands[each.opcode == "dynamic-update-slice"]]
+    return root
+
+
+def _what(each: Instruction, work: list[tuple[Computation, Instruction]]) -> str:
+    """Names the operations inside that handle most elements; moves of data always."""
+    weights: dict[str, float] = collections.defaultdict(float)
+    for _, inner in work or [(None, each)]:
+        weights[inner.opcode] += max(inner.shape.size, 1)
+    plain = {"broadcast", "reshape", "compare", "select", "bitcast-convert", "iota"} | _FREE
+    kept = [name for name in weights if name not in plain] or list(weights)
+    # A product or a reduction gives little, however much it reads.
+    kept.sort(key=lambda name: (name not in ("dot", "convolution", "reduce"), -weights[name]))
+    return " ".join(kept[:4] + ["..."] * (len(kept) > 4))
+
+
+def traffic(program: Program, computation: Computation, each: Instruction) -> float:
+    """Returns the bytes that one run of an instruction reads and writes."""
+    if each.opcode.startswith("copy-start"):
+        return 2 * each.shape.parts[0].bytes
+    return _read(program, computation, each) + _written(program, computation, each)
+
+
+def _read(program: Program, computation: Computation, each: Instruction) -> float:
+    shapes = [computation.instructions[name].shape for name in each.operands]
+    if each.opcode == "fusion":
+        inside = program.computations[each.called("calls")[0]]
+        return sum(
+            _used(program, inside, parameter, shapes[number].bytes)
+            for number, parameter in inside.parameters.items()
+        )
+    if each.opcode in _SLICES:
+        return min(each.shape.bytes, shapes[0].bytes) + sum(shape.bytes for shape in shapes[1:])
+    if each.opcode == "dynamic-update-slice":
+        return sum(shape.bytes for shape in shapes[1:])
+    return sum(shape.bytes for shape in shapes)
+
+
+def _used(program: Program, inside: Computation, value: Instruction, whole: float) -> float:
+    """Returns how much of a fusion's input is read: all of it, or the slices taken from it."""
+    total = 0.0
+    for user in inside.users[value.name]:
+        if user.opcode in _VIEWS:
+            total += _used(program, inside, user, whole)
+        elif user.opcode in _SLICES and user.operands[0] == value.name:
+            total += user.shape.bytes
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
+            total += 0
+        elif user.opcode == "fusion":
+            within = program.computations[user.called("calls")[0]]
+            for number, name in enumerate(user.operands):
+                if name == value.name:
+                    total += _used(program, within, within.parameters[number], whole)
+        else:
+            return whole
+    return min(total, whole)
+
+
+def _written(program: Program, computation: Computation, each: Instruction) -> float:
+    if each.opcode == "fusion":
+        inside = program.computations[each.called("calls")[0]]
+        return _result(program, inside, inside.root)
+    if each.opcode == "dynamic-update-slice":
+        return computation.instructions[each.operands[1]].shape.bytes
+    if each.opcode == "custom-call" and each.shape.parts:
+        return sum(part.bytes for part in each.shape.parts if not _workspace(part))
+    return each.shape.bytes
+
+
+def _result(program: Program, inside: Computation, root: Instruction) -> float:
+    if root.opcode == "tuple":
+        return sum(_result(program, inside, inside.instructions[name]) for name in root.operands)
+    if root.opcode == "bitcast":
+        return min(
+            root.shape.bytes, _result(program, inside, inside.instructions[root.operands[0]])
+        )
+    if root.opcode == "fusion":
+        within = program.computations[root.called("calls")[0]]
+        return _result(program, within, within.root)
+    if root.opcode == "dynamic-update-slice":
+        return inside.instructions[root.operands[1]].shape.bytes
+    return 0.0 if root.opcode == "parameter" else root.shape.bytes
+
+
+def _workspace(part: Shape) -> bool:
+    """Whether a part of a library call's result is its scratch memory."""
+    return part.dtype in ("u8", "s8") and len(part.dims) == 1

@@ -1,0 +1,88 @@
+"""The programs of an experiment compiled from its config alone: no dataset, no parameters."""
+
+import inspect
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from aver_jax import parallel, programs
+from aver_jax.errors import UserError
+from aver_jax.input import SAMPLE_RATE
+from aver_jax.runs import model_of
+
+PROGRAMS = ("train", "inference")
+
+
+def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the arrays of one batch of `config.batch_size` clips, as shapes."""
+    count, data = config.batch_size, config.data
+    shapes = {
+        "label": ((), np.int32),
+        "mask": ((), np.bool_),
+        "row": ((), np.int32),
+        "seed": ((), np.uint32),
+    }
+    if "frames" in data.modalities:
+        image = (data.num_frames, data.image_size, data.image_size, 3)
+        shapes["frames"] = (image, np.uint8)
+        shapes["frame_times"] = ((data.num_frames,), np.float32)
+    if "audio" in data.modalities:
+        shapes["audio"] = ((round(data.max_seconds * SAMPLE_RATE),), np.int16)
+        shapes["audio_length"] = ((), np.int32)
+    return {
+        name: jax.ShapeDtypeStruct((count, *shape), dtype)
+        for name, (shape, dtype) in shapes.items()
+    }
+
+
+def compiled(config: ConfigDict, classes: int, program: str) -> jax.stages.Compiled:
+    """Compiles the train step or the forward pass of evaluation for all devices of this machine.
+
+    Args:
+      config: the experiment.
+      classes: number of classes.
+      program: one of `PROGRAMS`.
+
+    Raises:
+      UserError: a config that cannot be trained, or its batch does not fit the devices.
+    """
+    if config.parallel != "shard_map":
+        raise UserError(
+            f"config.parallel is {config.parallel!r}; the report compiles the step of shard_map, "
+            "which does the same work: leave it out"
+        )
+    mesh = parallel.make_mesh()
+    accumulate = config.optimizer.accumulate if program == "train" else 1
+    parallel.check_batch_size(config.batch_size, mesh, accumulate)
+    model = model_of(config, classes)
+    # A schedule's epochs do not change the program.
+    training = programs.training(model, config, steps_per_epoch=100, mesh=mesh)
+
+    def placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+        )
+
+    batch = placed(batch_shapes(config), NamedSharding(mesh, P(parallel.AXIS)))
+    if program == "inference":
+        forward = programs.forward(model, config, mesh)
+        variables = placed(training.shapes, parallel.replicated(mesh))
+        return _jitted(forward.__call__).lower(variables, batch).compile()
+    seed = jax.ShapeDtypeStruct((), np.uint32)
+    state = jax.eval_shape(training.create, training.shapes, seed)
+    state = placed(state, parallel.replicated(mesh))
+    return _jitted(training.step).lower(state, batch, None).compile()
+
+
+def _jitted(step: Any) -> Any:
+    """Returns the jitted function behind one that first lays its batch over the devices.
+
+    The function itself, not one made alike: only its program has the instructions of a trace.
+    """
+    owner = getattr(step, "__self__", None)
+    held = vars(owner) if owner else inspect.getclosurevars(step).nonlocals
+    return next(value for value in held.values() if hasattr(value, "lower"))

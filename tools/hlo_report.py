@@ -1,0 +1,124 @@
+r"""What the train step or the forward pass of an experiment spends its time and memory traffic on.
+
+    python tools/hlo_report.py --config timesformer.py:size=demo [--config.FIELD=VALUE ...] \
+        [--batch_size 16] [--classes 6] [--program train|inference] [--top 20] \
+        [--trace RUN/profile] [--json FILE]
+
+Compiles it for this machine, without a dataset, and reads XLA's optimised program: bytes, products
+and how often each instruction runs, by class, by line of our source, and the costliest of all.
+With a trace (`aver train --profile START:STOP`, made with the same config, batch size and number of
+classes on the same kind of device) also the measured time of each instruction.
+
+Bytes are what instructions read and write, as if nothing stayed in a cache. A class "transpose" is
+a fusion whose result is a change of order, whatever else it computes on the way. In traces of a CPU
+an instruction that works on asynchronously (a product outside of YNN) shows its dispatch alone: the
+share that no instruction covers is mostly theirs.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+from aver_jax import config as configs
+from aver_jax.errors import UserError
+from tools.hlo.costs import costs
+from tools.hlo.programs import PROGRAMS, compiled
+from tools.hlo.report import as_json, make_report
+from tools.hlo.report import text as text_of
+from tools.hlo.text import parse
+from tools.hlo.traces import read, trace_file
+
+ROOT = str(Path(__file__).resolve().parents[1])
+_MEMORY = ("argument", "output", "temp", "alias", "generated_code")
+
+
+def is_ours(file: str) -> bool:
+    """Whether a source file belongs to the project, not to a library installed within it."""
+    return file.startswith(ROOT) and "site-packages" not in file
+
+
+def memory(program: jax.stages.Compiled) -> dict[str, int]:
+    """Returns bytes per device by use; {} where the backend does not tell."""
+    found = program.memory_analysis()
+    return {
+        name: getattr(found, f"{name}_size_in_bytes")
+        for name in _MEMORY
+        if hasattr(found, f"{name}_size_in_bytes")
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints the report; returns 2 for an error the user can put right."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", required=True, help="path or shipped name; --config.FIELD=VALUE sets a field"
+    )
+    parser.add_argument("--batch_size", type=int, help="clips of a batch; default: the config's")
+    parser.add_argument("--classes", type=int, default=6)
+    parser.add_argument("--program", choices=PROGRAMS, default="train")
+    parser.add_argument("--top", type=int, default=20, help="lines of a table")
+    parser.add_argument("--trace", type=Path, help="a folder or file that jax.profiler wrote")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    arguments, words = parser.parse_known_args(argv)
+    try:
+        return _report(arguments, words)
+    except UserError as error:
+        print(f"hlo_report: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _report(arguments: argparse.Namespace, words: list[str]) -> int:
+    for name in ("batch_size", "classes", "top"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} is {value}; expected at least 1")
+    config = configs.override(configs.load_config(arguments.config), words)
+    if arguments.batch_size:
+        config.batch_size = arguments.batch_size
+    if arguments.trace:
+        trace_file(arguments.trace)  # an error before the compiler's minute, not after it
+    began = time.perf_counter()
+    program = compiled(config, arguments.classes, arguments.program)
+    seconds = time.perf_counter() - began
+    parsed = parse(program.as_text())
+    found = costs(parsed, is_ours)
+    measured = None
+    if arguments.trace:
+        measured = read(arguments.trace, parsed.name, found.containers)
+    report = make_report(found, measured)
+    facts = {
+        "config": arguments.config,
+        "overrides": words,
+        "program": arguments.program,
+        "batch_size": config.batch_size,
+        "classes": arguments.classes,
+        "devices": jax.device_count(),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "memory": memory(program),
+    }
+    print(
+        f"{arguments.config}: {arguments.program}, {config.batch_size} clips on "
+        f"{facts['devices']} x {facts['device']}, jax {jax.__version__}; traced and compiled in "
+        f"{seconds:.1f} s"
+    )
+    sizes = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in facts["memory"].items())
+    print(f"memory per device in MB: {sizes}")
+    print(text_of(report, arguments.top))
+    if arguments.json:
+        content = json.dumps({**facts, **as_json(report)}, indent=1)
+        try:
+            arguments.json.write_text(content + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {arguments.json}: {error.strerror}") from error
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
