@@ -344,6 +344,25 @@ def test_a_trace_of_a_cpu_gives_times_per_run(tmp_path):
     assert report.strange == 0
 
 
+def test_a_trace_that_begins_within_a_run_gives_times_of_whole_ones(tmp_path):
+    events = [
+        event("r", start, 30, hlo_op=name, hlo_module="m")
+        for name, starts in (("r", (0, 100, 200)), ("a.1", (150, 250)), ("a.2", (170, 270)))
+        for start in starts
+    ]
+    write_trace(tmp_path / "a.trace.json.gz", events)
+    program = in_entry(
+        "  %x = f32[4]{0} parameter(0)",
+        "  %a.1 = f32[4]{0} negate(%x)",
+        "  %a.2 = f32[4]{0} negate(%a.1)",
+        "  ROOT %r = f32[4]{0} exponential(%a.2)",
+    )
+    report = make_report(costs(program), read(tmp_path, "m"))
+    seconds = {row.cost.name: row.seconds for row in report.rows}
+    assert seconds == {"a.1": pytest.approx(60e-6), "r": pytest.approx(30e-6)}
+    assert report.seconds == pytest.approx(90e-6)
+
+
 def test_a_trace_of_a_gpu_is_read_from_its_streams(tmp_path):
     names = [
         {"ph": "M", "pid": 9, "name": "process_name", "args": {"name": "/device:GPU:0"}},
@@ -391,6 +410,9 @@ def test_a_real_trace_names_the_instructions_of_the_program(tmp_path):
 TINY = [
     "--config", "timesformer.py:size=demo", "--config.model.width=8", "--config.model.num_heads=1",
     "--config.data.image_size=16", "--config.model.depth=1", "--batch_size", "4", "--classes", "3",
+    # Most of the compiler's time would go to the augmentations.
+    *(f"--config.frontend.augment.{name}=0.0" for name in ("flip", "rotate", "translate")),
+    *(f"--config.frontend.augment.{name}=(1.0, 1.0)" for name in ("scale", "contrast")),
 ]  # fmt: skip
 
 

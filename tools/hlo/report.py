@@ -45,6 +45,7 @@ class Report:
       unknown_loops: names of loops counted as one run.
       measured: the trace, if there is one.
       runs: how often the program ran in the trace.
+      seconds: measured, of the instructions of one run.
       strange: share of the measured time in instructions that this program does not have.
     """
 
@@ -55,6 +56,7 @@ class Report:
     unknown_loops: tuple[str, ...]
     measured: Measured | None
     runs: float
+    seconds: float
     strange: float
 
     def shares(self, key: Callable[[Cost], str]) -> dict[str, tuple[float, float]]:
@@ -78,21 +80,26 @@ def make_report(found: Costs, measured: Measured | None = None) -> Report:
     rows = alike(found.rows)
     total = sum(row.bytes for row in rows) or 1.0
     names = {name for row in rows for name in row.names}
-    runs, busy, strange = 1.0, 1.0, 0.0
+    runs, strange, seconds = 1.0, 0.0, {}
     if measured:
         expected = {row.name: row.runs for row in found.rows if row.runs}
-        counted = [count / expected[n] for n, count in measured.counts.items() if n in expected]
-        runs = statistics.median(counted) if counted else 1.0
-        busy = sum(measured.seconds.values()) or 1.0
-        strange = sum(s for name, s in measured.seconds.items() if name not in names) / busy
+        ratios = {n: count / expected[n] for n, count in measured.counts.items() if n in expected}
+        runs = statistics.median(ratios.values()) if ratios else 1.0
+        for name, spent in measured.seconds.items():
+            # A trace begins and ends within a run: some instructions are in it once less. Where it
+            # has several events of one (the kernels of a call), their number tells nothing.
+            ratio = ratios.get(name, runs)
+            seconds[name] = spent / (ratio if 0.5 < ratio / runs < 1.5 else runs)
+        strange = sum(s for n, s in seconds.items() if n not in names)
+    whole = sum(seconds.values()) or 1.0
 
     def row_of(cost: Cost) -> Row:
-        seconds = measured and sum(measured.seconds.get(name, 0.0) for name in cost.names)
+        spent = sum(seconds.get(name, 0.0) for name in cost.names) if measured else None
         return Row(
             cost=cost,
             share=cost.bytes / total,
-            seconds=None if seconds is None else seconds / runs,
-            time_share=None if seconds is None else seconds / busy,
+            seconds=spent,
+            time_share=None if spent is None else spent / whole,
         )
 
     ordered = sorted(
@@ -107,7 +114,8 @@ def make_report(found: Costs, measured: Measured | None = None) -> Report:
         unknown_loops=found.unknown_loops,
         measured=measured,
         runs=runs,
-        strange=strange,
+        seconds=sum(seconds.values()),
+        strange=strange / whole,
     )
 
 
@@ -139,7 +147,7 @@ def _headlines(report: Report) -> list[str]:
         of = report.measured
         lines += [
             f"measured: {of.module} in {of.file}",
-            f"  {report.runs:g} runs, {sum(of.seconds.values()) / report.runs * 1e3:.1f} ms of "
+            f"  {report.runs:g} runs, {report.seconds * 1e3:.1f} ms of "
             f"instructions each; {of.busy:.1%} of {of.span:.3f} s between the first and the last "
             "instruction is covered by one",
             f"  copies and transposes: {everything[1]:.1%} of the time ({pure[1]:.1%} that compute "
@@ -257,7 +265,7 @@ def as_json(report: Report) -> dict[str, Any]:
             "runs": report.runs,
             "busy": report.measured.busy,
             "span_seconds": report.measured.span,
-            "seconds_per_run": sum(report.measured.seconds.values()) / report.runs,
+            "seconds_per_run": report.seconds,
             "share_of_unknown_instructions": report.strange,
         }
     return content
