@@ -89,7 +89,7 @@ def make_report(found: Costs, measured: Measured | None = None) -> Report:
             # A trace begins and ends within a run: some instructions are in it once less. Where it
             # has several events of one (the kernels of a call), their number tells nothing.
             ratio = ratios.get(name, runs)
-            seconds[name] = spent / (ratio if 0.5 < ratio / runs < 1.5 else runs)
+            seconds[name] = spent / (ratio if 0.5 <= ratio / runs <= 1.5 else runs)
         strange = sum(s for n, s in seconds.items() if n not in names)
     whole = sum(seconds.values()) or 1.0
 
