@@ -18,9 +18,9 @@ from aver_jax.input.clips import (
     clip_window,
     decode_clip,
     grid_frames,
-    span_frames,
     span_samples,
 )
+from aver_jax.input.sampling import nearest_frames
 from aver_jax.input.sources import Dataset
 
 # What a machine needs beside the cache: batches, checkpoints, the operating system.
@@ -57,26 +57,24 @@ class ClipIndex:
           `frame_times` as in a batch. With sound: `audio_start` int32 [b], the first sample in the
           stored sound, and `audio_length` int32 [b].
         """
-        shape, count = self.shape, len(rows)
+        # For all clips at once: a fast model asks for thousands a second.
+        shape = self.shape
         positions = self._position_of_row[rows]
         plan = {"position": positions}
+        first, last = self.windows[positions].T
+        start, stop = (first + share * (last - first) for share in np.asarray(slices).T)
         if "frames" in shape.modalities:
-            plan["frame_index"] = np.empty((count, shape.num_frames), np.int32)
-            plan["frame_times"] = np.empty((count, shape.num_frames), np.float32)
+            times = self.times[positions]
+            chosen = nearest_frames(times, start, stop, shape.num_frames)
+            plan["frame_index"] = chosen.astype(np.int32)
+            seconds = np.take_along_axis(times, chosen, axis=1) - start[:, None]
+            plan["frame_times"] = seconds.astype(np.float32)
         if "audio" in shape.modalities:
-            plan["audio_start"] = np.empty(count, np.int32)
-            plan["audio_length"] = np.empty(count, np.int32)
-        for i, (position, (start, stop)) in enumerate(zip(positions, slices, strict=True)):
-            first, last = self.windows[position]
-            span = first + start * (last - first), first + stop * (last - first)
-            if "frames" in shape.modalities:
-                chosen, times = span_frames(self.times[position], *span, shape)
-                plan["frame_index"][i], plan["frame_times"][i] = chosen, times
-            if "audio" in shape.modalities:
-                begin, end = span_samples(int(self.samples[position]), *span, shape)
-                # Sound that ends before the window begins has nothing stored, and nothing taken.
-                plan["audio_start"][i] = max(0, begin - round(first * SAMPLE_RATE))
-                plan["audio_length"][i] = end - begin
+            begin, end = span_samples(self.samples[positions], start, stop, shape)
+            # Sound that ends before the window begins has nothing stored, and nothing taken.
+            stored = begin - np.rint(first * SAMPLE_RATE).astype(np.int64)
+            plan["audio_start"] = np.maximum(0, stored).astype(np.int32)
+            plan["audio_length"] = (end - begin).astype(np.int32)
         return plan
 
     def __post_init__(self) -> None:

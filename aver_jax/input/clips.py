@@ -143,9 +143,10 @@ def span_arrays(
     for position, (record, start, stop) in enumerate(spans):
         if "frames" in shape.modalities:
             _check_frames(record)
-            chosen, times = span_frames(record["timestamps"], start, stop, shape)
+            timestamps = record["timestamps"]
+            chosen = frame_indices(timestamps, start, stop, shape.num_frames)
             decode_clip(record, chosen, shape.image_size, arrays["frames"][position])
-            arrays["frame_times"][position] = times
+            arrays["frame_times"][position] = timestamps[chosen] - start
         if "audio" in shape.modalities:
             pcm = np.frombuffer(record["pcm"], "<i2")
             begin, end = span_samples(len(pcm), start, stop, shape)
@@ -154,18 +155,19 @@ def span_arrays(
     return arrays
 
 
-def span_frames(
-    timestamps: np.ndarray, start: float, stop: float, shape: ClipShape
+def span_samples(
+    num_samples: np.ndarray | int,
+    start: np.ndarray | float,
+    stop: np.ndarray | float,
+    shape: ClipShape,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The frames of a span, int64 [T] into `timestamps`, and their seconds from its start [T]."""
-    chosen = frame_indices(timestamps, start, stop, shape.num_frames)
-    return chosen, timestamps[chosen] - start
+    """The samples [begin, end) of spans, at most S of the `num_samples` that there are.
 
-
-def span_samples(num_samples: int, start: float, stop: float, shape: ClipShape) -> tuple[int, int]:
-    """The samples [begin, end) of a span, at most S of the `num_samples` that there are."""
-    begin = min(round(start * SAMPLE_RATE), num_samples)
-    return begin, max(begin, min(round(stop * SAMPLE_RATE), begin + shape.num_samples, num_samples))
+    Numbers, or arrays [b] of as many spans.
+    """
+    begin = np.minimum(np.rint(start * SAMPLE_RATE).astype(np.int64), num_samples)
+    end = np.minimum(np.rint(stop * SAMPLE_RATE).astype(np.int64), begin + shape.num_samples)
+    return begin, np.maximum(begin, np.minimum(end, num_samples))
 
 
 def decode_clip(

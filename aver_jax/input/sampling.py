@@ -95,3 +95,25 @@ def frame_indices(timestamps: np.ndarray, start: float, stop: float, num_frames:
     times = np.asarray(timestamps, np.float64)
     between = (times[1:] + times[:-1]) / 2
     return np.searchsorted(between, centres, side="left")
+
+
+def nearest_frames(
+    timestamps: np.ndarray, start: np.ndarray, stop: np.ndarray, num_frames: int
+) -> np.ndarray:
+    """`frame_indices` of many clips with equally many frames.
+
+    Args:
+      timestamps: float [b,F], F >= 1, ascending, seconds.
+      start: float64 [b], seconds.
+      stop: float64 [b], seconds, > start.
+      num_frames: T.
+
+    Returns:
+      int64 [b,T].
+    """
+    centres = (
+        start[:, None] + (np.arange(num_frames) + 0.5) * ((stop - start) / num_frames)[:, None]
+    )
+    times = np.asarray(timestamps, np.float64)
+    between = (times[:, 1:] + times[:, :-1]) / 2
+    return (between[:, None, :] < centres[:, :, None]).sum(-1)

@@ -10,6 +10,7 @@ from aver_jax.input.sampling import (
     centre_window,
     clip_seconds,
     frame_indices,
+    nearest_frames,
     time_slice,
     view_slices,
 )
@@ -85,3 +86,16 @@ def test_one_view_is_the_whole_clip_and_several_reach_both_ends():
     np.testing.assert_allclose(view_slices(3), [[0, 0.75], [0.125, 0.875], [0.25, 1]])
     with pytest.raises(UserError, match="views"):
         view_slices(0)
+
+
+def test_the_frames_of_many_clips_are_those_of_each():
+    rng = np.random.default_rng(0)
+    # Steps of 1/8 s, some of 0: centres meet midpoints exactly, and frames repeat.
+    times = np.cumsum(rng.integers(0, 3, (50, 7)), axis=1).astype(np.float32) / 8
+    start, stop = np.sort(rng.integers(0, 17, (50, 2)) / 8, axis=1).T
+    stop = stop + 0.125
+    found = nearest_frames(times, start, stop, 4)
+    each = [frame_indices(*clip, 4) for clip in zip(times, start, stop, strict=True)]
+    np.testing.assert_array_equal(found, each)
+    one = nearest_frames(times[:, :1], start, stop, 4)
+    np.testing.assert_array_equal(one, np.zeros((50, 4)))
