@@ -38,6 +38,7 @@ from aver_jax.input import (
 from aver_jax.models import init_variables
 from aver_jax.models.counting import parameter_count
 from aver_jax.origins import check_origins, held_leaves
+from aver_jax.profiling import StepTrace, parse_range
 from aver_jax.progress import Progress
 from aver_jax.runs import model_of, write_config
 from aver_jax.signals import StopSignal
@@ -52,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workdir", required=True, type=Path, help="run folder; an unfinished run in it goes on"
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="START:STOP",
+        help="trace the steps from START up to, not including, STOP (counted from 1; 11:16 are "
+        "five steps) into RUN/profile, for TensorBoard and Perfetto",
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     fields = configs.flat_fields(configs.base_config().to_dict())
@@ -69,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs `aver train`; `overrides` are the words that begin with "--config."."""
     config = configs.override(configs.load_config(args.config), overrides)
-    train(config, args.workdir)
+    profile = parse_range(args.profile) if args.profile is not None else None
+    train(config, args.workdir, profile=profile)
     print(f"run folder: {args.workdir}")
     return 0
 
@@ -186,7 +194,13 @@ def _header(
     return "\n".join(lines)
 
 
-def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool = True) -> Path:
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    quiet: bool = False,
+    report: bool = True,
+    profile: tuple[int, int] | None = None,
+) -> Path:
     """Trains a model, or goes on with the run in `workdir`.
 
     Args:
@@ -194,6 +208,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
       workdir: the run folder: config.json, metrics.jsonl, tensorboard/, checkpoints/, report/.
       quiet: no progress bar and no messages.
       report: also write RUN/report; an experiment of many runs has a report of its own.
+      profile: (START, STOP), steps to trace into RUN/profile, see `profiling.StepTrace`.
 
     Returns:
       The run folder.
@@ -241,6 +256,12 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
         checkpoints.close()
         raise
     del variables  # the state has them
+    hidden = quiet or jax.process_index() != 0
+    try:
+        trace = StepTrace(workdir, profile, start, plan.total, hidden)
+    except UserError:
+        checkpoints.close()
+        raise
     if jax.process_index() == 0:
         write_config(workdir, config, facts)
     say("\n".join([_header(config, dataset, parts, state, mesh, plan), *origins]))
@@ -254,9 +275,8 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
         say(f"goes on after step {start}")
 
     evaluator = validation_evaluator(model, config, dataset, parts, mesh)
-    shown = None if quiet or jax.process_index() else say
     try:
-        feed = open_feed(config, dataset, parts, mesh, start, shown)
+        feed = open_feed(config, dataset, parts, mesh, start, None if hidden else say)
     except BaseException:
         checkpoints.close()
         raise
@@ -264,14 +284,17 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
         workdir, start, plan.total, config.batch_size, plan.per_epoch, program.schedule, quiet
     )
     try:
-        with StopSignal().listening() as stop:
+        with trace, StopSignal().listening() as stop:
             number = start
             while number < plan.total:
                 count = _steps_together(config, plan, number)
                 with progress.waiting():
                     batch = feed.take(count)
-                state, metrics = program.steps(feed.layout, count)(state, batch, feed.resident)
                 number += count
+                with trace.step(number, count):
+                    step = program.steps(feed.layout, count)
+                    state, metrics = step(state, batch, feed.resident)
+                trace.dispatched(number, metrics)
                 # The device works on this step while the host reads the previous one's metrics.
                 progress.add(number, metrics, count)
                 if number - count == start:
@@ -279,12 +302,12 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False, report: bool =
                     progress.started(time.perf_counter() - began)
                 last = number == plan.total
                 to_log = [
-                    step
-                    for step in range(number - count + 1, number + 1)
-                    if step == plan.total or step % config.log_every_steps == 0
+                    one
+                    for one in range(number - count + 1, number + 1)
+                    if one == plan.total or one % config.log_every_steps == 0
                 ]
-                for step in to_log:
-                    progress.log_training(step, float(state.plateau.scale))
+                for one in to_log:
+                    progress.log_training(one, float(state.plateau.scale))
                 validated = last or number % plan.per_validation == 0
                 if validated:
                     progress.settle()
