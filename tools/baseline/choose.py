@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-_SECONDS = 4.0  # of timing, each way
+SECONDS = 4.0  # of timing, each way
+_LEAST_ROUNDS = 3
 
 
 class Work(Protocol):
@@ -24,7 +25,7 @@ class Choice:
       name: of the way.
       work: ready, warmed up.
       first_call_seconds: from nothing to the first result.
-      seconds: median of a call, of all ways tried.
+      seconds: median of a call, of all ways timed; {} where there was one alone.
       failed: why a way could not be gone, one line each.
     """
 
@@ -38,11 +39,15 @@ class Choice:
         """Return what was found, on one line."""
         times = [f"{name} {1e3 * value:.1f} ms" for name, value in self.seconds.items()]
         reasons = [f"{name} failed: {reason}" for name, reason in self.failed.items()]
-        return f"{self.name}; " + ", ".join(times + reasons)
+        return "; ".join([self.name, *times, *reasons])
 
 
-def fastest(ways: Mapping[str, Callable[[], Work]]) -> Choice:
+def fastest(ways: Mapping[str, Callable[[], Work]], seconds: float = SECONDS) -> Choice:
     """Make every way ready, time them in turn, and return the one with the shortest median.
+
+    Args:
+      ways: by name, a function that makes each ready.
+      seconds: of timing each way; three rounds at least.
 
     Raises:
       Exception: what the first way raises; another that fails is left out.
@@ -51,24 +56,25 @@ def fastest(ways: Mapping[str, Callable[[], Work]]) -> Choice:
     for name, make in ways.items():
         began = time.perf_counter()
         try:
-            works[name] = make()
-            works[name].call()
+            work = make()
+            work.call()
         except Exception as error:
             if not works:
                 raise
-            works.pop(name, None)
             failed[name] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            continue
-        first[name] = time.perf_counter() - began
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    spent = 0.0
-    # Of one way there is nothing to choose.
-    while len(works) > 1 and (spent < _SECONDS * len(works) or len(min(seconds.values())) < 3):
+        else:
+            works[name], first[name] = work, time.perf_counter() - began
+    if len(works) == 1:
+        (name,) = works
+        return Choice(name, works[name], first[name], {}, failed)
+    calls: dict[str, list[float]] = {name: [] for name in works}
+    rounds, began = 0, time.perf_counter()
+    while rounds < _LEAST_ROUNDS or time.perf_counter() - began < seconds * len(works):
         for name, work in works.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             work.call()
-            seconds[name].append(time.perf_counter() - began)
-            spent += seconds[name][-1]
-    medians = {name: statistics.median(of) for name, of in seconds.items() if of}
-    best = min(medians, key=medians.get) if medians else next(iter(works))
+            calls[name].append(time.perf_counter() - start)
+        rounds += 1
+    medians = {name: statistics.median(of) for name, of in calls.items()}
+    best = min(medians, key=medians.get)
     return Choice(best, works[best], first[best], medians, failed)

@@ -44,7 +44,7 @@ class Clips(Dataset):
     def __getitem__(self, row: int) -> dict[str, Tensor]:
         """Return one clip: "frames" [T,H,W,3]; "audio" [S] and "audio_length" []; "row" []."""
         if self._source is None:
-            # Opened where it is read: readers do not survive a fork.
+            # Opened where it is read: a reader cannot be sent to a worker.
             builder = tfds.builder_from_directory(self.folder)
             self._source = builder.as_data_source(split="all")
         record = self._source[row]
@@ -124,6 +124,8 @@ def loader(clips: Clips, batch_size: int, workers: int, pinned: bool) -> DataLoa
         pin_memory=pinned,
         worker_init_fn=_one_thread,
         prefetch_factor=2 if workers else None,
+        # Threads of the record reader do not survive a fork: a forked worker may crash.
+        multiprocessing_context="spawn" if workers else None,
     )
 
 

@@ -78,7 +78,7 @@ def make_ready(
     )
 
 
-def modes(exchange: Exchange, device: torch.device, training: bool) -> list[Mode]:
+def modes(exchange: Exchange, device: torch.device) -> list[Mode]:
     """Return the modes worth timing on a device.
 
     On a CPU matrix products take nearly all the time, and eager and compiled blocks are within some
@@ -94,11 +94,9 @@ def modes(exchange: Exchange, device: torch.device, training: bool) -> list[Mode
     return [Mode("blocks"), Mode("no")]
 
 
-def _fastest_mode(
-    make: Callable[[Mode], Any], exchange: Exchange, device: torch.device, training: bool
-) -> Choice:
+def _fastest_mode(make: Callable[[Mode], Any], exchange: Exchange, device: torch.device) -> Choice:
     """Time the modes; on a GPU also the best one autotuned, and then that as a CUDA graph."""
-    tried = {str(mode): mode for mode in modes(exchange, device, training)}
+    tried = {str(mode): mode for mode in modes(exchange, device)}
     choice = fastest({name: lambda m=mode: make(m) for name, mode in tried.items()})
     if device.type != "cuda":
         return choice
@@ -139,7 +137,7 @@ def _train(side: str, exchange: Exchange, device: torch.device, clips: int | Non
     if side == "torch_transformers":
         choice = fastest({"eager": lambda: make(Mode())})
     else:
-        choice = _fastest_mode(make, exchange, device, training=True)
+        choice = _fastest_mode(make, exchange, device)
     choice.work.reset()
     losses = [choice.work.call() for _ in range(exchange.settings["steps"])]
     return Ready(choice.work.call, {"losses": np.float32(losses)}, choice, len(batch))
@@ -157,7 +155,7 @@ def _inference(side: str, exchange: Exchange, device: torch.device, clips: int |
     if side == "torch_transformers":
         choice = fastest({"eager": lambda: make(Mode())})
     else:
-        choice = _fastest_mode(make, exchange, device, training=False)
+        choice = _fastest_mode(make, exchange, device)
     return Ready(choice.work.call, {"logits": choice.work.call().numpy()}, choice, len(batch))
 
 
@@ -288,13 +286,14 @@ def _augmentation(exchange: Exchange, device: torch.device) -> Ready:
 
 
 class _Loading:
-    """Batches on the host, one a call."""
+    """Batches on the host: as many a call as there are workers, which finish at the same time."""
 
     def __init__(self, loader: Any) -> None:
         self._batches = iter(loader)
+        self.count = max(1, loader.num_workers)
 
-    def call(self) -> Mapping[str, Tensor]:
-        return next(self._batches)
+    def call(self) -> list[Mapping[str, Tensor]]:
+        return [next(self._batches) for _ in range(self.count)]
 
 
 def _input(exchange: Exchange, device: torch.device) -> Ready:
@@ -312,7 +311,7 @@ def _input(exchange: Exchange, device: torch.device) -> Ready:
     workers, size = settings["threads"], case["batch_size"]
     made = loader(clips, size, workers, pinned=device.type == "cuda")
     choice = fastest({f"{workers} workers": lambda: _Loading(made)})
-    # As many as are ready before anyone asks.
-    for _ in range(2 * workers + 1):
+    # What is ready before anyone asks.
+    for _ in range(3):
         choice.work.call()
-    return Ready(choice.work.call, {}, choice, size)
+    return Ready(choice.work.call, {}, choice, size * choice.work.count)

@@ -60,6 +60,8 @@ class Worker:
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
         """Time calls one by one."""
+        if self._ready is None:
+            raise ValueError("no case is ready; ask to prepare one first")
         seconds = []
         for _ in range(request["repeats"]):
             began = time.perf_counter()

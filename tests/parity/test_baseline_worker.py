@@ -1,0 +1,159 @@
+"""The worker of the PyTorch sides, asked as the benchmark asks it, and its input pipeline."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aver_jax.bench import exchange as ours
+from aver_jax.bench.cases import Case
+from aver_jax.bench.made_up import write_dataset
+from aver_jax.bench.work import make_ready as made_by_aver_jax
+from aver_jax.input import ClipShape, clip_arrays, open_dataset
+from tools.baseline import choose, exchange, sides
+from tools.baseline.data import Clips, loader
+from tools.baseline.inference import Inference
+
+pytestmark = pytest.mark.parity
+
+ROOT = Path(__file__).parents[2]
+MODEL = {
+    "name": "timesformer", "attention": "divided_space_time", "width": 32, "depth": 1,
+    "num_heads": 2, "patch_size": 8, "image_size": 16, "num_frames": 3, "drop_path": 0.0,
+    "dtype": "float32",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exchange")
+    case = Case("relevance", "relevance", MODEL, 4, 3, 16, 0.0, ("frames",))
+    ours.write(folder, case, made_by_aver_jax(case), None, 0)
+    return folder
+
+
+def answers_to(requests):
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.baseline.worker"],
+        input="".join(json.dumps(request) + "\n" for request in requests),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=True,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_worker_answers_every_request(folder):
+    prepare = {"do": "prepare", "case": {}, "exchange": str(folder)}
+    early, skipped, ready, timed, facts, unknown, dropped = answers_to(
+        [
+            {"do": "time", "repeats": 1},
+            {**prepare, "side": "torch_transformers"},
+            {**prepare, "side": "torch_hooks", "clips": 2},
+            {"do": "time", "repeats": 3},
+            {"do": "facts"},
+            {"do": "dance"},
+            {"do": "drop"},
+            {"do": "quit"},
+        ]
+    )
+    assert "prepare" in early["error"]
+    assert "no such" in skipped["skip"]
+    assert ready["clips"] == 2
+    assert ready["first_call_seconds"] > 0
+    assert ready["compile_seconds"] is None
+    assert len(timed["seconds"]) == 3
+    assert facts["peak_bytes"] > 0
+    assert facts["versions"]["torch"] == torch.__version__
+    assert "dance" in unknown["error"]
+    assert dropped == {}
+    with np.load(folder / "result_torch_hooks.npz") as result:
+        assert result["maps"].shape == (2, 3, 2, 2)
+
+
+def test_jax_and_torch_stay_apart():
+    """A torch side measures its own memory and threads, so jax must not be in its process."""
+    script = (
+        "import sys, tools.baseline.worker, tools.baseline.data; assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_the_fastest_way_is_kept_and_one_that_fails_is_left_out():
+    class Slow:
+        def call(self):
+            torch.ones(400, 400) @ torch.ones(400, 400)
+
+    class Fast:
+        def call(self):
+            return None
+
+    def broken():
+        raise RuntimeError("not on this device")
+
+    choice = choose.fastest({"slow": Slow, "broken": broken, "fast": Fast}, seconds=0.01)
+    assert choice.name == "fast"
+    assert isinstance(choice.work, Fast)
+    assert "not on this device" in choice.sentence()
+    with pytest.raises(RuntimeError):
+        choose.fastest({"broken": broken, "fast": Fast})
+
+
+def test_models_that_the_baseline_lacks_are_refused(folder):
+    found = exchange.read(folder)
+    with pytest.raises(sides.NotDone):
+        sides.make_ready("torch_flax", found, torch.device("cpu"))
+    found.case["model"] = found.case["model"] | {"attention": "joint_space_time"}
+    with pytest.raises(ValueError, match="divided_space_time alone"):
+        sides.Classifier(found, torch.device("cpu"), sides.Mode())
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset") / "data"
+    write_dataset(folder, clips=6, frames=20, side=48)
+    return folder
+
+
+@pytest.mark.parametrize("size", [32, 48, 64])
+def test_clips_are_those_of_aver_jax(dataset, size, monkeypatch):
+    clips = Clips(dataset, 4, size, max_seconds=0.5, modalities=("frames", "audio"))
+    drawn = torch.tensor([0.4, 0.7])
+    monkeypatch.setattr(torch, "rand", lambda count: drawn)
+    found = clips[2]
+    length = 1 - 0.5 * 0.4
+    start = (1 - length) * 0.7
+    shape = ClipShape(4, size, 0.5, ("frames", "audio"))
+    source = open_dataset(dataset).source
+    expected = clip_arrays([source[2]], [(start, start + length)], shape)
+    for name in ("frames", "audio", "audio_length"):
+        np.testing.assert_array_equal(found[name], expected[name][0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_pass_has_every_clip_once(dataset, workers):
+    clips = Clips(dataset, 2, 32)
+    assert len(clips) == 6
+    batches = iter(loader(clips, 4, workers, pinned=False))
+    taken = [next(batches) for _ in range(3)]
+    assert taken[0]["frames"].shape == (4, 2, 32, 32, 3)
+    assert taken[0]["frames"].dtype == torch.uint8
+    rows = torch.cat([batch["row"] for batch in taken]).tolist()
+    assert sorted(rows[:6]) == sorted(rows[6:]) == list(range(6))
+
+
+@pytest.mark.slow
+def test_the_tuned_side_chooses_and_agrees(tmp_path):
+    case = Case("inference", "inference", MODEL, 2, 3, 16, 0.0, ("frames",))
+    made = made_by_aver_jax(case)
+    ours.write(tmp_path, case, made, None, 0)
+    ready = sides.make_ready("torch_tuned", exchange.read(tmp_path), torch.device("cpu"))
+    assert isinstance(ready.choice.work, Inference)
+    assert set(ready.choice.seconds) == {"eager", "compiled blocks"}
+    np.testing.assert_allclose(ready.result["logits"], made.result["logits"], rtol=1e-4, atol=1e-5)
