@@ -6,6 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests are single-process; XLA uses all cores by itself.
 PYTEST := $(BIN)/python -m pytest
 PARITY_VENV ?= .venv-parity
+BENCH_OUT ?= runs/bench
 
 .PHONY: demo test test-all parity lint bench clean help
 
@@ -14,7 +15,7 @@ help:
 	@echo "make test      the tests (no torch); test-all adds the slow ones"
 	@echo "make parity    the tests against torch and transformers"
 	@echo "make lint      ruff and import-linter"
-	@echo "make bench     measured throughput on this machine"
+	@echo "make bench     throughput on this machine beside PyTorch's, in runs/bench"
 	@echo "make clean     removes the environments and runs/demo"
 
 # The stamp is newer than what it was made from, or it is made again.
@@ -54,9 +55,15 @@ $(PARITY_VENV)/installed: $(VENV)/installed
 parity: $(PARITY_VENV)/installed
 	$(PARITY_VENV)/bin/python -m pytest -m parity tests/parity -o addopts="--strict-config --strict-markers -ra --import-mode=importlib"
 
-bench: $(VENV)/installed
-	$(BIN)/python tools/bench_prepare.py
-	$(BIN)/python tools/bench_input.py
+# At most 10 minutes on two cores, after installation. Cases that fail are named and end it with an
+# error, after the sweeps, which do not depend on them.
+bench: $(PARITY_VENV)/installed
+	@code=0; \
+	$(PARITY_VENV)/bin/python tools/bench_throughput.py --set reduced --repeats 5 --minutes 6.5 \
+	  --out $(BENCH_OUT) || code=1; \
+	$(PARITY_VENV)/bin/python -m aver_jax bench --set reduced --repeats 3 \
+	  --sweep batch,frames,resolution,depth --out $(BENCH_OUT) || code=1; \
+	exit $$code
 
 clean:
 	rm -rf $(VENV) $(PARITY_VENV) runs/demo

@@ -82,6 +82,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"bench_throughput: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nbench_throughput: interrupted", file=sys.stderr)
+        return 130
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aver_jax.bench.cases import SETS, Case, matching
+from aver_jax.bench.cases import SETS, SWEPT, Case, matching
 from aver_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sweep",
         default="",
         metavar="KIND[,KIND]",
-        help=f"how cost grows with one of {', '.join(_SWEEPS)}, from the first training that "
-        "--case matches",
+        help=f"how cost grows with one of {', '.join(_SWEEPS)}: of the set's own small training, "
+        "or of the first that --case matches",
     )
     parser.add_argument(
         "--model",
@@ -58,8 +58,11 @@ def add_choice_of_cases(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs `aver bench`; 1 if a case failed."""
-    cases = [with_fields(case, args.model) for case in chosen_cases(args)]
     kinds = [kind for kind in args.sweep.split(",") if kind]
+    chosen = chosen_cases(args)
+    if kinds and args.case == "*":
+        chosen = [SWEPT[args.set]]
+    cases = [with_fields(case, args.model) for case in chosen]
     for kind in kinds:
         if kind not in _SWEEPS:
             raise UserError(f"--sweep {kind!r} is not known; there are: {', '.join(_SWEEPS)}")

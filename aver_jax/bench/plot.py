@@ -87,7 +87,7 @@ def _ratios(
                 )
                 axes.plot(ratio["median"], place + offset, mark, color=color, markersize=6)
                 axes.annotate(
-                    f"{ratio['median']:.2f}", (ratio["high"], place + offset),
+                    f"{ratio['median']:.3g}", (ratio["high"], place + offset),
                     xytext=(6, 0), textcoords="offset points", va="center", size=7.5,
                     color=theme.text,
                 )  # fmt: skip
@@ -99,7 +99,9 @@ def _ratios(
 
 
 def _plain_numbers(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_xlim()
+    # Over many decades the numbers between would run into each other.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -48,7 +48,7 @@ def points_of(kind: str, base: Case) -> list[Point]:
             f"--sweep grows a training, and {base.name} is {base.task}; choose another --case"
         )
     if kind == "batch":
-        sizes = sorted({max(1, base.batch_size * n // 4) for n in (1, 2, 4, 8)})
+        sizes = sorted({max(1, base.batch_size * n // 2) for n in (1, 2, 4)})
         return [Point(n, dataclasses.replace(base, batch_size=n)) for n in sizes]
     if base.model.get("name") != "timesformer":
         raise UserError(
@@ -60,7 +60,7 @@ def points_of(kind: str, base: Case) -> list[Point]:
     if kind == "resolution":
         patch = base.model["patch_size"]
         across = base.image_size // patch
-        sides = sorted({patch * max(1, round(across * n)) for n in (0.5, 0.75, 1, 1.5)})
+        sides = sorted({patch * max(1, round(across * n)) for n in (0.5, 1, 1.5)})
         return [Point(n, _resized(base, image_size=n)) for n in sides]
     return list(_depths(base))
 
@@ -117,7 +117,7 @@ def run_sweep(
             found = {"value": point.value, "way": point.way}
             found |= _measured(child, point.case, settings)
             record["points"].append(found)
-            say(f"{kind} {point.value} {point.way}: {_said(kind, found)}")
+            say(" ".join(f"{kind} {point.value} {point.way}".split()) + f": {_said(kind, found)}")
             child.ask("drop", settings.timeout)
         record["facts"] = child.ask("facts", settings.timeout)
     return record

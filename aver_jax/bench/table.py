@@ -29,6 +29,7 @@ def benchmark_page(results: Mapping[str, Any], title: str = "Throughput") -> str
             "Not alternated, since the sides did not fit into memory together: " + ", ".join(apart)
         )
     parts.append(_checked(results["cases"]))
+    parts.append(_notes(results["cases"]))
     if failed := failures(results):
         parts.append("Failed:\n\n" + "\n".join(f"- {line}" for line in failed))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -99,6 +100,17 @@ def _cells(record: Mapping[str, Any], side: Mapping[str, Any]) -> list[str]:
 def _spread(values: Mapping[str, float], scale: float) -> str:
     median, low, high = (scale * values[name] for name in ("median", "low", "high"))
     return f"{median:.3g} ({low:.3g}-{high:.3g})"
+
+
+def _notes(records: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what sides say of how they did it, such as the way they chose among several."""
+    lines = [
+        f"- {record['case']['name']}, {name}: {side['notes']}"
+        for record in records
+        for name, side in record["sides"].items()
+        if side.get("notes")
+    ]
+    return "\n".join(["How sides did it:", "", *lines]) if lines else ""
 
 
 def _checked(records: Sequence[Mapping[str, Any]]) -> str:

@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from aver_jax.bench.cases import SETS, TASKS, case_of, matching, timesformer
+from aver_jax.bench.cases import SETS, SWEPT, TASKS, case_of, matching, timesformer
 from aver_jax.bench.cli import with_fields
 from aver_jax.bench.experiment import experiment, model_of_case
 from aver_jax.config import check_fields
 from aver_jax.errors import UserError
 from aver_jax.models.timesformer import SIZES
 
-EVERY = [case for cases in SETS.values() for case in cases]
+EVERY = [*(case for cases in SETS.values() for case in cases), *SWEPT.values()]
 
 
 @pytest.mark.parametrize("case", EVERY, ids=lambda case: case.name)
