@@ -1,6 +1,9 @@
 """What every test shares: four fake devices, strict ranks, and one small corpus rendered once."""
 
+import getpass
 import os
+import tempfile
+import time
 
 # Before the first import of jax: the tests of data parallelism need several devices.
 os.environ["XLA_FLAGS"] = (
@@ -13,14 +16,32 @@ from pathlib import Path
 import jax
 import pytest
 
+from aver_jax.compilation_cache import keep_compiled
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Another session may be writing it; it is compiled again.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Error reading persistent compilation cache entry"
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _compile_once(tmp_path_factory) -> None:
-    """Tests that train the same model anew find its steps compiled."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+def _compile_once() -> None:
+    """Tests find what earlier ones compiled, also those of earlier sessions on this machine.
+
+    An entry's name is a hash of the program, the flags and the versions, so none is ever stale.
+    """
+    folder = Path(tempfile.gettempdir()) / f"aver_jax_tests_{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # Programs are run as they are found: nobody else may have written them.
+    assert folder.owner() == getpass.getuser()
+    entries = keep_compiled(folder)
+    for entry in entries.glob("*-cache") if entries else ():
+        if time.time() - entry.stat().st_mtime > 7 * 24 * 3600:
+            entry.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
