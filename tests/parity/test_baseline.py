@@ -174,6 +174,8 @@ def test_packed_steps_are_those_of_a_packed_sequence():
 
 
 @pytest.mark.slow
+# The compiler warns of its own doing: deprecated parts of torch, gradients that it looks for.
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["timesformer", "mrpn"])
 def test_compiled_losses_are_those_of_aver_jax(name, tmp_path):
     model, modalities = MODELS[name]

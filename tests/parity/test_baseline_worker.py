@@ -149,6 +149,8 @@ def test_every_pass_has_every_clip_once(dataset, workers):
 
 
 @pytest.mark.slow
+# The compiler warns of its own doing: deprecated parts of torch, gradients that it looks for.
+@pytest.mark.filterwarnings("ignore")
 def test_the_tuned_side_chooses_and_agrees(tmp_path):
     case = Case("inference", "inference", MODEL, 2, 3, 16, 0.0, ("frames",))
     made = made_by_aver_jax(case)

@@ -55,7 +55,7 @@ def spectrogram(settings: Mapping[str, Any], audio: Tensor, length: Tensor) -> T
         )
     inside = torch.arange(audio.shape[1], device=audio.device) < length[:, None]
     samples = audio.float().mul_(1 / 32_768).mul_(inside)
-    magnitudes = torch.stft(
+    spectrum = torch.stft(
         samples,
         n_fft=settings["n_fft"],
         hop_length=settings["hop"],
@@ -64,7 +64,10 @@ def spectrogram(settings: Mapping[str, Any], audio: Tensor, length: Tensor) -> T
         center=True,
         pad_mode="constant",
         return_complex=True,
-    ).abs()
+    )
+    # abs() guards against overflow, and takes twice as long.
+    real, imaginary = torch.view_as_real(spectrum).unbind(-1)
+    magnitudes = torch.addcmul(real * real, imaginary, imaginary).sqrt_()
     if settings["scale"] == "log1p":
         values = magnitudes.log1p_()
     else:

@@ -81,14 +81,16 @@ def make_ready(
 def modes(exchange: Exchange, device: torch.device) -> list[Mode]:
     """Return the modes worth timing on a device.
 
-    On a CPU matrix products take nearly all the time, and eager and compiled blocks are within some
-    percent; compiling everything at once gains nothing more and takes minutes. On a GPU eager is
-    bound by memory passes and loses to any compiled form: there the question is the attention over
-    a few frames. Blocks are compiled once for all layers, which `autotuned` builds on.
+    On a CPU matrix products take nearly all the time of a transformer, and compiled blocks gain
+    some percent; compiling everything at once gains nothing more and takes minutes. ResNets there
+    lose some percent in training when compiled, and gain nothing in inference. On a GPU eager is
+    bound by memory passes; the question is the attention over a few frames. Blocks are compiled
+    once for all layers, which the autotuning of `_fastest_mode` builds on.
     """
+    transformer = exchange.model["name"] == "timesformer"
     if device.type == "cpu":
-        return [Mode("no"), Mode("blocks")]
-    if exchange.model["name"] == "timesformer":
+        return [Mode("no"), Mode("blocks")] if transformer else [Mode("no")]
+    if transformer:
         kinds = ("sdpa", "products", "matmul")
         return [Mode("blocks", temporal=kind) for kind in kinds]
     return [Mode("blocks"), Mode("no")]
