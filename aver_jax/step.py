@@ -122,7 +122,8 @@ def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
             (collections, total), metrics = jax.lax.scan(one, (collections, zeros), split)
             grads = jax.tree.map(lambda g: g / parts, total)
             metrics = jax.tree.map(jnp.mean, metrics)
-        (grads, collections), metrics = jax.lax.pmean(((grads, collections), metrics), AXIS)
+        if jax.lax.axis_size(AXIS) > 1:  # of one device's, the mean would be a copy
+            (grads, collections), metrics = jax.lax.pmean(((grads, collections), metrics), AXIS)
         return (grads, collections), {**metrics, "grad_norm": optax.tree.norm(grads)}
 
     return gradients

@@ -1,5 +1,6 @@
 """Batch normalisation that is exact over devices and masks (Ioffe & Szegedy, 2015)."""
 
+import functools
 import math
 from typing import Any
 
@@ -66,13 +67,23 @@ class BatchNorm(nn.Module):
         factor = jax.lax.rsqrt(used_var + self.epsilon)
         if self.use_scale:
             factor *= self.param("scale", nn.initializers.ones, (size,), jnp.float32)
-        shape = (1,) * (x.ndim - 1) + (size,)
-        # Not x * factor + offset: that loses the digits of a mean far from 0.
-        y = (x - used_mean.reshape(shape)) * factor.reshape(shape)
+        bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (size,), jnp.float32)
-            y += bias.reshape(shape)
+        y = _normalized(x, used_mean, factor, bias)
         return y.astype(self.dtype)
+
+
+# The backward pass computes x - mean again: a difference is cheaper than a copy of x in memory.
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _normalized(
+    x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array | None
+) -> jax.Array:
+    """Return (x - mean) * factor + bias of x [..., D] and vectors [D]."""
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    # Not x * factor + offset: that loses the digits of a mean far from 0.
+    y = (x - mean.reshape(shape)) * factor.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
 
 
 def feature_norm(axis_name: str | None, dtype: Any, name: str) -> BatchNorm:
@@ -94,7 +105,6 @@ def batch_moments(
       mask: bool [N] or None.
       axis_name: mapped axis whose devices are combined, or None.
     """
-    axes = tuple(range(x.ndim - 1))
     per_row = math.prod(x.shape[1:-1])
     valid = None
     if mask is None:
@@ -106,16 +116,56 @@ def batch_moments(
             )
         count = mask.sum(dtype=jnp.float32) * per_row
         valid = mask.reshape(-1, *(1,) * (x.ndim - 1))
-        x = jnp.where(valid, x, 0)
-    mean = x.sum(axes) / jnp.maximum(count, 1)
-    deviation = x - mean.reshape((1,) * (x.ndim - 1) + (-1,))
-    if valid is not None:
-        deviation = jnp.where(valid, deviation, 0)
-    centred = jnp.square(deviation).sum(axes)
-    if axis_name is None:
+    mean, centred = _local_moments(x, valid, count)
+    if axis_name is None or jax.lax.axis_size(axis_name) == 1:
         return count, mean, centred
     counts, means, centreds = jax.lax.all_gather((count, mean, centred), axis_name)
     count, counts = counts.sum(), counts[:, None]
     mean = (counts * means).sum(0) / jnp.maximum(count, 1)
     centred = (centreds + counts * jnp.square(means - mean[None])).sum(0)
     return count, mean, centred
+
+
+@jax.custom_vjp
+def _local_moments(
+    x: jax.Array, valid: jax.Array | None, count: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return mean [D] and centred sum of squares [D] of the valid rows of one device.
+
+    Args:
+      x: float32 [N, ..., D].
+      valid: bool [N, 1, ...] or None.
+      count: float32 [], values per channel.
+    """
+    axes, shape = tuple(range(x.ndim - 1)), (1,) * (x.ndim - 1) + (-1,)
+    rows = x if valid is None else jnp.where(valid, x, 0)
+    mean = rows.sum(axes) / jnp.maximum(count, 1)
+    deviation = rows - mean.reshape(shape)
+    if valid is not None:
+        deviation = jnp.where(valid, deviation, 0)
+    return mean, jnp.square(deviation).sum(axes)
+
+
+def _local_moments_forward(x, valid, count):
+    mean, centred = _local_moments(x, valid, count)
+    return (mean, centred), (x, valid, count, mean)
+
+
+def _local_moments_backward(residuals, cotangents):
+    """The chain rule by hand: nothing of the size of x is kept beside x."""
+    x, valid, count, mean = residuals
+    of_mean, of_centred = cotangents
+    axes, shape = tuple(range(x.ndim - 1)), (1,) * (x.ndim - 1) + (-1,)
+    deviation = x - mean.reshape(shape)
+    if valid is not None:
+        deviation = jnp.where(valid, deviation, 0)
+    # 0 but for the rounding of the mean, which would show where the rest of the gradient is small.
+    drift = 2 * of_centred * deviation.sum(axes)
+    slope = ((of_mean - drift) / jnp.maximum(count, 1)).reshape(shape)
+    gradient = slope + (2 * of_centred).reshape(shape) * deviation
+    if valid is not None:
+        gradient = jnp.where(valid, gradient, 0)
+    return gradient, None, None
+
+
+_local_moments.defvjp(_local_moments_forward, _local_moments_backward)

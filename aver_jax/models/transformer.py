@@ -35,7 +35,15 @@ def dense(features: int, dtype: Any, name: str, std: float) -> nn.Dense:
 # What the backward pass needs of a norm or an activation is quicker computed again from its input
 # than written to memory and read back. Inside the loop over layers no barrier is needed.
 _LayerNorm = nn.remat(nn.LayerNorm, prevent_cse=False)
-_gelu = jax.checkpoint(functools.partial(nn.gelu, approximate=False), prevent_cse=False)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _gelu(x: jax.Array) -> jax.Array:
+    """Return x * (1 + erf(x / sqrt 2)) / 2, in float32 inside and of x's dtype."""
+    # jax.nn.gelu takes erfc, which keeps the digits of the far tail in bfloat16 too, by two
+    # polynomials of which it selects one.
+    wide = x.astype(jnp.float32)
+    return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
 
 def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
