@@ -23,6 +23,7 @@ def training_rates(run: Path) -> dict[str, float]:
         return {}
     return {
         "clips_per_second": statistics.median(rates),
+        "data_wait": statistics.median(r["data_wait"] for r in records[1:]),
         "final_loss": records[-1]["train/loss"],
         "steps": records[-1]["step"],
     }
@@ -47,7 +48,10 @@ def main() -> None:
         "devices": jax.device_count(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "steps": steps,
-        "training": {name: training_rates(args.runs / name) for name in ("demo", "B")},
+        "training": {
+            run.parent.name: training_rates(run.parent)
+            for run in sorted(args.runs.glob("*/metrics.jsonl"))
+        },
     }
     (args.out / "gpu_check.json").write_text(json.dumps(summary, indent=2) + "\n")
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
@@ -60,10 +64,11 @@ def main() -> None:
         "|---|---:|---:|",
         *(f"| {s['step']} | {s['exit_code']} | {s['seconds']} |" for s in steps),
         "",
-        "| training | clips/s (median) | steps | last loss |",
-        "|---|---:|---:|---:|",
+        "| training | clips/s (median) | waiting for data | steps | last loss |",
+        "|---|---:|---:|---:|---:|",
         *(
-            f"| {name} | {t['clips_per_second']:.1f} | {t['steps']} | {t['final_loss']:.3f} |"
+            f"| {name} | {t['clips_per_second']:.1f} | {100 * t['data_wait']:.1f}% "
+            f"| {t['steps']} | {t['final_loss']:.3f} |"
             for name, t in summary["training"].items()
             if t
         ),
