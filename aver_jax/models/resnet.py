@@ -1,5 +1,6 @@
 """ResNet of basic blocks, over images or over clips (He et al., 2016; Hara et al., 2018)."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -148,4 +149,37 @@ def _conv(features: int, size: int, strides: Sequence[int], dtype: Any, name: st
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
         dtype=dtype,
         name=name,
+        conv_general_dilated=_convolved,
     )
+
+
+def _convolved(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **options: Any,
+) -> jax.Array:
+    """Return the convolution of x [N, *sizes, D] with a kernel [*window, D, E], channels last.
+
+    A kernel wider than the whole result, as over the last maps of small pictures, is one matrix
+    product with the windows side by side: XLA's convolutions, made to slide, take up to fifty times
+    as long there on a CPU (docs/benchmarks/log.md).
+    """
+    window, channels = kernel.shape[:-2], x.shape[-1]
+    sizes = [
+        (size + sum(sides) - width) // stride + 1
+        for size, sides, width, stride in zip(x.shape[1:-1], padding, window, strides, strict=True)
+    ]
+    if any(size >= width for size, width in zip(sizes, window, strict=True)):
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+
+    def seen_at(offset: Sequence[int]) -> jax.Array:
+        """Every result's pixel at one place of its window."""
+        last = [o + (n - 1) * s + 1 for o, n, s in zip(offset, sizes, strides, strict=True)]
+        start, stop = (0, *offset, 0), (x.shape[0], *last, channels)
+        return jax.lax.slice(padded, start, stop, (1, *strides, 1))
+
+    windows = [seen_at(offset) for offset in itertools.product(*map(range, window))]
+    return jnp.concatenate(windows, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])

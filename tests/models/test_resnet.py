@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aver_jax.models import resnet
 from aver_jax.models.resnet import ResNet
 
 SMALL = {"stage_sizes": (1, 1), "width": 4}
@@ -135,3 +136,20 @@ def test_low_precision_is_near_full_precision(images):
 def test_what_does_not_fit_is_refused(fields, shape, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(ResNet(**fields).init, jax.random.key(0), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "window", "stride"),
+    [((2, 2), 3, 1), ((4, 4), 3, 2), ((1, 3), 7, 2), ((3, 4, 4), 3, 2), ((5, 2), 3, 1)],
+)
+def test_a_kernel_wider_than_its_result_gives_the_same_as_any(sizes, window, stride):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, *sizes, 4), np.float32)
+    kernel = rng.standard_normal((window,) * len(sizes) + (4, 6), np.float32)
+    letters = "DHW"[-len(sizes) :]
+    call = ((stride,) * len(sizes), [(window // 2, window // 2)] * len(sizes))
+    numbers = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+    found = resnet._convolved(x, kernel, *call, dimension_numbers=numbers)
+    expected = jax.lax.conv_general_dilated(x, kernel, *call, dimension_numbers=numbers)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert found.shape == expected.shape
