@@ -49,9 +49,9 @@ def write_sweeps(
     if not trainings:
         raise UserError("--sweep grows a training, and --case matches none")
     where = provenance(command)
-    sweeps = []
+    sweeps, known = [], {}
     for kind in kinds:
-        sweeps.append(run_sweep(kind, trainings[0], settings, _say))
+        sweeps.append(run_sweep(kind, trainings[0], settings, _say, known))
         write_whole(
             out / "sweeps.json", json.dumps({"provenance": where, "sweeps": sweeps}, indent=1)
         )

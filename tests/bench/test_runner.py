@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aver_jax.bench import runner
 from aver_jax.bench.cases import SETS
 from aver_jax.bench.pages import write_benchmark
 from aver_jax.bench.plot import benchmark_figure
@@ -85,6 +86,12 @@ def test_a_side_may_do_fewer_clips(tmp_path):
     record = run(tmp_path, side("hooks", clips=1))
     # Half the clips in the same time.
     assert record["ratios"]["hooks"]["median"] == pytest.approx(2.0)
+
+
+def test_batches_that_lay_ready_are_not_counted():
+    # Six lay in a buffer; two workers then bring them in pairs.
+    seconds = iter([0.0] * 6 + [0.2, 0.0] * 50)
+    assert runner._flow(lambda count: [next(seconds) for _ in range(count)]) == [pytest.approx(0.1)]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks /proc who lives")
