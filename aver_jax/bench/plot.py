@@ -29,7 +29,7 @@ def benchmark_figure(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure
     looks = {name: (_COLORS[i % 5], _MARKS[i % 5]) for i, name in enumerate(sides)}
     compared = [name for name in sides if any(name in r["ratios"] for r in records)]
     with themed(theme):
-        figure = new_figure(11 if compared else 8, 1.4 + 0.36 * len(records))
+        figure = new_figure(11 if compared else 8, 1.4 + 0.46 * len(records))
         grid = figure.subplots(1, 2 if compared else 1, squeeze=False, sharey=True)[0]
         _rates(grid[0], records, looks, theme)
         if compared:
@@ -47,7 +47,7 @@ def benchmark_figure(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure
 
 def _offsets(count: int) -> list[float]:
     """Places of that many marks about the middle of a row."""
-    return [0.16 * (i - (count - 1) / 2) for i in range(count)]
+    return [0.68 / count * (i - (count - 1) / 2) for i in range(count)]
 
 
 def _rates(axes: Axes, records: Sequence[Any], looks: Mapping[str, Any], theme: Theme) -> None:
@@ -56,7 +56,7 @@ def _rates(axes: Axes, records: Sequence[Any], looks: Mapping[str, Any], theme: 
         if floor:
             axes.plot(
                 [record["case"]["batch_size"] / floor["seconds"]] * 2,
-                [place - 0.34, place + 0.34],
+                [place - 0.4, place + 0.4],
                 color=theme.text, linewidth=2.2, label="floor of the device",
             )  # fmt: skip
         for offset, (name, (color, mark)) in zip(_offsets(len(looks)), looks.items(), strict=True):
