@@ -14,7 +14,11 @@ def write_result(folder: Path, side: str, result: dict[str, np.ndarray]) -> None
 
 def read_result(folder: Path, side: str) -> dict[str, np.ndarray]:
     """Returns what a side answered; {} if it wrote nothing."""
-    path = folder / f"result_{side}.npz"
+    return read_arrays(folder / f"result_{side}.npz")
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of an .npz; {} if there is none."""
     if not path.exists():
         return {}
     with np.load(path) as arrays:

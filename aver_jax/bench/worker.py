@@ -10,16 +10,11 @@ process needed and where it runs; "costs" what the case costs at least ("brief":
 is answered as `{"error": "one line"}`.
 """
 
-import contextlib
 import dataclasses
 import gc
-import json
 import os
 import platform
-import resource
-import sys
 import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,10 +24,11 @@ import jax.monitoring
 
 from aver_jax import __version__
 from aver_jax.allocator import computes_on_cpu, keep_freed_memory
-from aver_jax.bench import costs, exchange
+from aver_jax.bench import costs, exchange, resident_set
 from aver_jax.bench.answers import write_result
 from aver_jax.bench.cases import case_of
 from aver_jax.bench.rates import measured_rates
+from aver_jax.bench.serving import Handlers, serve
 from aver_jax.bench.work import Work, make_ready
 
 SIDE = "aver_jax"
@@ -68,7 +64,7 @@ class _Side:
         if self._case.task == "train":
             answer["losses"] = self._work.result["losses"].tolist()
         gc.collect()
-        reset_peak()
+        resident_set.reset_peak()
         return answer | {"peak_bytes": peak_memory()[0]}
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -115,65 +111,29 @@ class _Side:
         return {}
 
 
-def reset_peak() -> None:
-    """Lets the peak of the process' own memory begin anew: what compiling needed is no matter."""
-    clear = Path("/proc/self/clear_refs")
-    with contextlib.suppress(OSError):
-        clear.write_text("5")
-
-
 def peak_memory() -> tuple[int, str]:
     """Returns the most bytes held, and of what.
 
     Of an accelerator "device memory", since the process began; else "resident set", since
-    `reset_peak` where the system has that.
+    `resident_set.reset_peak` where the system has that.
     """
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         return statistics["peak_bytes_in_use"], "device memory"
-    # Of the program, with its libraries. ru_maxrss would also hold the process' before its exec.
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        if "VmHWM" in lines:
-            return int(lines["VmHWM"].split()[0]) * 1024, "resident set"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024), "resident set"
+    return resident_set.peak(), "resident set"
 
 
-def answered(handlers: dict[str, Callable[[dict], dict]], line: str) -> dict[str, Any]:
-    """Returns the answer to one line; an exception becomes one line."""
-    try:
-        request = json.loads(line)
-        if request["do"] not in handlers:
-            raise ValueError(f"no request {request['do']!r}; there are: {', '.join(handlers)}")
-        return handlers[request["do"]](request)
-    except Exception as error:  # whatever it is, the parent goes on with the other cases
-        what = " ".join(str(error).split())[:500]
-        return {"error": f"{type(error).__name__}: {what}"}
-
-
-def main() -> int:
-    """Answers until "quit" or the end of stdin."""
-    # Libraries may print: whatever they say goes to stderr, and only answers to the parent.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+def _start() -> Handlers:
     if computes_on_cpu():
         keep_freed_memory()  # as the jobs do
     # Compile time is reported, so nothing may come from an earlier run.
     jax.config.update("jax_enable_compilation_cache", False)
     side = _Side()
     names = ("prepare", "time", "facts", "costs", "rates", "drop")
-    handlers = {name: getattr(side, name) for name in names}
-    for line in sys.stdin:
-        if json.loads(line).get("do") == "quit":
-            break
-        answers.write(json.dumps(answered(handlers, line)) + "\n")
-    side.drop({})
-    return 0
+    return {name: getattr(side, name) for name in names}
 
 
 if __name__ == "__main__":
-    code = main()
+    serve(_start)
     # Threads of the input pipeline must not hold the parent up.
-    os._exit(code)
+    os._exit(0)

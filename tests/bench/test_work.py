@@ -10,6 +10,7 @@ from aver_jax.bench import exchange, worker
 from aver_jax.bench.answers import read_result
 from aver_jax.bench.cases import SETS
 from aver_jax.bench.experiment import made_up_batch, made_up_shapes, noisy_variables
+from aver_jax.bench.serving import answered
 from aver_jax.bench.work import make_ready
 
 MINI = {case.task: case for case in reversed(SETS["mini"])}
@@ -87,12 +88,12 @@ def test_a_worker_answers_in_one_line_also_when_it_fails(tmp_path):
     handlers = {"prepare": side.prepare, "time": side.time, "facts": side.facts}
     case = dataclasses.asdict(MINI["spectrogram"])
     words = {"do": "prepare", "case": case, "exchange": str(tmp_path), "side": "aver_jax"}
-    said = worker.answered(handlers, json.dumps(words))
+    said = answered(handlers, json.dumps(words))
     assert said["first_call_seconds"] > 0
     assert read_result(tmp_path, "aver_jax")["audio"].shape[2:] == (257, 250)
-    timed = worker.answered(handlers, json.dumps({"do": "time", "repeats": 2}))
+    timed = answered(handlers, json.dumps({"do": "time", "repeats": 2}))
     assert len(timed["seconds"]) == 2
-    assert worker.answered(handlers, json.dumps({"do": "facts"}))["peak_bytes"] > 2**20
+    assert answered(handlers, json.dumps({"do": "facts"}))["peak_bytes"] > 2**20
     broken = json.dumps(words | {"case": case | {"task": "train", "model": {"name": "x"}}})
-    assert worker.answered(handlers, broken)["error"].startswith("ValueError: model.name is 'x'")
-    assert "no request 'fly'" in worker.answered(handlers, '{"do": "fly"}')["error"]
+    assert answered(handlers, broken)["error"].startswith("ValueError: model.name is 'x'")
+    assert "no request 'fly'" in answered(handlers, '{"do": "fly"}')["error"]

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from aver_jax.bench.answers import read_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Exchange:
     """A case with its weights and its batch.
 
     Attributes:
-      folder: where it was read from, and where results go.
+      folder: where it was read from, and where results go (`answers.write_result`).
       case: task, sizes, modalities; "model" has the fields of the aver_jax model.
       settings: the rest of case.json: frontend, optimizer, label_smoothing, num_classes and so on.
       variables: flat names ("params/blocks/attn/qkv/kernel") to float32 arrays.
@@ -39,28 +40,16 @@ class Exchange:
         """Whether the model computes in bfloat16."""
         return self.model.get("dtype", "float32") == "bfloat16"
 
-    def write_result(self, side: str, result: Mapping[str, np.ndarray]) -> None:
-        """Writes what the parent compares, `result_SIDE.npz`."""
-        np.savez(self.folder / f"result_{side}.npz", **result)
-
 
 def read(folder: str | Path) -> Exchange:
     """Returns the content of an exchange folder; files that a task does not have may be missing."""
     folder = Path(folder)
     settings = json.loads((folder / "case.json").read_text(encoding="utf-8"))
-
-    def arrays(name: str) -> dict[str, np.ndarray]:
-        path = folder / f"{name}.npz"
-        if not path.is_file():
-            return {}
-        with np.load(path) as file:
-            return {key: file[key] for key in file.files}
-
     return Exchange(
         folder=folder,
         case=settings.pop("case"),
         settings=settings,
-        variables=arrays("variables"),
-        batch=arrays("batch"),
-        factors=arrays("factors"),
+        variables=read_arrays(folder / "variables.npz"),
+        batch=read_arrays(folder / "batch.npz"),
+        factors=read_arrays(folder / "factors.npz"),
     )

@@ -10,18 +10,16 @@ needed and where it runs; "drop" forgets the case; "quit" ends.
 """
 
 import gc
-import json
-import os
 import platform
-import sys
 import time
-from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from aver_jax.bench import resident_set
+from aver_jax.bench.answers import write_result
+from aver_jax.bench.serving import Handlers, serve
 from tools.baseline import exchange
 from tools.baseline.sides import NotDone, Ready, make_ready
 
@@ -41,7 +39,7 @@ class Worker:
         except NotDone as reason:
             return {"skip": str(reason)}
         self._ready = ready
-        found.write_result(request["side"], ready.result)
+        write_result(found.folder, request["side"], ready.result)
         # What was tried and not kept is no part of what the side needs.
         gc.collect()
         reset_peak(self.device)
@@ -100,18 +98,15 @@ def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")
+    else:
+        resident_set.reset_peak()
 
 
 def peak_memory(device: torch.device) -> tuple[int, str]:
     """Return the most bytes held since `reset_peak`, and of what."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(), "device memory"
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024, "resident set"
-    return 0, "unknown"
+    return resident_set.peak(), "resident set"
 
 
 def settings_of_an_expert() -> None:
@@ -124,33 +119,11 @@ def settings_of_an_expert() -> None:
     torch._inductor.config.force_disable_caches = True
 
 
-def answered(handlers: dict[str, Callable[[dict], dict]], line: str) -> dict[str, Any]:
-    """Return the answer to one line; an exception becomes one line."""
-    try:
-        request = json.loads(line)
-        if request["do"] not in handlers:
-            raise ValueError(f"no request {request['do']!r}; there are: {', '.join(handlers)}")
-        return handlers[request["do"]](request)
-    except Exception as error:  # whatever it is, the parent goes on with the other cases
-        what = " ".join(str(error).split())[:500]
-        return {"error": f"{type(error).__name__}: {what}"}
-
-
-def main() -> int:
-    """Answer until "quit" or the end of stdin."""
-    # Libraries may print: whatever they say goes to stderr, and only answers to the parent.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+def _start() -> Handlers:
     settings_of_an_expert()
     worker = Worker()
-    handlers = {name: getattr(worker, name) for name in ("prepare", "time", "facts", "drop")}
-    for line in sys.stdin:
-        if json.loads(line).get("do") == "quit":
-            break
-        answers.write(json.dumps(answered(handlers, line)) + "\n")
-    worker.drop({})
-    return 0
+    return {name: getattr(worker, name) for name in ("prepare", "time", "facts", "drop")}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve(_start)
