@@ -44,6 +44,23 @@ def _compile_once() -> None:
             entry.unlink(missing_ok=True)
 
 
+class Clock:
+    """Stands in for `time.perf_counter`: moves when told."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
+
+
 @pytest.fixture(scope="session")
 def real_clips() -> Path:
     """The folder of real CREMA-D material; tests that need it are skipped without it."""

@@ -104,23 +104,6 @@ def test_tensorboard_drops_what_the_run_does_again(tmp_path, monkeypatch):
     assert starts == [5]
 
 
-class Clock:
-    """Stands in for `time.perf_counter`: moves when told."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "perf_counter", clock)
-    return clock
-
-
 def progress_of(run: Path, start: int = 0) -> Progress:
     def schedule(step):
         return 0.1 * (step + 1)
@@ -133,7 +116,7 @@ def metrics_of(loss: float, grad_norm: float = 1.0) -> dict:
             {"loss": loss, "war": loss / 20, "grad_norm": grad_norm}.items()}  # fmt: skip
 
 
-def train(run: Path, clock: Clock, start: int = 0, stop: int = 10) -> None:
+def train(run: Path, clock, start: int = 0, stop: int = 10) -> None:
     """Ten steps whose loss is their number: a second each, a validation of 50 s every third."""
     progress = progress_of(run, start)
     for step in range(start + 1, stop + 1):

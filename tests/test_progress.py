@@ -1,30 +1,11 @@
 """The share of waiting for data, and lines of steps that were dispatched together."""
 
-import time
-
 import jax.numpy as jnp
 import pytest
 
 from aver_jax.errors import UserError
 from aver_jax.logs import read_metrics
 from aver_jax.progress import Progress
-
-
-class Clock:
-    """Stands in for `time.perf_counter`: moves when told."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "perf_counter", clock)
-    return clock
 
 
 def progress_of(run, start=0) -> Progress:
