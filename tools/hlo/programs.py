@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -71,11 +72,11 @@ def compiled(config: ConfigDict, classes: int, program: str) -> jax.stages.Compi
     if program == "inference":
         forward = programs.forward(model, config, mesh)
         variables = placed(training.shapes, parallel.replicated(mesh))
-        return _jitted(forward.__call__).lower(variables, batch).compile()
+        return _compiled_afresh(_jitted(forward.__call__).lower(variables, batch))
     seed = jax.ShapeDtypeStruct((), np.uint32)
     state = jax.eval_shape(training.create, training.shapes, seed)
     state = placed(state, parallel.replicated(mesh))
-    return _jitted(training.step).lower(state, batch, None).compile()
+    return _compiled_afresh(_jitted(training.step).lower(state, batch, None))
 
 
 def _jitted(step: Any) -> Any:
@@ -86,3 +87,16 @@ def _jitted(step: Any) -> Any:
     owner = getattr(step, "__self__", None)
     held = vars(owner) if owner else inspect.getclosurevars(step).nonlocals
     return next(value for value in held.values() if hasattr(value, "lower"))
+
+
+def _compiled_afresh(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Returns the program compiled now: one kept on disk has lost its source lines."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    # jax asks once whether there is a cache, and remembers.
+    compilation_cache.reset_cache()
+    try:
+        return lowered.compile()
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
