@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from aver_jax.errors import UserError
@@ -89,6 +90,20 @@ def make_plateau_update(config: Any) -> Callable[[Any, Any], Any]:
     return lambda state, loss: rule.update({}, state, value=loss)[1]
 
 
+def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    """Returns optax.clip_by_global_norm, as one factor for all gradients.
+
+    optax selects between a gradient and the scaled gradient, and divides: on CPUs that is another
+    array of the parameters' size, written and read again.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        factor = jnp.minimum(1, limit / optax.tree.norm(updates))
+        return jax.tree.map(lambda x: x * factor.astype(x.dtype), updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
 def make_optimizer(
     config: Any, params: Any, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
@@ -114,7 +129,7 @@ def make_optimizer(
             optax.sgd(schedule, momentum=settings.momentum or None),
         )
     if settings.clip_norm:
-        rule = optax.chain(optax.clip_by_global_norm(settings.clip_norm), rule)
+        rule = optax.chain(clip_by_global_norm(settings.clip_norm), rule)
     if not config.freeze:
         return rule
     labels = jax.tree.map(

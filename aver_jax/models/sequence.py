@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aver_jax.models.transformer import INIT_STD, Attention, Mlp, dense, layer_norm
+from aver_jax.models.layers import LayerNorm
+from aver_jax.models.transformer import INIT_STD, Attention, Mlp, dense
 
 AGGREGATORS = ("lstm", "bilstm", "transformer", "mean")
 ENCODER_LAYERS = 2
@@ -93,9 +94,9 @@ class EncoderLayer(nn.Module):
     def __call__(self, x: jax.Array, lengths: jax.Array) -> jax.Array:
         """Map x [B, T, D] to [B, T, D]; steps past lengths int32 [B] are not attended to."""
         attention = Attention(self.num_heads, self.dtype, name="attn")
-        x = x + attention(layer_norm(self.dtype, "norm1")(x), lengths=lengths)[0]
+        x = x + attention(LayerNorm(self.dtype, name="norm1")(x), lengths=lengths)[0]
         mlp = Mlp(4 * x.shape[-1], self.dtype, name="mlp")
-        return x + mlp(layer_norm(self.dtype, "norm2")(x))
+        return x + mlp(LayerNorm(self.dtype, name="norm2")(x))
 
 
 def sinusoids(steps: int, width: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aver_jax.models.layers import PRODUCT, LayerNorm
 from aver_jax.models.transformer import (
     ATTENTION_KERNELS,
     INIT_STD,
@@ -17,7 +18,6 @@ from aver_jax.models.transformer import (
     checked_keys,
     dense,
     drop_factors,
-    layer_norm,
     normal_init,
     scaled,
 )
@@ -81,10 +81,10 @@ class Block(nn.Module):
             x = self._divided(x, attend, drop)
         else:
             tap = "attention_joint" if self.attention == "joint_space_time" else "attention_space"
-            out = attend("attn", tap, layer_norm(self.dtype, "norm1")(x))
+            out = attend("attn", tap, LayerNorm(self.dtype, name="norm1")(x))
             x = x + scaled(out, drop.get("attention"))
         out = Mlp(self.mlp_hidden, self.dtype, self.init_std, name="mlp")(
-            layer_norm(self.dtype, "norm2")(x)
+            LayerNorm(self.dtype, name="norm2")(x)
         )
         x = x + scaled(out, drop.get("mlp"))
         if "block" in probes:
@@ -98,7 +98,7 @@ class Block(nn.Module):
         cls, patches = jnp.split(x, [1], axis=1)
         positions = patches.shape[1] // frames
 
-        tokens = layer_norm(self.dtype, "temporal_norm1")(patches)
+        tokens = LayerNorm(self.dtype, name="temporal_norm1")(patches)
         out = attend("temporal_attn", "attention_time", tokens.reshape(-1, frames, width))
         out = scaled(out.reshape(batch, positions, frames, width), drop.get("time"))
         # Zero at first, so that a fresh layer is the image model's.
@@ -108,7 +108,7 @@ class Block(nn.Module):
         # Every frame attends over its own patches and a copy of the clip's cls token.
         copies = jnp.broadcast_to(cls[:, None], (batch, frames, 1, width))
         tokens = jnp.concatenate([copies, patches.swapaxes(1, 2)], axis=2)
-        tokens = layer_norm(self.dtype, "norm1")(tokens).reshape(-1, 1 + positions, width)
+        tokens = LayerNorm(self.dtype, name="norm1")(tokens).reshape(-1, 1 + positions, width)
         out = attend("attn", "attention_space", tokens)
         out = scaled(out.reshape(batch, frames, 1 + positions, width), drop.get("space"))
         of_cls, of_patches = jnp.split(out, [1], axis=2)
@@ -257,7 +257,7 @@ class TimeSformer(nn.Module):
         cls = x[:, 0]
         if self.attention == "space_only":
             cls = cls.reshape(batch, self.num_frames, self.width).mean(axis=1)
-        features = layer_norm(jnp.float32, "norm")(cls)
+        features = LayerNorm(jnp.float32, name="norm")(cls)
         if head_probe is not None:
             features = features + head_probe
         logits = dense(self.num_classes, jnp.float32, "head", self.init_std)(features)
@@ -289,7 +289,7 @@ class TimeSformer(nn.Module):
         if self.remat != "none":
             policy = None
             if self.remat == "dots":
-                policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+                policy = jax.checkpoint_policies.save_only_these_names(PRODUCT)
             # Inside a loop, common subexpressions cannot undo the recomputation.
             block = nn.remat(Block, policy=policy, prevent_cse=self.unroll > 1)
         return nn.scan(

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aver_jax.models.layers import Dense, attend, gelu
+
 INIT_STD = 0.02
 ATTENTION_KERNELS = ("xla", "cudnn")
 
@@ -26,30 +28,10 @@ _patch_weights = nn.initializers.variance_scaling(
 )
 
 
-def dense(features: int, dtype: Any, name: str, std: float) -> nn.Dense:
+def dense(features: int, dtype: Any, name: str, std: float) -> Dense:
     """Return a dense layer computed in dtype, its weights of deviation std, its bias 0."""
     init = normal_init(std) if std else nn.initializers.zeros
-    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
-
-
-# What the backward pass needs of a norm or an activation is quicker computed again from its input
-# than written to memory and read back. Inside the loop over layers no barrier is needed.
-_LayerNorm = nn.remat(nn.LayerNorm, prevent_cse=False)
-
-
-@functools.partial(jax.checkpoint, prevent_cse=False)
-def _gelu(x: jax.Array) -> jax.Array:
-    """Return x * (1 + erf(x / sqrt 2)) / 2, in float32 inside and of x's dtype."""
-    # jax.nn.gelu takes erfc, which keeps the digits of the far tail in bfloat16 too, by two
-    # polynomials of which it selects one.
-    wide = x.astype(jnp.float32)
-    return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
-
-
-def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
-    """Return a LayerNorm (epsilon 1e-6) with float32 statistics and a result of dtype."""
-    # E[x^2] - E[x]^2, flax's default, loses digits where the mean is large.
-    return _LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+    return Dense(features, dtype=dtype, kernel_init=init, name=name)
 
 
 def scaled(x: jax.Array, factor: jax.Array | None) -> jax.Array:
@@ -87,17 +69,16 @@ class Attention(nn.Module):
         qkv = qkv.reshape(batch, length, 3, self.num_heads, width // self.num_heads)
         # The gradient of a split is one concatenation; of three slices, a sum of padded arrays.
         q, k, v = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
-        if explicit:
-            scores = jnp.einsum("aqhd,akhd->ahqk", q, k, preferred_element_type=jnp.float32)
+        weights = None
+        if self.kernel == "xla" or explicit:
+            valid = None
             if lengths is not None:
                 valid = jnp.arange(length)[None, None, None] < lengths[:, None, None, None]
-                scores = jnp.where(valid, scores, jnp.finfo(jnp.float32).min / 2)
-            weights = jax.nn.softmax(scores * (width // self.num_heads) ** -0.5, axis=-1)
-            if probe is not None:
-                weights = weights + probe
-            out = jnp.einsum("ahqk,akhd->aqhd", weights.astype(self.dtype), v)
+            q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))
+            out, softmax = attend(q, k, v, valid, probe)
+            out = out.swapaxes(1, 2)
+            weights = softmax if explicit else None
         else:
-            weights = None
             out = jax.nn.dot_product_attention(
                 q, k, v, key_value_seq_lengths=lengths, implementation=self.kernel
             )
@@ -116,7 +97,7 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map x [..., D] to [..., D]."""
         hidden = dense(self.hidden, self.dtype, "fc1", self.init_std)(x)
-        return dense(x.shape[-1], self.dtype, "fc2", self.init_std)(_gelu(hidden))
+        return dense(x.shape[-1], self.dtype, "fc2", self.init_std)(gelu(hidden))
 
 
 class PatchEmbed(nn.Module):

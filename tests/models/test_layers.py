@@ -1,0 +1,107 @@
+"""Layers with gradients by hand beside flax's and jax's, differentiated automatically."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aver_jax.models.layers import Dense, LayerNorm, attend, gelu
+
+# Of the largest value: of a mantissa of 24 bits and of 8, with sums over up to 34 rows.
+TOLERANCES = {"float32": 2e-6, "bfloat16": 2e-2}
+dtypes = pytest.mark.parametrize("dtype", TOLERANCES)
+
+
+def drawn(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+def assert_alike(function, other, arguments, dtype):
+    """Both functions give the same results, and the same gradients of random sums of them."""
+
+    @jax.jit(static_argnums=0)
+    def answers(function, arguments):
+        results, pull = jax.vjp(function, *arguments)
+        leaves = jax.tree.leaves(results)
+        weights = drawn(*(leaf.shape for leaf in leaves))
+        weights = [w.astype(x.dtype) for w, x in zip(weights, leaves, strict=True)]
+        return results, pull(jax.tree.unflatten(jax.tree.structure(results), weights))
+
+    found, expected = answers(function, arguments), answers(other, arguments)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert one.dtype == two.dtype
+        one, two = (np.asarray(x, np.float32) for x in (one, two))
+        np.testing.assert_allclose(one, two, rtol=0, atol=TOLERANCES[dtype] * np.abs(two).max())
+
+
+@dtypes
+def test_dense_is_flaxs(dtype):
+    ours = Dense(7, dtype=dtype, kernel_init=nn.initializers.ones)
+    theirs = nn.Dense(7, dtype=dtype)
+    x, kernel, bias = drawn((2, 17, 5), (5, 7), (7,))
+    params = {"params": {"kernel": kernel, "bias": bias}}
+    assert_alike(ours.apply, theirs.apply, (params, x.astype(dtype)), dtype)
+
+
+@dtypes
+def test_layer_norm_is_flaxs(dtype):
+    x, scale, bias = drawn((2, 17, 24), (24,), (24,))
+    # Far from 0: there the other formula of the variance loses its digits.
+    x = (3 * x + 40).astype(dtype)
+    ours, theirs = LayerNorm(dtype), nn.LayerNorm(1e-6, dtype=dtype, use_fast_variance=False)
+    assert_alike(ours.apply, theirs.apply, ({"params": {"scale": scale, "bias": bias}}, x), dtype)
+
+
+@dtypes
+def test_gelu_is_the_exact_one(dtype):
+    (x,) = drawn((3, 50))
+    assert_alike(gelu, lambda x: jax.nn.gelu(x, approximate=False), (3 * x.astype(dtype),), dtype)
+
+
+@pytest.fixture(params=TOLERANCES)
+def heads(request):
+    return [x.astype(request.param) for x in drawn(*[(3, 2, 6, 8)] * 3)]
+
+
+def plain(q, k, v, valid, probe):
+    scores = jnp.einsum("ahqd,ahkd->ahqk", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
+    if valid is not None:
+        scores = jnp.where(valid, scores, -1e30)
+    weights = jax.nn.softmax(scores)
+    weights = weights if probe is None else weights + probe
+    return weights.astype(q.dtype) @ v, weights
+
+
+@pytest.mark.parametrize("lengths", [None, (6, 2, 0)])
+def test_attention_is_softmax_and_products(heads, lengths):
+    valid = None
+    if lengths is not None:
+        valid = jnp.arange(6)[None, None, None] < jnp.array(lengths)[:, None, None, None]
+    assert_alike(
+        lambda *heads: attend(*heads, valid, None),
+        lambda *heads: plain(*heads, valid, None),
+        heads,
+        heads[0].dtype.name,
+    )
+
+
+def test_a_probe_is_added_to_the_softmax(heads):
+    (probe,) = drawn((3, 2, 6, 6))
+    assert_alike(
+        lambda *given: attend(*given[:3], None, given[3]),
+        lambda *given: plain(*given[:3], None, given[3]),
+        (*heads, probe),
+        heads[0].dtype.name,
+    )
+
+
+def test_sums_of_many_rows_in_bfloat16_are_float32():
+    """Summed in bfloat16, 4,096 ones would stop at 256."""
+    ours = Dense(2, dtype=jnp.bfloat16, kernel_init=nn.initializers.ones)
+    params = {"params": {"kernel": jnp.zeros((1, 2)), "bias": jnp.zeros(2)}}
+    of_params = jax.grad(lambda p: ours.apply(p, jnp.ones((4096, 1))).astype(jnp.float32).sum())
+    for gradient in jax.tree.leaves(of_params(params)):
+        np.testing.assert_array_equal(gradient, 4096)
