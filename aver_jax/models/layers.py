@@ -82,9 +82,9 @@ def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
 
 def _layer_norm_forward(x, scale, bias):
     wide = x.astype(jnp.float32)
-    mean = wide.mean(-1, keepdims=True)
+    mean = _mean(wide)
     # Not E[x^2] - E[x]^2, which loses digits where the mean is large.
-    variance = jnp.square(wide - mean).mean(-1, keepdims=True)
+    variance = _mean(jnp.square(wide - mean))
     factor = jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
     normed = (wide - mean) * factor * _like(scale, x) + _like(bias, x)
     return normed, (x, mean, factor, scale)
@@ -94,8 +94,7 @@ def _layer_norm_backward(kept, gradient):
     x, mean, factor, scale = kept
     unit = (x.astype(jnp.float32) - mean) * factor
     of_unit = gradient * _like(scale, x)
-    along = (of_unit * unit).mean(-1, keepdims=True)
-    of_x = factor * (of_unit - of_unit.mean(-1, keepdims=True) - unit * along)
+    of_x = factor * (of_unit - _mean(of_unit) - unit * _mean(of_unit * unit))
     size = x.shape[-1]
     of_scale = _summed_rows((gradient * unit).reshape(-1, size))
     return of_x.astype(x.dtype), of_scale, _summed_rows(gradient.reshape(-1, size))
@@ -186,12 +185,21 @@ def _turned(x: jax.Array) -> jax.Array:
     )
 
 
+# A product with ones takes a CPU half the time of its reductions.
 def _summed_rows(x: jax.Array) -> jax.Array:
     """Return the float32 sum [D] of the rows of x [N, D]."""
 
-    # A product with ones takes a CPU half the time of its reductions.
     def product(x: jax.Array) -> jax.Array:
         ones = jnp.ones((1, x.shape[0]), x.dtype)
         return jnp.matmul(ones, x, preferred_element_type=jnp.float32)[0]
 
     return jax.lax.platform_dependent(x, cpu=product, default=lambda x: x.sum(0, dtype=jnp.float32))
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    """Return the mean [..., 1] over the last axis of x, float32 [..., D]."""
+
+    def product(x: jax.Array) -> jax.Array:
+        return x @ jnp.full((x.shape[-1], 1), 1 / x.shape[-1])
+
+    return jax.lax.platform_dependent(x, cpu=product, default=lambda x: x.mean(-1, keepdims=True))
