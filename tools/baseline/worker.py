@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from aver_jax.allocator import keep_freed_memory
 from aver_jax.bench import resident_set
 from aver_jax.bench.answers import write_result
 from aver_jax.bench.serving import Handlers, serve
@@ -120,6 +121,8 @@ def settings_of_an_expert() -> None:
 
 
 def _start() -> Handlers:
+    if not torch.cuda.is_available():
+        keep_freed_memory()  # as aver_jax does: both sides' allocators are alike
     settings_of_an_expert()
     worker = Worker()
     return {name: getattr(worker, name) for name in ("prepare", "time", "facts", "drop")}
