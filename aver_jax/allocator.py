@@ -21,7 +21,7 @@ def computes_on_cpu() -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to hold on to what this process frees; False where there is no glibc.
+    """Tells glibc to hold on to what this process frees; False where it cannot be told.
 
     XLA on a CPU takes the temporary arrays of a step in one piece and frees it afterwards. glibc
     returns pieces of that size to the kernel, which hands them out again as zeroed pages, one
@@ -35,5 +35,6 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    settings = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _NEVER), (_TRIM_THRESHOLD, _NEVER))
+    # One arena is a price for threads that is paid only where the others are taken.
+    settings = ((_MMAP_THRESHOLD, _NEVER), (_TRIM_THRESHOLD, _NEVER), (_ARENA_MAX, 1))
     return all(mallopt(name, value) == 1 for name, value in settings)

@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--worker", default=WORKER, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     try:
-        return _compare(args)
+        return _compare(args, parser)
     except UserError as error:
         print(f"bench_throughput: error: {error}", file=sys.stderr)
         return 2
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _compare(args: argparse.Namespace) -> int:
+def _compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     cases = chosen_cases(args)
     known = {side.name: side for side in torch_sides(args.worker)}
     sides = [our_side()]
@@ -102,7 +102,7 @@ def _compare(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="aver_bench_") as scratch:
         out = args.out or Path(scratch)
         settings = settings_of(args, cases, out, Path(scratch))
-        command = words_of(args, "python tools/bench_throughput.py")
+        command = words_of(args, parser, "python tools/bench_throughput.py")
         failed = write_benchmark(cases, sides, settings, out, args.minutes, command)
         print((out / "table.md").read_text())
     return ended("bench_throughput", args.out, failed)

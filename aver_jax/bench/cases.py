@@ -149,6 +149,9 @@ SETS = {
     ),
 }
 
+#: What `aver bench --sweep` can vary.
+SWEEPS = ("batch", "frames", "resolution", "depth", "devices")
+
 # What sweeps grow, unless a case is chosen.
 SWEPT = {
     "full": SETS["full"][0],

@@ -13,13 +13,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aver_jax.bench.cases import SETS, SWEPT, Case, matching
+from aver_jax.bench.cases import SETS, SWEEPS, SWEPT, Case, matching
 from aver_jax.errors import UserError
 
 if TYPE_CHECKING:
     from aver_jax.bench.runner import Settings
-
-_SWEEPS = ("batch", "frames", "resolution", "depth", "devices")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sweep",
         default="",
         metavar="KIND[,KIND]",
-        help=f"how cost grows with one of {', '.join(_SWEEPS)}: of the set's own small training, "
+        help=f"how cost grows with one of {', '.join(SWEEPS)}: of the set's own small training, "
         "or of the first that --case matches",
     )
     parser.add_argument(
@@ -64,8 +62,12 @@ def run(args: argparse.Namespace) -> int:
         chosen = [SWEPT[args.set]]
     cases = [with_fields(case, args.model) for case in chosen]
     for kind in kinds:
-        if kind not in _SWEEPS:
-            raise UserError(f"--sweep {kind!r} is not known; there are: {', '.join(_SWEEPS)}")
+        if kind not in SWEEPS:
+            raise UserError(f"--sweep {kind!r} is not known; there are: {', '.join(SWEEPS)}")
+    if kinds and args.minutes:
+        raise UserError("--minutes is shared out over cases; a sweep takes none: leave it out")
+    if args.model:
+        _check_models(cases)
     # Imports numpy, which `aver bench --help` need not wait for.
     from aver_jax.bench.pages import write_benchmark, write_sweeps
     from aver_jax.bench.runner import our_side
@@ -73,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="aver_bench_") as scratch:
         out = args.out or Path(scratch)
         settings = settings_of(args, cases, out, Path(scratch))
-        command = words_of(args, "aver bench")
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        command = words_of(args, parser, "aver bench")
         if kinds:
             failed = write_sweeps(kinds, cases, settings, out, command)
         else:
@@ -116,6 +120,18 @@ def with_fields(case: Case, words: list[str]) -> Case:
     return dataclasses.replace(case, name=name, model=case.model | fields)
 
 
+def _check_models(cases: list[Case]) -> None:
+    """Raises UserError for fields that a model does not have or take, before anything starts."""
+    from aver_jax.bench.experiment import model_of_case
+
+    for case in cases:
+        try:
+            if case.model:
+                model_of_case(case)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"--model: {case.name}: {error}") from error
+
+
 def settings_of(
     args: argparse.Namespace, cases: list[Case], out: Path, scratch: Path
 ) -> "Settings":
@@ -131,10 +147,10 @@ def settings_of(
     return Settings(args.repeats, out / "logs", data and data.resolve(), args.threads)
 
 
-def words_of(args: argparse.Namespace, command: str) -> list[str]:
+def words_of(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, command: str
+) -> list[str]:
     """Returns the words of a command line that differ from the defaults, for the record."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
     words = command.split()
     for name, value in vars(args).items():
         if value != parser.get_default(name) and name in vars(parser.parse_args([])):

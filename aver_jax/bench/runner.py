@@ -20,7 +20,7 @@ from aver_jax.bench.child import Child, Failed
 #: The side that the others are compared with.
 OURS = "aver_jax"
 # Batches that an input pipeline may have ready before it is timed, and how many are timed then.
-_IN_BUFFERS, _FLOWING = 6, 10
+_FLOWING = 10  # batches of an input pipeline that are timed
 # Signs of an accelerator that holds one side's memory, but not those of all at a time.
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OutOfMemory", "out of memory", "Out of memory")
 
@@ -163,7 +163,7 @@ def _timed(
             def seconds(repeats: int) -> list[float]:
                 return child.ask("time", settings.timeout, repeats=repeats)["seconds"]
 
-            return (lambda _: _flow(seconds)) if case.task == "input" else seconds
+            return (lambda _: _flow(seconds, settings.threads)) if case.task == "input" else seconds
 
         timed = {name: calls_of(child) for name, child in ready.items()}
         # One more call of each: it warms up, and tells how many make a round.
@@ -180,13 +180,14 @@ def _timed(
         return rounds
 
 
-def _flow(seconds: Callable[[int], list[float]]) -> list[float]:
-    """Mean seconds of a batch of an input pipeline that works ahead.
+def _flow(seconds: Callable[[int], list[float]], threads: int) -> list[float]:
+    """Mean seconds of a batch of an input pipeline whose `threads` work ahead.
 
     While other sides had their turn it filled its buffers, whose batches take no time; and batches
     of several workers come in bursts, of which the mean tells the rate, not the median.
     """
-    return [statistics.mean(seconds(_IN_BUFFERS + _FLOWING)[_IN_BUFFERS:])]
+    in_store = 2 * threads + 2  # in the buffer, and one each under way
+    return [statistics.mean(seconds(in_store + _FLOWING)[in_store:])]
 
 
 def _is_ready(record: dict[str, Any], name: str) -> bool:

@@ -12,8 +12,6 @@ from aver_jax.bench.child import Child, Failed
 from aver_jax.bench.runner import OURS, Settings, our_side
 from aver_jax.errors import UserError
 
-KINDS = ("batch", "frames", "resolution", "depth", "devices")
-
 _GROWS = {
     "batch": "clips in a batch",
     "frames": "frames of a clip",
@@ -38,7 +36,7 @@ def points_of(kind: str, base: Case) -> list[Point]:
     """Returns the places of a sweep, around the training that it starts from.
 
     Args:
-      kind: one of `KINDS` but "devices".
+      kind: one of `cases.SWEEPS` but "devices".
       base: a training of a TimeSformer, or of another model for "batch".
 
     Raises:
@@ -92,7 +90,7 @@ def run_sweep(
     """Runs a sweep in one worker and returns its record.
 
     Args:
-      kind: one of `KINDS`.
+      kind: one of `cases.SWEEPS`.
       base: a training.
       settings: how; `rounds` calls are timed at each point.
       say: told how it goes, a line at a time.

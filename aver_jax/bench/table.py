@@ -61,7 +61,7 @@ def cases_table(records: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of all cases and sides that were timed."""
     compared = any(record["ratios"] for record in records)
     head = ["case", "side", "clips/s", "ms a call", "TFLOP/s", "share", "floor, ms", "gap"]
-    head += ["peak, MB", "start-up, s"] + ["aver_jax is faster x"] * compared
+    head += ["peak, MiB", "start-up, s"] + ["aver_jax is faster x"] * compared
     rows = []
     for record in records:
         for name, side in record["sides"].items():

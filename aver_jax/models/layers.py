@@ -1,8 +1,9 @@
 """Dense layer, LayerNorm, GELU and attention, their gradients written by hand.
 
 Automatic differentiation keeps what a gradient could be computed from again more quickly than it is
-read, and writes products and sums that XLA's CPU compiler is slow at. These functions are for
-reverse mode: they keep their inputs, and `jax.jvp` refuses them.
+read, and writes products and sums that XLA's CPU compiler is slow at. Of these functions the
+backward pass needs the inputs alone, and of LayerNorm two numbers a row, of attention the softmax.
+They are for reverse mode: `jax.jvp` refuses them. Parameters are float32.
 """
 
 from typing import Any
@@ -135,7 +136,7 @@ def attend(
     Args:
       q, k, v: [A, h, S, d], of one dtype.
       valid: bool [A, 1, 1, S], the keys that are attended to, or None for all.
-      probe: float32 [A, h, S, S] to add to the softmax, or None.
+      probe: float32 [A, h, S, S] and of no smaller shape, to add to the softmax; or None.
 
     Returns:
       weights @ v [A, h, S, d], and weights, float32 [A, h, S, S]: the softmax, and the probe.

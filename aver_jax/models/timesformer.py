@@ -228,8 +228,8 @@ class TimeSformer(nn.Module):
           train: whether stochastic depth acts; static.
           keys: typed PRNG keys [B], one per clip, needed when stochastic depth acts: a clip's
             randomness does not depend on the rest of its batch.
-          capture: names of the taps to return besides "features"; static. Naming an attention
-            computes its softmax explicitly; otherwise a fused attention runs.
+          capture: names of the taps to return besides "features"; static. An attention that is
+            not named is computed by `kernel`.
           probes: {tap: array of the tap's shape (`tap_shapes`)}, added to the tap.
 
         Returns:

@@ -50,6 +50,9 @@ def test_sweeps_end_to_end(tmp_path):
         (["--sweep", "colour"], "--sweep 'colour' is not known; there are: batch"),
         (["--repeats", "0"], "--repeats is 0, expected at least 1"),
         (["--data", "nowhere"], "nowhere holds no dataset"),
+        (["--sweep", "batch", "--minutes", "2"], "--minutes is shared out over cases"),
+        (["--model", "nosuch=1"], "--model: timesformer_S_train"),
+        (["--model", "depth=abc"], "--model: timesformer_S_train"),
         (["--case", "inference", "--sweep", "batch"], "--case matches none"),
     ],
 )

@@ -88,10 +88,12 @@ def test_a_side_may_do_fewer_clips(tmp_path):
     assert record["ratios"]["hooks"]["median"] == pytest.approx(2.0)
 
 
-def test_batches_that_lay_ready_are_not_counted():
-    # Six lay in a buffer; two workers then bring them in pairs.
-    seconds = iter([0.0] * 6 + [0.2, 0.0] * 50)
-    assert runner._flow(lambda count: [next(seconds) for _ in range(count)]) == [pytest.approx(0.1)]
+@pytest.mark.parametrize("threads", [2, 16])
+def test_batches_that_lay_ready_are_not_counted(threads):
+    # One each in the making, and one more than that in the buffer; then they come in pairs.
+    seconds = iter([0.0] * (2 * threads + 1) + [0.2, 0.0] * 50)
+    flow = runner._flow(lambda count: [next(seconds) for _ in range(count)], threads)
+    assert flow == [pytest.approx(0.1)]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks /proc who lives")

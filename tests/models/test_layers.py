@@ -37,6 +37,13 @@ def assert_alike(function, other, arguments, dtype):
         np.testing.assert_allclose(one, two, rtol=0, atol=TOLERANCES[dtype] * np.abs(two).max())
 
 
+@pytest.fixture(params=["this device", "other devices"], autouse=True)
+def branches(request, monkeypatch):
+    """What CPUs do otherwise is seen as well."""
+    if request.param == "other devices":
+        monkeypatch.setattr(jax.lax, "platform_dependent", lambda x, *, default, **_: default(x))
+
+
 @dtypes
 def test_dense_is_flaxs(dtype):
     ours = Dense(7, dtype=dtype, kernel_init=nn.initializers.ones)
@@ -75,6 +82,19 @@ def plain(q, k, v, valid, probe):
     return weights.astype(q.dtype) @ v, weights
 
 
+def test_attention_is_jaxs(heads):
+    """That of jax has the axes [A, S, h, d], and lengths of at least 1."""
+
+    def jaxs(q, k, v):
+        q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+        lengths = jnp.array([6, 2, 1])
+        return jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths).swapaxes(1, 2)
+
+    valid = jnp.arange(6)[None, None, None] < jnp.array([6, 2, 1])[:, None, None, None]
+    ours = lambda *heads: attend(*heads, valid, None)[0]  # noqa: E731
+    assert_alike(ours, jaxs, heads, heads[0].dtype.name)
+
+
 @pytest.mark.parametrize("lengths", [None, (6, 2, 0)])
 def test_attention_is_softmax_and_products(heads, lengths):
     valid = None
@@ -105,3 +125,22 @@ def test_sums_of_many_rows_in_bfloat16_are_float32():
     of_params = jax.grad(lambda p: ours.apply(p, jnp.ones((4096, 1))).astype(jnp.float32).sum())
     for gradient in jax.tree.leaves(of_params(params)):
         np.testing.assert_array_equal(gradient, 4096)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_layers_compile_for_gpus(dtype):
+    def forward(params, x):
+        x = LayerNorm(dtype).apply({"params": params["norm"]}, x)
+        x = Dense(8, dtype=dtype, kernel_init=nn.initializers.ones).apply(
+            {"params": params["dense"]}, x
+        )
+        heads = gelu(x)[:, None]
+        return attend(heads, heads, heads, None, None)[0].astype(jnp.float32).sum()
+
+    x, scale, bias, kernel = drawn((2, 6, 5), (5,), (5,), (5, 8))
+    params = {
+        "norm": {"scale": scale, "bias": bias},
+        "dense": {"kernel": kernel, "bias": jnp.zeros(8)},
+    }
+    traced = jax.jit(jax.grad(forward)).trace(params, x)
+    assert "optimization_barrier" not in traced.lower(lowering_platforms=("cuda",)).as_text()

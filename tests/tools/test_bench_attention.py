@@ -25,4 +25,4 @@ def test_a_wrong_candidate_is_not_timed(monkeypatch):
 
 
 def test_many_tokens_are_not_multiplied_out():
-    assert "broadcast" not in bench_attention.candidates(197)
+    assert "broadcast" not in bench_attention.candidates(197, "float32")

@@ -276,7 +276,8 @@ def _augmentation(exchange: Exchange, device: torch.device) -> Ready:
 
     def work(frames: Tensor) -> Tensor:
         factors = augment.random_factors(amounts, clips, height, width, device)
-        return augment.augmented(frames, factors, amounts)
+        # In the order of axes in which the other side gives it.
+        return augment.augmented(frames, factors, amounts).contiguous()
 
     choice = _eager_or_compiled(work, (frames,), device)
     # The other side's noise cannot be drawn here.
