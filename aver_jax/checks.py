@@ -102,6 +102,11 @@ def _check_cache(config: ConfigDict) -> None:
             "some evenly spaced frames of each clip: set --config.data.cache_frames=16, or another "
             "number"
         )
+    if "frames" in data.modalities and 0 < data.cache_frames < data.num_frames:
+        raise UserError(
+            f"config.data.cache_frames is {data.cache_frames}; expected at least the "
+            f"{data.num_frames} frames of config.data.num_frames, or 0 for every frame of a clip"
+        )
     if config.steps_per_dispatch > 1 and data.cache != "device":
         raise UserError(
             f"config.steps_per_dispatch is {config.steps_per_dispatch} with config.data.cache "

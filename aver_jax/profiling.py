@@ -37,11 +37,11 @@ class StepTrace:
       workdir: the run folder.
       steps: (START, STOP), or None: nothing is traced.
       done: steps the run has done already.
-      total: steps of the run; it may end before STOP.
+      total: steps of the run.
       quiet: do not say where the trace is.
 
     Raises:
-      UserError: START is done already, or the run ends before it.
+      UserError: START is done already, or the run ends before START or STOP - 1.
     """
 
     def __init__(
@@ -58,6 +58,11 @@ class StepTrace:
                 if done < total
                 else f"--profile {self._first}:{self._stop}: the run is finished at step {done}; "
                 "give another --workdir"
+            )
+        if steps and self._stop > total + 1:
+            raise UserError(
+                f"--profile {self._first}:{self._stop} ends behind the last step, {total}; "
+                f"expected STOP up to {total + 1}"
             )
         if jax.process_index() != 0:
             self._first = self._stop = total + 1

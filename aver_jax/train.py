@@ -58,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile",
         metavar="START:STOP",
         help="trace the steps from START up to, not including, STOP (counted from 1; 11:16 are "
-        "five steps) into RUN/profile, for TensorBoard and Perfetto",
+        "five steps, and not the first, which compile) into RUN/profile, for TensorBoard and "
+        "Perfetto; of steps that are dispatched together all or none are traced",
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     fields = configs.flat_fields(configs.base_config().to_dict())

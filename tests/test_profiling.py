@@ -56,8 +56,8 @@ def test_a_dispatch_around_the_range_holds_it(tmp_path, calls):
     assert dispatch(tmp_path, calls, (3, 4), (8, 12)) == ["start", 8, "stop", 12, "end"]
 
 
-def test_a_run_that_ends_before_the_range_writes_what_it_has(tmp_path, calls):
-    found = dispatch(tmp_path, calls, (11, 20), (10, 11, 12))
+def test_a_run_that_is_stopped_within_the_range_writes_what_it_has(tmp_path, calls):
+    found = dispatch(tmp_path, calls, (11, 20), (10, 11, 12), total=30)
     assert found == [10, "start", 11, 12, "end", "stop"]
 
 
@@ -70,6 +70,7 @@ def test_nothing_is_traced_unless_asked(tmp_path, calls):
     [
         (0, 2, "--profile 3:5 begins outside of the steps that this training does, 1 to 2; give"),
         (3, 9, "--profile 3:5 begins outside of the steps that this training does, 4 to 9; give"),
+        (0, 3, "--profile 3:5 ends behind the last step, 3; expected STOP up to 4"),
         (9, 9, "--profile 3:5: the run is finished at step 9; give another --workdir"),
     ],
 )
@@ -108,7 +109,7 @@ def test_a_signal_leaves_the_trace_and_says_where_it_is(
         # Most of the time of so small a training goes into compiling augmentations.
         config.frontend.augment = ConfigDict()
     with pytest.raises(SystemExit):
-        train.train(config, workdir, report=False, profile=(2, 9))
+        train.train(config, workdir, report=False, profile=(2, 4))
     (file,) = (tmp_path / "run/profile").rglob("perfetto_trace.json.gz")
     assert list((tmp_path / "run/profile").rglob("*.xplane.pb"))
     told = capsys.readouterr().err

@@ -22,9 +22,11 @@ import time
 from pathlib import Path
 
 import jax
+from ml_collections import ConfigDict
 
 from aver_jax import config as configs
 from aver_jax.errors import UserError
+from aver_jax.runs import read_config
 from tools.hlo.costs import costs
 from tools.hlo.programs import PROGRAMS, compiled
 from tools.hlo.report import as_json, make_report
@@ -32,6 +34,12 @@ from tools.hlo.report import text as text_of
 from tools.hlo.text import parse
 from tools.hlo.traces import read, trace_file
 
+# Fields of an experiment without which its program is another one.
+_OF_THE_PROGRAM = (
+    "model.", "frontend.", "batch_size", "data.modalities", "data.num_frames", "data.image_size",
+    "data.max_seconds", "optimizer.name", "optimizer.accumulate", "optimizer.clip_norm", "freeze",
+    "ema_decay", "parallel",
+)  # fmt: skip
 ROOT = str(Path(__file__).resolve().parents[1])
 _MEMORY = ("argument", "output", "temp", "alias", "generated_code")
 
@@ -49,6 +57,30 @@ def memory(program: jax.stages.Compiled) -> dict[str, int]:
         for name in _MEMORY
         if hasattr(found, f"{name}_size_in_bytes")
     }
+
+
+def check_run(trace: Path, config: ConfigDict) -> None:
+    """Raises UserError if a trace lies in a run folder whose program is not the config's.
+
+    Names of instructions do not tell: another batch size has the same.
+    """
+    folders = [place for place in trace.resolve().parents if (place / "config.json").is_file()]
+    if not folders:
+        return
+    run, _ = read_config(folders[0])
+    if run.data.cache == "device":
+        raise UserError(
+            f"{folders[0]} has config.data.cache 'device', whose step is not the one compiled "
+            "here; profile a run with --config.data.cache=none"
+        )
+    was, now = (configs.flat_fields(configs.to_json(each)) for each in (run, config))
+    different = [
+        f"config.{name} was {was.get(name)}, here {now.get(name)}"
+        for name in sorted(was.keys() | now.keys())
+        if name.startswith(_OF_THE_PROGRAM) and was.get(name) != now.get(name)
+    ]
+    if different:
+        raise UserError(f"the trace is of another program: {'; '.join(different)}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,7 +114,8 @@ def _report(arguments: argparse.Namespace, words: list[str]) -> int:
     if arguments.batch_size:
         config.batch_size = arguments.batch_size
     if arguments.trace:
-        trace_file(arguments.trace)  # an error before the compiler's minute, not after it
+        # Errors before the compiler's minute, not after it.
+        check_run(trace_file(arguments.trace), config)
     began = time.perf_counter()
     program = compiled(config, arguments.classes, arguments.program)
     seconds = time.perf_counter() - began

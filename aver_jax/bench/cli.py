@@ -147,9 +147,7 @@ def settings_of(
     return Settings(args.repeats, out / "logs", data and data.resolve(), args.threads)
 
 
-def words_of(
-    args: argparse.Namespace, parser: argparse.ArgumentParser, command: str
-) -> list[str]:
+def words_of(args: argparse.Namespace, parser: argparse.ArgumentParser, command: str) -> list[str]:
     """Returns the words of a command line that differ from the defaults, for the record."""
     words = command.split()
     for name, value in vars(args).items():

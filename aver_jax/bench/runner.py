@@ -155,8 +155,8 @@ def _timed(
         }
         for side in sides:
             _make_ready(case, side, children, settings, exchange, record)
-        if record["crowded"]:
-            return {}
+            if record["crowded"]:
+                return {}
         ready = {name: child for name, child in children.items() if _is_ready(record, name)}
 
         def calls_of(child: Child) -> Callable[[int], list[float]]:
@@ -215,12 +215,13 @@ def _make_ready(
     try:
         answer = children[side.name].ask("prepare", settings.timeout, **request)
     except Failed as error:
-        if len(children) > 1 and any(sign in str(error) for sign in _OUT_OF_MEMORY):
-            record["crowded"] = True
+        record["crowded"] = len(children) > 1 and _is_out_of_memory(str(error))
         if side.name == OURS and not record["crowded"]:
             raise  # nothing to compare with
         record["sides"][side.name] = {"error": str(error)}
         return
+    # Of the ways that a side tried the fastest may be the one that did not fit.
+    record["crowded"] = len(children) > 1 and _is_out_of_memory(answer.get("notes") or "")
     record["sides"][side.name] = {"clips": case.batch_size, **answer}
     if side.name != OURS and "skip" not in answer:
         ours, theirs = (read_result(exchange, name) for name in (OURS, side.name))
@@ -231,6 +232,10 @@ def _make_ready(
         except Disagreement as error:
             record["sides"][side.name]["error"] = str(error)
             raise
+
+
+def _is_out_of_memory(text: str) -> bool:
+    return any(sign in text for sign in _OUT_OF_MEMORY)
 
 
 def _measured(rounds: Sequence[Sequence[float]], clips: int) -> dict[str, Any]:

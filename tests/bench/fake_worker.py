@@ -2,7 +2,7 @@
 
 HOW: "ours" writes the exchange; "same" agrees with it, "slow" as well, in calls twice as long;
 "other" disagrees; "raises", "dies" and "silent" fail; "crowded" runs out of memory where another
-lives; "skips" does nothing. FILE gets a line for every request.
+lives, "squeezed" in one of its ways; "skips" does nothing. FILE gets a line for every request.
 """
 
 import json
@@ -28,10 +28,13 @@ def prepare(request):
         time.sleep(60)
     if HOW == "skips":
         return {"skip": "not my task"}
-    if HOW == "crowded":
+    notes = ""
+    if HOW in ("crowded", "squeezed"):
         lives = Path(folder, "alive").read_text().split() if Path(folder, "alive").exists() else []
         if any(Path(f"/proc/{pid}").exists() for pid in lives):
-            raise MemoryError("RESOURCE_EXHAUSTED: out of memory")
+            notes = "eager; graph failed: OutOfMemoryError: CUDA out of memory"
+            if HOW == "crowded":
+                raise MemoryError("RESOURCE_EXHAUSTED: out of memory")
     if HOW == "ours":
         Path(folder, "alive").write_text(str(os.getpid()))
     logits = np.arange(12, dtype=np.float32).reshape(2, 6) + (HOW == "other")
@@ -41,6 +44,7 @@ def prepare(request):
         "first_call_seconds": 1.0,
         "compile_seconds": None,
         "peak_bytes": 1,
+        "notes": notes,
         **({"clips": request["clips"]} if "clips" in request else {}),
     }
 

@@ -97,8 +97,9 @@ def test_batches_that_lay_ready_are_not_counted(threads):
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks /proc who lives")
-def test_sides_that_do_not_fit_into_memory_together_run_one_after_the_other(tmp_path):
-    record = run(tmp_path, side("torch", "crowded"))
+@pytest.mark.parametrize("how", ["crowded", "squeezed"])
+def test_sides_that_do_not_fit_into_memory_together_run_one_after_the_other(tmp_path, how):
+    record = run(tmp_path, side("torch", how))
     assert record["error"] is None
     assert record["alternated"] is False
     assert record["ratios"]["torch"]["median"] == pytest.approx(1.0)

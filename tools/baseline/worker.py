@@ -106,7 +106,8 @@ def reset_peak(device: torch.device) -> None:
 def peak_memory(device: torch.device) -> tuple[int, str]:
     """Return the most bytes held since `reset_peak`, and of what."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(), "device memory"
+        # What was reserved: the pool of a CUDA graph counts as free once it is captured.
+        return torch.cuda.max_memory_reserved(), "device memory"
     return resident_set.peak(), "resident set"
 
 
