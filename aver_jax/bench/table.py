@@ -14,8 +14,8 @@ multiply-add, three forward passes for a training, two for relevance. Share: of 
 above. Floor: the larger of FLOPs over the matmul rate and bytes over the copy rate, the bytes being
 inputs, parameters with gradients and optimizer state, and what the backward pass keeps of the
 forward pass; the letter says which binds. Gap: measured time over the floor. Start-up: what the
-first call took beyond a later one (compilation). Peak: {peaks}. Rates are those of this run: where a
-machine has other work to do, shares and gaps of two runs do not compare."""
+first call took beyond a later one (compilation). Peak: {peaks}. Rates are those of this run: where
+a machine has other work to do, shares and gaps of two runs do not compare."""
 
 
 def benchmark_page(results: Mapping[str, Any], title: str = "Throughput") -> str:
