@@ -160,11 +160,10 @@ def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> str:
     Args:
       before, now: configs (and facts) as nested dicts of JSON types.
     """
-    before, now = _told(before), _told(now)
     changed = [
-        f"{name} was {before.get(name)}, now {now.get(name)}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and name not in _MAY_DIFFER
+        f"{name} was {old}, now {new}"
+        for name, old, new in configs.differences(_told(before), _told(now))
+        if name not in _MAY_DIFFER
     ]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return "; ".join(changed[:3]) + more

@@ -75,9 +75,9 @@ def check_run(trace: Path, config: ConfigDict) -> None:
         )
     was, now = (configs.flat_fields(configs.to_json(each)) for each in (run, config))
     different = [
-        f"config.{name} was {was.get(name)}, here {now.get(name)}"
-        for name in sorted(was.keys() | now.keys())
-        if name.startswith(_OF_THE_PROGRAM) and was.get(name) != now.get(name)
+        f"config.{name} was {old}, here {new}"
+        for name, old, new in configs.differences(was, now)
+        if name.startswith(_OF_THE_PROGRAM)
     ]
     if different:
         raise UserError(f"the trace is of another program: {'; '.join(different)}")

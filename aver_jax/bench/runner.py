@@ -19,8 +19,8 @@ from aver_jax.bench.child import Child, Failed
 
 #: The side that the others are compared with.
 OURS = "aver_jax"
-# Batches that an input pipeline may have ready before it is timed, and how many are timed then.
-_FLOWING = 10  # batches of an input pipeline that are timed
+# Batches of an input pipeline that are timed, behind those it had ready.
+_FLOWING = 10
 # Signs of an accelerator that holds one side's memory, but not those of all at a time.
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OutOfMemory", "out of memory", "Out of memory")
 

@@ -18,6 +18,11 @@ LAYER_NORM_EPSILON = 1e-6
 PRODUCT = "product"
 
 
+def along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """Return vector [D] with as many axes as x [..., D]."""
+    return vector.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 class Dense(nn.Module):
     """x @ kernel + bias over the last axis, as flax.linen.Dense, whose parameters it has.
 
@@ -58,7 +63,7 @@ class LayerNorm(nn.Module):
 @jax.custom_vjp
 def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Return x @ kernel + bias [..., O], x [..., I]; kernel and bias are cast to x's dtype."""
-    return x @ kernel.astype(x.dtype) + _like(bias.astype(x.dtype), x)
+    return x @ kernel.astype(x.dtype) + along_last(bias.astype(x.dtype), x)
 
 
 def _affine_forward(x, kernel, bias):
@@ -87,14 +92,14 @@ def _layer_norm_forward(x, scale, bias):
     # Not E[x^2] - E[x]^2, which loses digits where the mean is large.
     variance = _mean(jnp.square(wide - mean))
     factor = jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
-    normed = (wide - mean) * factor * _like(scale, x) + _like(bias, x)
+    normed = (wide - mean) * factor * along_last(scale, x) + along_last(bias, x)
     return normed, (x, mean, factor, scale)
 
 
 def _layer_norm_backward(kept, gradient):
     x, mean, factor, scale = kept
     unit = (x.astype(jnp.float32) - mean) * factor
-    of_unit = gradient * _like(scale, x)
+    of_unit = gradient * along_last(scale, x)
     of_x = factor * (of_unit - _mean(of_unit) - unit * _mean(of_unit * unit))
     size = x.shape[-1]
     of_scale = _summed_rows((gradient * unit).reshape(-1, size))
@@ -171,11 +176,6 @@ def _attend_backward(kept, gradients):
 
 
 attend.defvjp(_attend_forward, _attend_backward)
-
-
-def _like(vector: jax.Array, x: jax.Array) -> jax.Array:
-    """Return vector [D] with as many axes as x [..., D]."""
-    return vector.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def _turned(x: jax.Array) -> jax.Array:

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from aver_jax.models.layers import along_last
+
 STATISTICS = "batch_stats"
 
 
@@ -80,10 +82,9 @@ def _normalized(
     x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
     """Return (x - mean) * factor + bias of x [..., D] and vectors [D]."""
-    shape = (1,) * (x.ndim - 1) + (-1,)
     # Not x * factor + offset: that loses the digits of a mean far from 0.
-    y = (x - mean.reshape(shape)) * factor.reshape(shape)
-    return y if bias is None else y + bias.reshape(shape)
+    y = (x - along_last(mean, x)) * along_last(factor, x)
+    return y if bias is None else y + along_last(bias, x)
 
 
 def feature_norm(axis_name: str | None, dtype: Any, name: str) -> BatchNorm:
@@ -137,10 +138,10 @@ def _local_moments(
       valid: bool [N, 1, ...] or None.
       count: float32 [], values per channel.
     """
-    axes, shape = tuple(range(x.ndim - 1)), (1,) * (x.ndim - 1) + (-1,)
+    axes = tuple(range(x.ndim - 1))
     rows = x if valid is None else jnp.where(valid, x, 0)
     mean = rows.sum(axes) / jnp.maximum(count, 1)
-    deviation = rows - mean.reshape(shape)
+    deviation = rows - along_last(mean, x)
     if valid is not None:
         deviation = jnp.where(valid, deviation, 0)
     return mean, jnp.square(deviation).sum(axes)
@@ -155,14 +156,14 @@ def _local_moments_backward(residuals, cotangents):
     """The chain rule by hand: nothing of the size of x is kept beside x."""
     x, valid, count, mean = residuals
     of_mean, of_centred = cotangents
-    axes, shape = tuple(range(x.ndim - 1)), (1,) * (x.ndim - 1) + (-1,)
-    deviation = x - mean.reshape(shape)
+    axes = tuple(range(x.ndim - 1))
+    deviation = x - along_last(mean, x)
     if valid is not None:
         deviation = jnp.where(valid, deviation, 0)
     # 0 but for the rounding of the mean, which would show where the rest of the gradient is small.
     drift = 2 * of_centred * deviation.sum(axes)
-    slope = ((of_mean - drift) / jnp.maximum(count, 1)).reshape(shape)
-    gradient = slope + (2 * of_centred).reshape(shape) * deviation
+    slope = along_last((of_mean - drift) / jnp.maximum(count, 1), x)
+    gradient = slope + along_last(2 * of_centred, x) * deviation
     if valid is not None:
         gradient = jnp.where(valid, gradient, 0)
     return gradient, None, None
