@@ -16,8 +16,12 @@ SCHEDULES = ("cosine", "constant", "plateau")
 
 
 def parameter_path(key_path: tuple[Any, ...]) -> str:
-    """Returns a parameter's path as users write it: "blocks/attn/qkv/kernel"."""
-    return "/".join(str(getattr(key, "key", key)) for key in key_path)
+    """Returns a parameter's path as users write it: "blocks/attn/qkv/kernel".
+
+    Layers that stand apart (`models.stacks.Layers`) have the path of their stack.
+    """
+    names = (key for key in key_path if not isinstance(key, jax.tree_util.SequenceKey))
+    return "/".join(str(getattr(key, "key", key)) for key in names)
 
 
 def decay_mask(params: Any) -> Any:
@@ -104,14 +108,11 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def make_optimizer(
-    config: Any, params: Any, schedule: optax.Schedule
-) -> optax.GradientTransformation:
+def make_optimizer(config: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Returns clipping by global norm, then AdamW or SGD, over the parameters that are not frozen.
 
     Args:
       config: the experiment; reads `optimizer` and `freeze`.
-      params: the parameters or their shapes, for the masks.
       schedule: step -> learning rate.
     """
     settings = config.optimizer
@@ -132,7 +133,9 @@ def make_optimizer(
         rule = optax.chain(clip_by_global_norm(settings.clip_norm), rule)
     if not config.freeze:
         return rule
-    labels = jax.tree.map(
-        lambda frozen: "frozen" if frozen else "trained", frozen_mask(params, tuple(config.freeze))
-    )
+
+    def labels(params: Any) -> Any:
+        mask = frozen_mask(params, tuple(config.freeze))
+        return jax.tree.map(lambda frozen: "frozen" if frozen else "trained", mask)
+
     return optax.partition({"trained": rule, "frozen": optax.set_to_zero()}, labels)

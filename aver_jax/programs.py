@@ -19,7 +19,7 @@ from aver_jax import optimizer as optimizers
 from aver_jax import parallel
 from aver_jax.config import to_json
 from aver_jax.evaluator import Forward
-from aver_jax.models import init_variables
+from aver_jax.models import init_variables, unlooped
 from aver_jax.state import TrainState, create_state
 from aver_jax.step import make_gradients, make_update
 
@@ -93,7 +93,7 @@ def _training(model: Any, fields: str, steps_per_epoch: int, mesh: jax.sharding.
     shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
     optimizers.check_freeze({"params": shapes["params"]}, tuple(config.freeze))
     schedule = optimizers.learning_rate(config, steps_per_epoch)
-    rule = optimizers.make_optimizer(config, shapes["params"], schedule)
+    rule = optimizers.make_optimizer(config, schedule)
     gradients, update = make_gradients(model, config), make_update(rule, config)
 
     @functools.cache
@@ -108,7 +108,7 @@ def _training(model: Any, fields: str, steps_per_epoch: int, mesh: jax.sharding.
         # Compiled whole: one by one, the zeros of every shape would be a program each.
         create=jax.jit(
             lambda variables, seed: create_state(
-                variables, rule, optimizers.plateau(config), config.ema_decay, seed
+                unlooped(model, variables), rule, optimizers.plateau(config), config.ema_decay, seed
             )
         ),
         steps=steps,

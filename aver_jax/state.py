@@ -7,11 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from aver_jax.models.stacks import stacked, taken_apart_like
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
     """The state of a training.
+
+    Layers that a step does not loop over stand apart in it (`models.stacks.Layers`), in moments and
+    averages too. What is taken out of the state, for checkpoints and evaluation, has them stacked.
 
     Attributes:
       step: int32 [], optimizer updates done so far.
@@ -39,17 +44,20 @@ class TrainState:
             statistics = {name: tree for name, tree in self.ema.items() if name != "params"}
             items["ema"] = self.ema["params"]
             items |= {"ema_statistics": statistics} if statistics else {}
-        return items
+        return stacked(items)
 
     @classmethod
-    def from_items(cls, items: dict[str, Any], seed: jax.Array) -> "TrainState":
-        """Returns the state that `items` was taken from."""
+    def from_items(
+        cls, items: dict[str, Any], seed: jax.Array, example: "TrainState"
+    ) -> "TrainState":
+        """Returns the state that `items` was taken from; `example` has its structure."""
         ema = {"params": items["ema"], **items.get("ema_statistics", {})} if "ema" in items else {}
-        return cls(variables=items["variables"], ema=ema, seed=seed, **items["training"])
+        state = cls(variables=items["variables"], ema=ema, seed=seed, **items["training"])
+        return taken_apart_like(state, example)
 
     def evaluation_variables(self) -> dict[str, Any]:
         """Returns what evaluation applies: the moving average where one is kept."""
-        return self.ema or self.variables
+        return stacked(self.ema or self.variables)
 
 
 def create_state(

@@ -11,6 +11,7 @@ import optax
 from aver_jax.frontend import example_keys, stream_keys, training_inputs
 from aver_jax.frontend.keys import MODEL
 from aver_jax.models import auxiliary_logits, with_axis
+from aver_jax.models.stacks import stacked
 from aver_jax.optimizer import frozen_mask
 from aver_jax.parallel import AXIS
 from aver_jax.resident import Resident, gathered
@@ -46,7 +47,8 @@ def make_loss(model: Any, config: Any) -> Callable[..., Any]:
         inputs = training_inputs(SimpleNamespace(seed=seed, frontend=config.frontend), batch)
         keys = stream_keys(example_keys(seed, batch["seed"]), MODEL)
         (logits, taps), updated = model.apply(
-            {"params": params, **collections},
+            # Stacks that are sliced at once: of both nothing is left in the compiled step.
+            {"params": stacked(params), **collections},
             inputs,
             train=True,
             keys=keys,

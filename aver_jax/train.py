@@ -139,9 +139,10 @@ def _state(
     if variables is None:
         step = checkpoints.step("last")
         expected = jax.eval_shape(program.create, program.shapes, config.seed)
-        items = checkpoints.restore(step, abstract_like(expected.items(), sharding))
+        saved = jax.eval_shape(TrainState.items, expected)
+        items = checkpoints.restore(step, abstract_like(saved, sharding))
         seed = jax.device_put(np.uint32(config.seed), sharding)
-        return TrainState.from_items(items, seed), step
+        return TrainState.from_items(items, seed, expected), step
     return jax.device_put(program.create(variables, config.seed), sharding), 0
 
 

@@ -45,7 +45,7 @@ def config_of(freeze=(), schedule="constant", epochs=1.0, warmup=0.0, **optimize
 def moved(config, params, grads, steps=1):
     """How far each parameter is from its start after some updates at a constant rate."""
     schedule = optax.constant_schedule(config.optimizer.lr)
-    rule = optimizers.make_optimizer(config, params, schedule)
+    rule = optimizers.make_optimizer(config, schedule)
     now, state = params, rule.init(params)
     for _ in range(steps):
         updates, state = rule.update(grads, state, now)

@@ -112,7 +112,7 @@ def program_of(config, mesh, layout, steps):
     inputs = {"frames": jnp.zeros((1, FRAMES, SIDE, SIDE, 3)), "audio": jnp.zeros((1, 9, 17, 10))}
     variables = model.init(jax.random.key(0), inputs)
     schedule = optimizers.learning_rate(config, steps_per_epoch=10)
-    rule = optimizers.make_optimizer(config, variables["params"], schedule)
+    rule = optimizers.make_optimizer(config, schedule)
     state = create_state(variables, rule, optimizers.plateau(config), 0.0, config.seed)
     step = parallel.map_step(
         make_gradients(model, config), make_update(rule, config), mesh, config.parallel,

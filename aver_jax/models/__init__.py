@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from aver_jax.models.mrpn import Mrpn
 from aver_jax.models.resnet_lstm import ResNetLstm
+from aver_jax.models.stacks import taken_apart
 from aver_jax.models.timesformer import TimeSformer
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -61,6 +62,15 @@ def with_axis(model: nn.Module, axis_name: str) -> nn.Module:
 def auxiliary_logits(model: nn.Module) -> tuple[str, ...]:
     """Return the names of the taps whose cross-entropies are added to a model's loss."""
     return tuple(getattr(model, "auxiliary_logits", ()))
+
+
+def unlooped(model: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
+    """Return variables with the stacks of parameters that no loop runs over taken apart."""
+    params = variables["params"]
+    apart = {
+        name: taken_apart(params[name], n) for name, n in getattr(model, "unlooped", {}).items()
+    }
+    return {**variables, "params": {**params, **apart}}
 
 
 def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:

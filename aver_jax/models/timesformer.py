@@ -131,7 +131,8 @@ class TimeSformer(nn.Module):
       drop_path: stochastic depth of the last layer; it rises linearly from 0 at the first.
       remat: what the backward pass computes again: "none", "block" (everything inside a layer) or
         "dots" (everything but the results of matrix products with weights).
-      unroll: layers compiled per step of the loop over layers; depth means no loop.
+      unroll: layers compiled per step of the loop over layers; depth means no loop. A training
+        then takes less time a step and more to compile.
       init_std: initial deviation of the weights and the cls token.
       pos_embed_std: initial deviation of the position embeddings. A narrow model trained from
         scratch on few clips wants about .1 and .5: at .02 its patches hardly know where they are,
@@ -185,6 +186,11 @@ class TimeSformer(nn.Module):
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path is {self.drop_path}, expected at least 0 and less than 1")
+
+    @property
+    def unlooped(self) -> dict[str, int]:
+        """Stacks of layers that no loop runs over: name of the parameters' subtree -> layers."""
+        return {"blocks": self.depth} if self.unroll >= self.depth else {}
 
     def input_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Return the shape and dtype of every input for a batch of clips."""

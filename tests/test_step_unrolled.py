@@ -1,0 +1,88 @@
+"""Training without a loop over layers: same numbers and checkpoints, no stacks in the step."""
+
+import dataclasses
+import inspect
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from aver_jax import parallel, programs
+from aver_jax.bench import cases
+from aver_jax.bench.experiment import experiment, made_up_batch, model_of_case, noisy_variables
+from aver_jax.models.stacks import Layers
+from aver_jax.state import TrainState
+
+DEPTH = 3
+STEPS = 3
+
+
+def case_of(unroll: int) -> cases.Case:
+    case = cases.timesformer("mini", "train", 4, 2, 32, "float32")
+    return dataclasses.replace(case, model=case.model | {"depth": DEPTH, "unroll": unroll})
+
+
+def program_of(unroll: int, mapping: str = "shard_map", devices: int = 1):
+    config = experiment(case_of(unroll))
+    # Of Adam's steps each is as large as the rate, so gradients of another size would go unseen.
+    config.optimizer.update({"name": "sgd", "momentum": 0.9, "lr": 0.1, "accumulate": 2})
+    config.ema_decay = 0.9
+    config.freeze = ("blocks/mlp", "*/attn/qkv/bias")
+    config.parallel = mapping
+    mesh = parallel.make_mesh(devices)
+    return programs.training(model_of_case(case_of(unroll)), config, 10, mesh), mesh
+
+
+def trained(unroll: int, **how) -> tuple[TrainState, TrainState]:
+    """Returns the state after some steps, and its shapes."""
+    program, mesh = program_of(unroll, **how)
+    state = program.create(noisy_variables(case_of(unroll)), 0)
+    state = jax.device_put(state, parallel.replicated(mesh))
+    for seed in range(STEPS):
+        state, _ = program.step(state, made_up_batch(case_of(unroll), seed))
+    return state, jax.eval_shape(program.create, program.shapes, 0)
+
+
+@pytest.fixture(scope="module")
+def looped():
+    return trained(unroll=1)
+
+
+@pytest.mark.parametrize(("mapping", "devices"), [("shard_map", 1), ("shard_map", 2), ("pmap", 2)])
+def test_checkpoints_hold_what_those_of_a_loop_do(looped, mapping, devices):
+    expected = looped[0].items()
+    found = trained(unroll=DEPTH, mapping=mapping, devices=devices)[0].items()
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), found, expected
+    )
+
+
+def test_a_state_comes_back_from_its_checkpoint(looped):
+    state, shapes = trained(unroll=DEPTH)
+    assert type(state.variables["params"]["blocks"]) is Layers
+    back = TrainState.from_items(state.items(), state.seed, shapes)
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, back, state)
+    # Evaluation applies stacks.
+    structure = jax.tree.structure(looped[0].evaluation_variables())
+    assert jax.tree.structure(state.evaluation_variables()) == structure
+    # A loop's checkpoint fits as well.
+    other = TrainState.from_items(looped[0].items(), state.seed, shapes)
+    jax.tree.map(np.testing.assert_array_equal, other.items(), looped[0].items())
+
+
+@pytest.mark.parametrize("unroll", [1, DEPTH])
+def test_no_stack_is_left_in_an_unrolled_step(unroll):
+    case = case_of(unroll)
+    program = programs.training(
+        model_of_case(case), experiment(case), 10, parallel.make_mesh(devices=1)
+    )
+    state = jax.eval_shape(program.create, program.shapes, 0)
+    held = inspect.getclosurevars(program.step).nonlocals.values()
+    jitted = next(value for value in held if hasattr(value, "lower"))
+    text = jitted.lower(state, made_up_batch(case), None).compile().as_text()
+    width = case.model["width"]
+    stacks = re.findall(rf"f32\[{DEPTH},{width},{3 * width}\]", text)
+    assert bool(stacks) == (unroll == 1)
