@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from aver_jax.bench.cases import Case
 from aver_jax.bench.plot import benchmark_figure, sweeps_figure
@@ -25,9 +26,16 @@ def write_benchmark(
     minutes: float,
     command: Sequence[str],
 ) -> list[str]:
-    """Runs cases and writes OUT/{results.json,table.md,plot.png}; returns lines on what failed."""
-    results = run_benchmark(cases, sides, settings, out, minutes, command, _say)
-    write_whole(out / "table.md", benchmark_page(results))
+    """Runs cases and writes OUT/{results.json,table.md,plot.png}; returns lines on what failed.
+
+    All but the plot are there from the first case on, and grow.
+    """
+
+    def keep(results: dict[str, Any]) -> None:
+        write_whole(out / "results.json", json.dumps(results, indent=1))
+        write_whole(out / "table.md", benchmark_page(results))
+
+    results = run_benchmark(cases, sides, settings, minutes, command, keep, _say)
     if figure := benchmark_figure(results):
         write_whole(out / "plot.png", png(figure))
     return failures(results)

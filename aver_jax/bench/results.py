@@ -2,11 +2,9 @@
 
 import contextlib
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from aver_jax.bench.cases import Case
@@ -14,7 +12,6 @@ from aver_jax.bench.child import Child, Failed
 from aver_jax.bench.provenance import provenance
 from aver_jax.bench.roofline import Rates, faster, floor_of, rates_of
 from aver_jax.bench.runner import OURS, Settings, Side, run_case
-from aver_jax.files import write_whole
 
 # Shares of the time: what is slow to call needs more of it.
 _WEIGHTS = {"train": 3, "relevance": 3, "inference": 2}
@@ -24,22 +21,23 @@ def run_benchmark(
     cases: Sequence[Case],
     sides: Sequence[Side],
     settings: Settings,
-    out: Path,
     minutes: float,
     command: Sequence[str],
+    keep: Callable[[dict[str, Any]], None] = lambda results: None,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     run: Callable[..., dict[str, Any]] = run_case,
 ) -> dict[str, Any]:
-    """Runs cases and writes OUT/results.json after each, so that a stop loses one at most.
+    """Runs cases and hands the results over after each, so that a stop loses one at most.
 
     Args:
       cases: in this order.
       sides: `OURS` first.
       settings: how.
-      out: folder for results and logs.
-      minutes: for everything; what is left is shared out before each case, and a case that has
-        none left is not run, and recorded as failed. 0: no limit.
+      minutes: for everything; what is left is shared out before each case. A case that has none
+        left is not run, and no answer is waited for longer: both are recorded as failed. 0: no
+        limit.
       command: words, for the record.
+      keep: given the results so far after each case, and at the end.
       say: told how it goes, a line at a time.
       run: runs a case.
 
@@ -57,15 +55,18 @@ def run_benchmark(
         if left <= 0:
             record = _not_run(case, "no time was left; raise --minutes")
         else:
-            record = run(case, sides, settings, left * weights[0] / sum(weights))
+            limited = dataclasses.replace(settings, deadline=time.monotonic() + left)
+            record = run(case, sides, limited, left * weights[0] / sum(weights))
         results["cases"].append(record)
         say(f"[{number + 1}/{len(cases)}] {said(record)}")
-        _write(results, out)
+        add_floors(results)
+        keep(results)
     # Whatever else a shared machine did then, it can do what it did once.
     with contextlib.suppress(Failed):  # the first measurement will have to do
         again = measured_rates(sides[0], cases, settings)
         results["rates"] = dataclasses.asdict(faster(rates_of(rates), rates_of(again)))
-        _write(results, out)
+        add_floors(results)
+        keep(results)
     return results
 
 
@@ -74,7 +75,7 @@ def measured_rates(side: Side, cases: Sequence[Case], settings: Settings) -> dic
     dtypes = sorted({case.dtype for case in cases})
     log = settings.logs / "rates.log"
     with Child(side.name, side.command, log, side.environment, side.folder) as child:
-        return child.ask("rates", settings.timeout, dtypes=dtypes)
+        return child.ask("rates", settings.patience(), dtypes=dtypes)
 
 
 def _not_run(case: Case, reason: str) -> dict[str, Any]:
@@ -140,11 +141,6 @@ def _against(record: dict[str, Any], side: dict[str, Any], rates: Rates) -> dict
         # What the first call took beyond a call: tracing, compiling, loading.
         "startup_seconds": max(0.0, side["first_call_seconds"] - seconds),
     }
-
-
-def _write(results: dict[str, Any], out: Path) -> None:
-    add_floors(results)
-    write_whole(out / "results.json", json.dumps(results, indent=1))
 
 
 def ours_of(record: dict[str, Any]) -> dict[str, Any]:

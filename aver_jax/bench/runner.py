@@ -67,6 +67,7 @@ class Settings:
       data: prepared dataset of the input cases.
       threads: that make batches.
       timeout: seconds that an answer may take.
+      deadline: no answer is waited for after it, on the clock of `time.monotonic`.
     """
 
     rounds: int
@@ -74,6 +75,11 @@ class Settings:
     data: Path | None = None
     threads: int = 2
     timeout: float = 900.0
+    deadline: float = float("inf")
+
+    def patience(self) -> float:
+        """Returns how many seconds an answer may take now."""
+        return max(0.0, min(self.timeout, self.deadline - time.monotonic()))
 
 
 def run_case(case: Case, sides: Sequence[Side], settings: Settings, budget: float) -> dict:
@@ -161,7 +167,7 @@ def _timed(
 
         def calls_of(child: Child) -> Callable[[int], list[float]]:
             def seconds(repeats: int) -> list[float]:
-                return child.ask("time", settings.timeout, repeats=repeats)["seconds"]
+                return child.ask("time", settings.patience(), repeats=repeats)["seconds"]
 
             return (lambda _: _flow(seconds, settings.threads)) if case.task == "input" else seconds
 
@@ -171,11 +177,11 @@ def _timed(
         left = deadline - time.monotonic()
         rounds = timing.alternated(timed, settings.rounds, left, calls)
         for name, child in ready.items():
-            facts = child.ask("facts", settings.timeout)
+            facts = child.ask("facts", settings.patience())
             record["sides"][name] |= facts | _measured(rounds[name], record["sides"][name]["clips"])
         if OURS in ready:
             record["costs"] = ready[OURS].ask(
-                "costs", settings.timeout, case=dataclasses.asdict(case)
+                "costs", settings.patience(), case=dataclasses.asdict(case)
             )
         return rounds
 
@@ -213,7 +219,7 @@ def _make_ready(
     if side.clips:
         request["clips"] = min(side.clips, case.batch_size)
     try:
-        answer = children[side.name].ask("prepare", settings.timeout, **request)
+        answer = children[side.name].ask("prepare", settings.patience(), **request)
     except Failed as error:
         record["crowded"] = len(children) > 1 and _is_out_of_memory(str(error))
         if side.name == OURS and not record["crowded"]:

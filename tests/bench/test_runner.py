@@ -1,12 +1,14 @@
 """Cases run by pretended workers: order, agreement, failures, results, table."""
 
+import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from aver_jax.bench import runner
+from aver_jax.bench import pages, runner
 from aver_jax.bench.cases import SETS
 from aver_jax.bench.pages import write_benchmark
 from aver_jax.bench.plot import benchmark_figure
@@ -138,7 +140,7 @@ def test_results_are_written_whole_with_floor_and_shares(tmp_path, monkeypatch):
 def test_a_failure_is_listed_and_other_cases_are_there(tmp_path):
     sides = [side("aver_jax"), side("torch", "raises")]
     results = run_benchmark(
-        [CASE, CASE], sides, settings(tmp_path), tmp_path, 1.0, ["x"], say=lambda line: None
+        [CASE, CASE], sides, settings(tmp_path), 1.0, ["x"], say=lambda line: None
     )
     page = benchmark_page(results)
     assert page.count(f"- {CASE.name}: torch: ValueError: no such layer") == 2
@@ -153,12 +155,37 @@ def test_cases_that_no_time_is_left_for_are_named(tmp_path):
         return run(tmp_path)
 
     results = run_benchmark(
-        [CASE, CASE], [side("aver_jax")], settings(tmp_path), tmp_path, 1e-9, ["x"],
+        [CASE, CASE], [side("aver_jax")], settings(tmp_path), 1e-9, ["x"],
         say=lambda line: None, run=slow,
     )  # fmt: skip
     assert record_of == []
     assert "not run: no time was left; raise --minutes" in benchmark_page(results)
     assert benchmark_figure(results) is None
+
+
+def test_what_is_done_is_written_before_the_next_case(tmp_path, monkeypatch):
+    cases = [CASE, dataclasses.replace(CASE, name="second")]
+
+    def stopped(case, *how):
+        if case.name == "second":
+            raise KeyboardInterrupt
+        return runner.run_case(case, *how)
+
+    monkeypatch.setattr(pages, "run_benchmark", functools.partial(run_benchmark, run=stopped))
+    with pytest.raises(KeyboardInterrupt):
+        write_benchmark(
+            cases, [side("aver_jax")], settings(tmp_path), tmp_path, 1.0, ["aver", "bench"]
+        )
+    assert f"| {CASE.name} | aver_jax | 20 |" in (tmp_path / "table.md").read_text()
+    (record,) = json.loads((tmp_path / "results.json").read_text())["cases"]
+    assert record["case"]["name"] == CASE.name
+
+
+def test_no_answer_is_waited_for_longer_than_there_is_time(tmp_path):
+    sides = [side("aver_jax"), side("torch", "silent")]
+    results = run_benchmark([CASE], sides, settings(tmp_path), 0.05, ["x"], say=lambda line: None)
+    assert results["cases"][0]["seconds"] < 30  # the worker is silent for 60
+    assert "torch gave no answer within" in benchmark_page(results)
 
 
 def test_time_is_shared_out_by_what_is_left(tmp_path):
@@ -169,7 +196,7 @@ def test_time_is_shared_out_by_what_is_left(tmp_path):
         return run(tmp_path)
 
     run_benchmark(
-        [CASE] * 3, [side("aver_jax")], settings(tmp_path), tmp_path, 1.0, ["x"],
+        [CASE] * 3, [side("aver_jax")], settings(tmp_path), 1.0, ["x"],
         say=lambda line: None, run=instant,
     )  # fmt: skip
     assert 15 < budgets[0] <= 20
@@ -178,7 +205,7 @@ def test_time_is_shared_out_by_what_is_left(tmp_path):
 
 def test_the_command_is_kept_without_folders_of_this_machine(tmp_path):
     results = run_benchmark(
-        [], [side("aver_jax")], settings(tmp_path), tmp_path, 1.0,
+        [], [side("aver_jax")], settings(tmp_path), 1.0,
         ["aver", "bench", "--out", str(tmp_path), f"--data={tmp_path}/clips"],
         say=lambda line: None,
     )  # fmt: skip

@@ -105,6 +105,16 @@ def test_the_fastest_way_is_kept_and_one_that_fails_is_left_out():
         choose.fastest({"broken": broken, "fast": Fast})
 
 
+def test_a_graph_of_compiled_blocks_starts_when_the_blocks_are_compiled():
+    blocks = choose.Choice("blocks", None, 20.0, {"blocks": 2.0, "no": 3.0}, {})
+    graph = choose.Choice("graph", None, 4.0, {"blocks": 2.0, "graph": 1.0}, {})
+    assert sides._joined(blocks, graph, on_top=True).first_call_seconds == 24.0
+    assert sides._joined(blocks, graph).first_call_seconds == 4.0
+    slower = choose.Choice("blocks", None, 0.1, {"blocks": 2.0, "graph": 2.5}, {})
+    joined = sides._joined(blocks, slower, on_top=True)
+    assert (joined.first_call_seconds, joined.seconds["graph"]) == (20.0, 2.5)
+
+
 def test_models_that_the_baseline_lacks_are_refused(folder):
     found = exchange.read(folder)
     with pytest.raises(sides.NotDone):
