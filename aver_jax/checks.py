@@ -20,10 +20,10 @@ from aver_jax.models.norm import STATISTICS
 from aver_jax.runs import read_config
 
 # What may change between two starts of one run: it does not change what the run computes.
-# (Up to the order of float additions, for the last three. The dataset itself must be the same one.)
+# (Up to the order of float additions, for the last five. The dataset itself must be the same one.)
 _MAY_DIFFER = (
     "data.path", "data.threads", "data.cache", "log_every_steps", "evaluation.batch_size",
-    "parallel", "steps_per_dispatch",
+    "parallel", "steps_per_dispatch", "model.unroll", "model.remat",
 )  # fmt: skip
 
 # Field -> its smallest and largest value.

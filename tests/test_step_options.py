@@ -183,6 +183,24 @@ def preempt(monkeypatch, after: int) -> None:
     monkeypatch.setattr(train.Progress, "add", add_and_ask)
 
 
+def test_an_unrolled_run_goes_on_in_a_loop_over_its_layers(
+    config, whole_run, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        preempt(patch, after=5)
+        with pytest.raises(SystemExit):
+            train.train(config, tmp_path / "run", quiet=True)
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model.update({"unroll": 1, "remat": "block"})
+    train.train(config, tmp_path / "run", quiet=True)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        params_of(tmp_path / "run"),
+        params_of(whole_run),
+    )
+
+
 def test_a_resumed_run_takes_the_moving_average_and_the_plateau_along(
     config, whole_run, tmp_path, monkeypatch
 ):
