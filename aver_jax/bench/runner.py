@@ -89,7 +89,7 @@ def run_case(case: Case, sides: Sequence[Side], settings: Settings, budget: floa
       case: what to do.
       sides: `OURS` first; those that take the case do it.
       settings: how.
-      budget: seconds for all of it; at least three rounds are timed whatever they take.
+      budget: seconds for all of it; at least seven rounds (or all) are timed whatever they take.
 
     Returns:
       "case"; "sides": side -> what was measured, or "error", or "skip"; "ratios": side -> spread of

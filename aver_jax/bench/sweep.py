@@ -228,17 +228,11 @@ def sweep_table(record: Mapping[str, Any]) -> str:
         rows = [[f"{p['value']}", _or_error(p, "loss_difference", ".1e")] for p in points]
     elif kind == "depth":
         ways = list(dict.fromkeys(point["way"] for point in points))
-        head = ["layers", *(f"{way}: seconds to compile" for way in ways)]
+        head = ["layers"]
+        head += [f"{way}: {what}" for way in ways for what in ("seconds to compile", "ms a step")]
+        at = {(point["value"], point["way"]): point for point in points}
         rows = [
-            [f"{value}"]
-            + [
-                next(
-                    _or_error(p, "startup_seconds", ".1f")
-                    for p in points
-                    if (p["value"], p["way"]) == (value, way)
-                )
-                for way in ways
-            ]
+            [f"{value}", *(cell for way in ways for cell in _depth_cells(at[value, way]))]
             for value in dict.fromkeys(point["value"] for point in points)
         ]
     else:
@@ -250,6 +244,12 @@ def sweep_table(record: Mapping[str, Any]) -> str:
 
 def _or_error(point: Mapping[str, Any], key: str, form: str) -> str:
     return point["error"] if "error" in point else format(point[key], form)
+
+
+def _depth_cells(point: Mapping[str, Any]) -> list[str]:
+    if "error" in point:
+        return [point["error"], ""]
+    return [f"{point['startup_seconds']:.1f}", f"{1e3 * point['seconds']['median']:.3g}"]
 
 
 def _growth_cells(point: Mapping[str, Any]) -> list[str]:

@@ -31,13 +31,13 @@ def alternated(
     rounds: int,
     budget: float,
     calls: Mapping[str, int],
-    least: int = 3,
+    least: int = 7,
     clock: Callable[[], float] = time.monotonic,
 ) -> Rounds:
     """Times the sides in turn, each round in the other order.
 
     Whatever slows the machine for a while slows all sides of a round, so rounds are what ratios are
-    made of.
+    made of; of few rounds a slow spell of some seconds would be the median.
 
     Args:
       sides: side -> a function that makes that many calls and returns the seconds of each.

@@ -62,7 +62,7 @@ def test_tables_have_a_row_for_each_place():
     ways = [{"value": n, "way": w, "startup_seconds": n, "seconds": SPREAD}
             for w in ("scan", "unrolled") for n in (2, 4)]  # fmt: skip
     table = sweep_table(record("depth", ways))
-    assert "| 4 | 4.0 | 4.0 |" in table
+    assert "| 4 | 4.0 | 500 | 4.0 | 500 |" in table
     assert sweeps_figure([record("depth", ways)]) is not None
 
 
