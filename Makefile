@@ -59,9 +59,9 @@ parity: $(PARITY_VENV)/installed
 # error, after the sweeps, which do not depend on them.
 bench: $(PARITY_VENV)/installed
 	@code=0; \
-	$(PARITY_VENV)/bin/python tools/bench_throughput.py --set reduced --repeats 9 --minutes 7 \
+	$(PARITY_VENV)/bin/python tools/bench_throughput.py --set reduced --repeats 7 --minutes 7.5 \
 	  --out $(BENCH_OUT) || code=1; \
-	$(PARITY_VENV)/bin/python -m aver_jax bench --set reduced --repeats 9 \
+	$(PARITY_VENV)/bin/python -m aver_jax bench --set reduced --repeats 5 \
 	  --sweep batch,frames,resolution,depth --out $(BENCH_OUT) || code=1; \
 	exit $$code
 
