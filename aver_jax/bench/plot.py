@@ -125,7 +125,8 @@ def sweeps_figure(sweeps: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> 
             values = sorted({point["value"] for point in sweep["points"]})
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.set_ylim(bottom=0)
+            # From zero, and no mark on the upper edge.
+            axes.set_ylim(0, 1.08 * axes.dataLim.y1)
     return figure
 
 
