@@ -55,11 +55,11 @@ $(PARITY_VENV)/installed: $(VENV)/installed
 parity: $(PARITY_VENV)/installed
 	$(PARITY_VENV)/bin/python -m pytest -m parity tests/parity -o addopts="--strict-config --strict-markers -ra --import-mode=importlib"
 
-# At most 10 minutes on two cores, after installation. Cases that fail are named and end it with an
+# At most 10 minutes on two cores that do nothing else, after installation. Cases that fail are named and end it with an
 # error, after the sweeps, which do not depend on them.
 bench: $(PARITY_VENV)/installed
 	@code=0; \
-	$(PARITY_VENV)/bin/python tools/bench_throughput.py --set reduced --repeats 7 --minutes 7.5 \
+	$(PARITY_VENV)/bin/python tools/bench_throughput.py --set reduced --repeats 9 --minutes 7 \
 	  --out $(BENCH_OUT) || code=1; \
 	$(PARITY_VENV)/bin/python -m aver_jax bench --set reduced --repeats 5 \
 	  --sweep batch,frames,resolution,depth --out $(BENCH_OUT) || code=1; \

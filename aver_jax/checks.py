@@ -62,6 +62,12 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
     configs.choice("config.optimizer.name", config.optimizer.name, optimizers.OPTIMIZERS)
     configs.choice("config.schedule.name", config.schedule.name, optimizers.SCHEDULES)
     configs.choice("config.parallel", config.parallel, parallel.MAPPINGS)
+    if config.parallel == "pmap" and jax.process_count() > 1:
+        # What pmap returns lies on a process' own devices: validation and checkpoints span all.
+        raise UserError(
+            f"config.parallel is 'pmap', with {jax.process_count()} processes; it trains in one: "
+            "leave it at 'shard_map'"
+        )
     known = [f"validation/{name}" for name in SCORES]
     configs.choice("config.evaluation.select", config.evaluation.select, known)
     values = configs.flat_fields(configs.to_json(config))

@@ -90,7 +90,7 @@ def base_config() -> ConfigDict:
     # same: training normalises by the batch, and they must be what evaluation finds. In late fusion
     # the branches' stay, since the model never normalises them by the batch.
     config.freeze = ()
-    config.parallel = "shard_map"  # shard_map | pmap
+    config.parallel = "shard_map"  # shard_map | pmap (one process alone)
     config.steps_per_dispatch = 1  # more, in one program, need data.cache device
     config.distributed = False  # several processes (hosts) train together, see parallel.py
     config.evaluation = ConfigDict(

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from aver_jax import resident as residents
-from aver_jax.errors import UserError
 from aver_jax.input import (
     ClipShape,
     Dataset,
@@ -106,12 +105,6 @@ def open_feed(
         batches = _batches(config, dataset, parts, first_step, cache=index, plans=True)
         return Feed(batches, layout, clips)
 
-    if config.parallel == "pmap" and jax.process_count() > 1:
-        raise UserError(
-            "config.data.cache is 'device' and the clips fit only in parts, which "
-            "config.parallel 'pmap' cannot have in several processes; set "
-            "--config.parallel=shard_map or --config.data.cache=host"
-        )
     rows_of = residents.parts_of(parts.train, mesh.size, config.seed)
     places = residents.local_places(mesh)
     if say is not None:

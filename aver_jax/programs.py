@@ -19,7 +19,7 @@ from aver_jax import optimizer as optimizers
 from aver_jax import parallel
 from aver_jax.config import to_json
 from aver_jax.evaluator import Forward
-from aver_jax.models import init_variables, unlooped
+from aver_jax.models import init_variables, layers_apart
 from aver_jax.state import TrainState, create_state
 from aver_jax.step import make_gradients, make_update
 
@@ -108,7 +108,11 @@ def _training(model: Any, fields: str, steps_per_epoch: int, mesh: jax.sharding.
         # Compiled whole: one by one, the zeros of every shape would be a program each.
         create=jax.jit(
             lambda variables, seed: create_state(
-                unlooped(model, variables), rule, optimizers.plateau(config), config.ema_decay, seed
+                layers_apart(model, variables),
+                rule,
+                optimizers.plateau(config),
+                config.ema_decay,
+                seed,
             )
         ),
         steps=steps,

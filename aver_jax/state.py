@@ -37,7 +37,11 @@ class TrainState:
     seed: jax.Array
 
     def items(self) -> dict[str, Any]:
-        """Returns the state as the items of a checkpoint; the seed is the config's."""
+        """Returns the state as the items of a checkpoint; the seed is the config's.
+
+        Stacks are made of layers that stand apart: for as long as the items are held, that is a
+        second copy in memory. All else is the state's own, and the next step gives it away.
+        """
         training = {"step": self.step, "opt_state": self.opt_state, "plateau": self.plateau}
         items = {"variables": self.variables, "training": training}
         if self.ema:

@@ -47,7 +47,7 @@ def make_loss(model: Any, config: Any) -> Callable[..., Any]:
         inputs = training_inputs(SimpleNamespace(seed=seed, frontend=config.frontend), batch)
         keys = stream_keys(example_keys(seed, batch["seed"]), MODEL)
         (logits, taps), updated = model.apply(
-            # Stacks that are sliced at once: of both nothing is left in the compiled step.
+            # XLA undoes a slice of a concatenation: neither is in the compiled step.
             {"params": stacked(params), **collections},
             inputs,
             train=True,

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from aver_jax.checks import check_modalities, check_settings, check_statistics
@@ -15,6 +16,17 @@ def make_config(*modalities):
     config.data.path = "DATA"
     config.data.modalities = modalities
     return config
+
+
+def test_pmap_trains_in_one_process(tmp_path, monkeypatch):
+    config = make_config("frames")
+    config.parallel = "pmap"
+    check_settings(config, tmp_path)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="'pmap', with 2 processes; it trains in one"):
+        check_settings(config, tmp_path)
+    config.parallel = "shard_map"
+    check_settings(config, tmp_path)
 
 
 def test_the_spectrograms_defaults_are_the_front_ends_own():

@@ -18,7 +18,7 @@ FIELDS = [
 ]  # fmt: skip
 MODELS = {
     "timesformer.py:size=demo": [
-        "model.width=16", "model.depth=1", "model.unroll=1", "model.num_heads=2",
+        "model.width=16", "model.depth=2", "model.unroll=2", "model.num_heads=2",
     ],
     # Its batch statistics are those of both processes' examples.
     "mrpn.py:network=n2,size=study": [

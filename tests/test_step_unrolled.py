@@ -18,29 +18,40 @@ DEPTH = 3
 STEPS = 3
 
 
-def case_of(unroll: int) -> cases.Case:
+def case_of(unroll: int, **fields) -> cases.Case:
     case = cases.timesformer("mini", "train", 4, 2, 32, "float32")
-    return dataclasses.replace(case, model=case.model | {"depth": DEPTH, "unroll": unroll})
+    model = case.model | {"depth": DEPTH, "unroll": unroll, **fields}
+    return dataclasses.replace(case, model=model)
 
 
-def program_of(unroll: int, mapping: str = "shard_map", devices: int = 1):
+def program_of(
+    unroll: int,
+    mapping: str = "shard_map",
+    devices: int = 1,
+    freeze: tuple[str, ...] = ("blocks/mlp", "*/attn/qkv/bias"),
+):
     config = experiment(case_of(unroll))
     # Of Adam's steps each is as large as the rate, so gradients of another size would go unseen.
     config.optimizer.update({"name": "sgd", "momentum": 0.9, "lr": 0.1, "accumulate": 2})
     config.ema_decay = 0.9
-    config.freeze = ("blocks/mlp", "*/attn/qkv/bias")
+    config.freeze = freeze
     config.parallel = mapping
     mesh = parallel.make_mesh(devices)
     return programs.training(model_of_case(case_of(unroll)), config, 10, mesh), mesh
 
 
-def trained(unroll: int, **how) -> tuple[TrainState, TrainState]:
-    """Returns the state after some steps, and its shapes."""
+def trained(unroll: int, together: bool = False, **how) -> tuple[TrainState, TrainState]:
+    """Returns the state after some steps, by one dispatch if `together`, and its shapes."""
     program, mesh = program_of(unroll, **how)
     state = program.create(noisy_variables(case_of(unroll)), 0)
     state = jax.device_put(state, parallel.replicated(mesh))
-    for seed in range(STEPS):
-        state, _ = program.step(state, made_up_batch(case_of(unroll), seed))
+    batches = [made_up_batch(case_of(unroll), seed) for seed in range(STEPS)]
+    if together:
+        stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
+        state, _ = program.steps(None, STEPS)(state, stacked)
+    else:
+        for batch in batches:
+            state, _ = program.step(state, batch)
     return state, jax.eval_shape(program.create, program.shapes, 0)
 
 
@@ -49,14 +60,29 @@ def looped():
     return trained(unroll=1)
 
 
-@pytest.mark.parametrize(("mapping", "devices"), [("shard_map", 1), ("shard_map", 2), ("pmap", 2)])
-def test_checkpoints_hold_what_those_of_a_loop_do(looped, mapping, devices):
-    expected = looped[0].items()
-    found = trained(unroll=DEPTH, mapping=mapping, devices=devices)[0].items()
+def assert_same_items(found, expected):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), found, expected
     )
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"unroll": DEPTH},
+        {"unroll": DEPTH + 2, "together": True, "devices": 2},
+        {"unroll": DEPTH, "mapping": "pmap", "devices": 2},
+    ],
+    ids=["shard_map", "steps of one dispatch", "pmap"],
+)
+def test_checkpoints_hold_what_those_of_a_loop_do(looped, how):
+    assert_same_items(trained(**how)[0].items(), looped[0].items())
+
+
+def test_all_layers_may_be_frozen():
+    found, expected = (trained(unroll, freeze=("blocks",))[0].items() for unroll in (DEPTH, 1))
+    assert_same_items(found, expected)
 
 
 def test_a_state_comes_back_from_its_checkpoint(looped):
@@ -73,9 +99,9 @@ def test_a_state_comes_back_from_its_checkpoint(looped):
     jax.tree.map(np.testing.assert_array_equal, other.items(), looped[0].items())
 
 
-@pytest.mark.parametrize("unroll", [1, DEPTH])
-def test_no_stack_is_left_in_an_unrolled_step(unroll):
-    case = case_of(unroll)
+@pytest.mark.parametrize(("unroll", "remat"), [(1, "none"), (DEPTH, "none"), (DEPTH, "dots")])
+def test_no_stack_is_left_in_an_unrolled_step(unroll, remat):
+    case = case_of(unroll, remat=remat)
     program = programs.training(
         model_of_case(case), experiment(case), 10, parallel.make_mesh(devices=1)
     )
@@ -83,6 +109,8 @@ def test_no_stack_is_left_in_an_unrolled_step(unroll):
     held = inspect.getclosurevars(program.step).nonlocals.values()
     jitted = next(value for value in held if hasattr(value, "lower"))
     text = jitted.lower(state, made_up_batch(case), None).compile().as_text()
-    width = case.model["width"]
-    stacks = re.findall(rf"f32\[{DEPTH},{width},{3 * width}\]", text)
-    assert bool(stacks) == (unroll == 1)
+    kernels = [x for x in jax.tree.leaves(program.shapes["params"]["blocks"]) if x.ndim == 3]
+    shapes = {",".join(map(str, kernel.shape)) for kernel in kernels}
+    assert len(shapes) == 4  # qkv, proj and temporal_fc, fc1, fc2
+    stacks = {shape for shape in shapes if re.search(rf"f32\[{shape}\]", text)}
+    assert stacks == (shapes if unroll == 1 else set())

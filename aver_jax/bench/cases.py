@@ -72,7 +72,8 @@ def timesformer(
         "unroll": depth if unrolled else 1,
         "dtype": dtype,
     }
-    name = f"timesformer_{size}_{task}_{frames}x{side}_b{batch_size}" + "_unrolled" * unrolled
+    name = f"timesformer_{size}_{task}_{frames}x{side}_b{batch_size}"
+    name += "_unrolled" if unrolled else ""
     return Case(name, task, model, batch_size, frames, side, 0.0, ("frames",))
 
 

@@ -86,7 +86,7 @@ class Child:
             if not ready:
                 # Its answer would come to another question.
                 self._process.kill()
-                raise Failed(f"{self.name} gave no answer within {timeout:.0f} s")
+                raise Failed(f"{self.name} gave no answer within {timeout:.0f} s, the time it had")
             part = os.read(stdout.fileno(), 65_536)
             if not part:
                 self._process.wait()

@@ -45,7 +45,7 @@ def add_choice_of_cases(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--case", default="*", metavar="PATTERN", help="of these, those whose names match"
     )
-    parser.add_argument("--repeats", type=int, default=7, help="rounds of each case, at most")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of each case, at most")
     parser.add_argument(
         "--minutes", type=float, default=0.0, help="share this time out over the cases; 0: no limit"
     )

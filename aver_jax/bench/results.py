@@ -34,8 +34,8 @@ def run_benchmark(
       sides: `OURS` first.
       settings: how.
       minutes: for everything; what is left is shared out before each case. A case that has none
-        left is not run, and no answer is waited for longer: both are recorded as failed. 0: no
-        limit.
+        left is not run, and no side is waited for longer to be ready: both are recorded as
+        failed. What is ready is timed. 0: no limit.
       command: words, for the record.
       keep: given the results so far after each case, and at the end.
       say: told how it goes, a line at a time.
@@ -75,7 +75,7 @@ def measured_rates(side: Side, cases: Sequence[Case], settings: Settings) -> dic
     dtypes = sorted({case.dtype for case in cases})
     log = settings.logs / "rates.log"
     with Child(side.name, side.command, log, side.environment, side.folder) as child:
-        return child.ask("rates", settings.patience(), dtypes=dtypes)
+        return child.ask("rates", settings.timeout, dtypes=dtypes)
 
 
 def _not_run(case: Case, reason: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Settings:
       data: prepared dataset of the input cases.
       threads: that make batches.
       timeout: seconds that an answer may take.
-      deadline: no answer is waited for after it, on the clock of `time.monotonic`.
+      deadline: no side is waited for to be ready after it, on the clock of `time.monotonic`.
     """
 
     rounds: int
@@ -78,7 +78,7 @@ class Settings:
     deadline: float = float("inf")
 
     def patience(self) -> float:
-        """Returns how many seconds an answer may take now."""
+        """Returns how many seconds a side may take now to be ready."""
         return max(0.0, min(self.timeout, self.deadline - time.monotonic()))
 
 
@@ -89,7 +89,7 @@ def run_case(case: Case, sides: Sequence[Side], settings: Settings, budget: floa
       case: what to do.
       sides: `OURS` first; those that take the case do it.
       settings: how.
-      budget: seconds for all of it; at least seven rounds (or all) are timed whatever they take.
+      budget: seconds for all of it; at least five rounds (or all) are timed whatever they take.
 
     Returns:
       "case"; "sides": side -> what was measured, or "error", or "skip"; "ratios": side -> spread of
@@ -167,7 +167,7 @@ def _timed(
 
         def calls_of(child: Child) -> Callable[[int], list[float]]:
             def seconds(repeats: int) -> list[float]:
-                return child.ask("time", settings.patience(), repeats=repeats)["seconds"]
+                return child.ask("time", settings.timeout, repeats=repeats)["seconds"]
 
             return (lambda _: _flow(seconds, settings.threads)) if case.task == "input" else seconds
 
@@ -177,11 +177,11 @@ def _timed(
         left = deadline - time.monotonic()
         rounds = timing.alternated(timed, settings.rounds, left, calls)
         for name, child in ready.items():
-            facts = child.ask("facts", settings.patience())
+            facts = child.ask("facts", settings.timeout)
             record["sides"][name] |= facts | _measured(rounds[name], record["sides"][name]["clips"])
         if OURS in ready:
             record["costs"] = ready[OURS].ask(
-                "costs", settings.patience(), case=dataclasses.asdict(case)
+                "costs", settings.timeout, case=dataclasses.asdict(case)
             )
         return rounds
 

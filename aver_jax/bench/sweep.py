@@ -71,9 +71,9 @@ def _depths(base: Case) -> Iterator[Point]:
     small = dataclasses.replace(small, batch_size=1)
     deepest = base.model["depth"]
     depths = sorted({max(1, deepest * n // 12) for n in (2, 6, 12)})
-    for way in ("scan over layers", "unrolled"):
-        for depth in depths:
-            model = small.model | {"depth": depth, "unroll": 1 if way.startswith("scan") else depth}
+    for depth in depths:
+        for way, unroll in (("scan over layers", 1), ("unrolled", depth)):
+            model = small.model | {"depth": depth, "unroll": unroll}
             yield Point(depth, dataclasses.replace(small, model=model), way)
 
 
@@ -115,7 +115,7 @@ def run_sweep(
         return _devices(record, base, settings, say)
     points = points_of(kind, base)
     if kind == "depth":
-        record["title"] = f"{base.name.rsplit('_', 2)[0]}, one small clip"
+        record["title"] = f"{base.name.split('_train_')[0]}_train, one small clip"
     side = our_side()
     log = settings.logs / f"sweep_{kind}.log"
     with Child(OURS, side.command, log, side.environment) as child:

@@ -31,7 +31,7 @@ def alternated(
     rounds: int,
     budget: float,
     calls: Mapping[str, int],
-    least: int = 7,
+    least: int = 5,
     clock: Callable[[], float] = time.monotonic,
 ) -> Rounds:
     """Times the sides in turn, each round in the other order.

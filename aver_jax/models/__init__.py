@@ -64,12 +64,10 @@ def auxiliary_logits(model: nn.Module) -> tuple[str, ...]:
     return tuple(getattr(model, "auxiliary_logits", ()))
 
 
-def unlooped(model: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
+def layers_apart(model: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
     """Return variables with the stacks of parameters that no loop runs over taken apart."""
-    params = variables["params"]
-    apart = {
-        name: taken_apart(params[name], n) for name, n in getattr(model, "unlooped", {}).items()
-    }
+    params, unlooped = variables["params"], getattr(model, "unlooped", {})
+    apart = {name: taken_apart(params[name], number) for name, number in unlooped.items()}
     return {**variables, "params": {**params, **apart}}
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Layers:
     """Layers that stand in a tree where their stack stood; a node of a pytree.
 
@@ -40,7 +40,7 @@ def _is_layers(tree: Any) -> bool:
 # be a program each.
 @functools.partial(jax.jit, static_argnums=1, inline=True)
 def taken_apart(tree: Any, number: int) -> Layers:
-    """Returns the `number` layers of a tree of arrays [number, ...]."""
+    """Return the `number` layers of a tree of arrays [number, ...]."""
     return Layers(tuple(jax.tree.map(operator.itemgetter(i), tree) for i in range(number)))
 
 
@@ -50,14 +50,14 @@ def _stack(layers: Layers) -> Any:
 
 
 def stacked(tree: Any) -> Any:
-    """Returns a tree with the stack of every `Layers` in its place."""
+    """Return a tree with the stack of every `Layers` in its place."""
     return jax.tree.map(
         lambda node: _stack(node) if _is_layers(node) else node, tree, is_leaf=_is_layers
     )
 
 
 def taken_apart_like(tree: Any, example: Any) -> Any:
-    """Returns a tree with `Layers` wherever `example` has them: what `stacked` undoes."""
+    """Return a tree with `Layers` wherever `example` has them: what `stacked` undoes."""
 
     def fit(wanted: Any, node: Any) -> Any:
         return taken_apart(node, len(wanted.parts)) if _is_layers(wanted) else node

@@ -131,8 +131,9 @@ class TimeSformer(nn.Module):
       drop_path: stochastic depth of the last layer; it rises linearly from 0 at the first.
       remat: what the backward pass computes again: "none", "block" (everything inside a layer) or
         "dots" (everything but the results of matrix products with weights).
-      unroll: layers compiled per step of the loop over layers; depth means no loop. A training
-        then takes less time a step and more to compile.
+      unroll: layers compiled per step of the loop over layers; depth means no loop. The train state
+        then holds every layer's parameters apart, and compilation takes longer; whether a step is
+        faster depends on its size (docs/benchmarks/log.md).
       init_std: initial deviation of the weights and the cls token.
       pos_embed_std: initial deviation of the position embeddings. A narrow model trained from
         scratch on few clips wants about .1 and .5: at .02 its patches hardly know where they are,

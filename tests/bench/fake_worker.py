@@ -1,8 +1,9 @@
 """A worker that only pretends, for the tests of its parent: `fake_worker.py HOW [FILE]`.
 
-HOW: "ours" writes the exchange; "same" agrees with it, "slow" as well, in calls twice as long;
-"other" disagrees; "raises", "dies" and "silent" fail; "crowded" runs out of memory where another
-lives, "squeezed" in one of its ways; "skips" does nothing. FILE gets a line for every request.
+HOW: "ours" writes the exchange; "same" agrees with it, "slow" as well, in calls twice as long, and
+"sleepy" in calls ten times as long, which it does sleep; "other" disagrees; "raises", "dies" and
+"silent" fail; "crowded" runs out of memory where another lives, "squeezed" in one of its ways;
+"skips" does nothing. FILE gets a line for every request.
 """
 
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 HOW, NOTES = sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None
-SECONDS = {"slow": 0.2}.get(HOW, 0.1)
+SECONDS = {"slow": 0.2, "sleepy": 1.0}.get(HOW, 0.1)
 
 
 def prepare(request):
@@ -53,6 +54,7 @@ def answer(request):
     if request["do"] == "prepare":
         return prepare(request)
     if request["do"] == "time":
+        time.sleep(SECONDS if HOW == "sleepy" else 0)
         return {"seconds": [SECONDS] * request["repeats"]}
     if request["do"] == "facts":
         return {

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_disagreement_stops_the_case_before_it_is_timed(tmp_path):
     [
         ("raises", "torch: ValueError: no such layer"),
         ("dies", "torch has ended (exit code 3): Segmentation fault"),
-        ("silent", "torch gave no answer within 2 s"),
+        ("silent", "torch gave no answer within 2 s, the time it had"),
     ],
 )
 def test_a_side_that_fails_is_named_and_the_others_go_on(tmp_path, how, what):
@@ -181,7 +182,16 @@ def test_what_is_done_is_written_before_the_next_case(tmp_path, monkeypatch):
     assert record["case"]["name"] == CASE.name
 
 
-def test_no_answer_is_waited_for_longer_than_there_is_time(tmp_path):
+def test_what_is_ready_is_timed_though_the_time_is_over(tmp_path):
+    limit = settings(tmp_path, deadline=time.monotonic() + 3)
+    record = run_case(CASE, [side("aver_jax"), side("torch", "sleepy")], limit, budget=3.0)
+    assert time.monotonic() > limit.deadline
+    assert record["error"] is None
+    assert len(record["sides"]["torch"]["rounds"]) == limit.rounds
+    assert record["ratios"]["torch"]["median"] == pytest.approx(10.0)
+
+
+def test_no_side_is_waited_for_longer_than_there_is_time(tmp_path):
     sides = [side("aver_jax"), side("torch", "silent")]
     results = run_benchmark([CASE], sides, settings(tmp_path), 0.05, ["x"], say=lambda line: None)
     assert results["cases"][0]["seconds"] < 30  # the worker is silent for 60

@@ -40,7 +40,7 @@ def test_sides_take_turns_and_every_round_turns_the_order():
 
 def test_no_round_begins_after_the_budget_but_some_are_made():
     assert len(Sides().run(rounds=100, budget=28.0)["a"]) == 10
-    assert len(Sides().run(rounds=100, budget=-1.0)["a"]) == 7
+    assert len(Sides().run(rounds=100, budget=-1.0)["a"]) == 5
 
 
 def test_medians_and_quartiles():

@@ -8,7 +8,7 @@ import pytest
 
 from aver_jax import optimizer as optimizers
 from aver_jax.config import base_config
-from aver_jax.models import build_model, init_variables, unlooped
+from aver_jax.models import build_model, init_variables, layers_apart
 from aver_jax.models.stacks import Layers, stacked, taken_apart, taken_apart_like
 
 DEPTH = 3
@@ -33,7 +33,7 @@ def assert_equal(one, other):
 
 
 def test_every_layer_gets_its_slice_and_the_stack_comes_back(model, params):
-    apart = unlooped(model, {"params": params})["params"]
+    apart = layers_apart(model, {"params": params})["params"]
     assert set(apart) == set(params)
     assert [type(apart[name]) is Layers for name in apart] == [name == "blocks" for name in apart]
     assert len(apart["blocks"].parts) == DEPTH
@@ -45,7 +45,7 @@ def test_every_layer_gets_its_slice_and_the_stack_comes_back(model, params):
 
 def test_a_loop_keeps_its_stack(model, params):
     for unroll in (1, DEPTH - 1):
-        looped = unlooped(model.clone(unroll=unroll), {"params": params})["params"]
+        looped = layers_apart(model.clone(unroll=unroll), {"params": params})["params"]
         assert jax.tree.structure(looped) == jax.tree.structure(params)
 
 
@@ -66,7 +66,7 @@ def test_an_optimizer_does_to_layers_what_it_does_to_their_stack(model, params, 
     config.optimizer.clip_norm = 0.5
     config.freeze = ("blocks/attn", "*/temporal_attn/qkv/bias", "cls_token")
     rule = optimizers.make_optimizer(config, optax.constant_schedule(0.1))
-    apart = unlooped(model, {"params": params})["params"]
+    apart = layers_apart(model, {"params": params})["params"]
     keys = optax.tree.split_key_like(jax.random.key(1), params)
     grads = jax.tree.map(lambda key, p: jax.random.normal(key, p.shape), keys, params)
 

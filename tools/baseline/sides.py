@@ -125,7 +125,7 @@ def _joined(choice: Choice, again: Choice, on_top: bool = False) -> Choice:
     """
     first = choice.first_call_seconds
     if again.name != choice.name:
-        first = again.first_call_seconds + first * on_top
+        first = again.first_call_seconds + (first if on_top else 0.0)
     seconds, failed = choice.seconds | again.seconds, choice.failed | again.failed
     return Choice(again.name, again.work, first, seconds, failed)
 
