@@ -50,6 +50,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.image_size = config.data.get_ref("image_size")
     config.model.num_frames = config.data.get_ref("num_frames")
     config.model.drop_path = 0.1
+    config.model.remat = "block" if arg.size == "B" else "none"
+    config.model.unroll = SIZES[arg.size].get("unroll", 1)
     config.model.dtype = "float32" if small else "bfloat16"
 
     if small:
@@ -71,6 +73,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.optimizer.lr = 1e-4
         config.label_smoothing = 0.1
         config.ema_decay = 0.999
-        if arg.size == "B":
-            config.model.remat = "block"
     return config

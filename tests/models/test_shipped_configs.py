@@ -70,6 +70,13 @@ def test_sound_is_as_it_was_recorded_unless_asked_otherwise(spec):
     assert set(config.frontend.augment) == set(augment.OFF)
 
 
+@pytest.mark.parametrize("size", ["demo", "S", "B"])
+def test_how_layers_are_compiled_can_be_set(size):
+    config = load_config(f"timesformer.py:size={size}")
+    config = override(config, ["--config.model.unroll=12", "--config.model.remat=dots"])
+    assert (config.model.unroll, config.model.remat) == (12, "dots")
+
+
 @pytest.mark.parametrize("size", ["demo", "B"])
 def test_frames_of_a_timesformer_can_be_sheared(size):
     config = load_config(f"timesformer.py:size={size}")
