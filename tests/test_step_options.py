@@ -150,6 +150,14 @@ def whole_run(config, tmp_path_factory) -> Path:
     return train.train(config, tmp_path_factory.mktemp("runs") / "whole", quiet=True)
 
 
+def assert_same_run(one: Path, other: Path) -> None:
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        params_of(one),
+        params_of(other),
+    )
+
+
 def test_a_training_by_pmap_ends_with_the_parameters_of_one_by_shard_map(
     config, whole_run, tmp_path
 ):
@@ -157,11 +165,15 @@ def test_a_training_by_pmap_ends_with_the_parameters_of_one_by_shard_map(
     config = config.copy_and_resolve_references()
     config.parallel = "pmap"
     mapped = train.train(config, tmp_path / "pmap", quiet=True)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        params_of(mapped),
-        params_of(whole_run),
-    )
+    assert_same_run(mapped, whole_run)
+
+
+def train_until_stopped(config: ConfigDict, run: Path, monkeypatch, after: int) -> None:
+    """Trains until a stop signal, which arrives during step `after`."""
+    with monkeypatch.context() as patch:
+        preempt(patch, after)
+        with pytest.raises(SystemExit):
+            train.train(config, run, quiet=True)
 
 
 def preempt(monkeypatch, after: int) -> None:
@@ -186,28 +198,19 @@ def preempt(monkeypatch, after: int) -> None:
 def test_an_unrolled_run_goes_on_in_a_loop_over_its_layers(
     config, whole_run, tmp_path, monkeypatch
 ):
-    with monkeypatch.context() as patch:
-        preempt(patch, after=5)
-        with pytest.raises(SystemExit):
-            train.train(config, tmp_path / "run", quiet=True)
+    train_until_stopped(config, tmp_path / "run", monkeypatch, after=5)
     config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.model.update({"unroll": 1, "remat": "block"})
+    # As a user would: both are fields of the shipped config.
+    config.model.unroll = 1
+    config.model.remat = "block"
     train.train(config, tmp_path / "run", quiet=True)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        params_of(tmp_path / "run"),
-        params_of(whole_run),
-    )
+    assert_same_run(tmp_path / "run", whole_run)
 
 
 def test_a_resumed_run_takes_the_moving_average_and_the_plateau_along(
     config, whole_run, tmp_path, monkeypatch
 ):
-    with monkeypatch.context() as patch:
-        preempt(patch, after=7)
-        with pytest.raises(SystemExit):
-            train.train(config, tmp_path / "run", quiet=True)
+    train_until_stopped(config, tmp_path / "run", monkeypatch, after=7)
     assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == 7
     train.train(config, tmp_path / "run", quiet=True)
     jax.tree.map(np.testing.assert_array_equal, params_of(tmp_path / "run"), params_of(whole_run))
