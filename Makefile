@@ -55,8 +55,8 @@ $(PARITY_VENV)/installed: $(VENV)/installed
 parity: $(PARITY_VENV)/installed
 	$(PARITY_VENV)/bin/python -m pytest -m parity tests/parity -o addopts="--strict-config --strict-markers -ra --import-mode=importlib"
 
-# At most 10 minutes on two cores that do nothing else, after installation. Cases that fail are named and end it with an
-# error, after the sweeps, which do not depend on them.
+# At most 10 minutes on two cores that do nothing else, after installation. Cases that fail are
+# named and end it with an error, after the sweeps, which do not depend on them.
 bench: $(PARITY_VENV)/installed
 	@code=0; \
 	$(PARITY_VENV)/bin/python tools/bench_throughput.py --set reduced --repeats 9 --minutes 7 \

@@ -1,7 +1,6 @@
 """Training without a loop over layers: same numbers and checkpoints, no stacks in the step."""
 
 import dataclasses
-import inspect
 import re
 
 import jax
@@ -13,6 +12,7 @@ from aver_jax.bench import cases
 from aver_jax.bench.experiment import experiment, made_up_batch, model_of_case, noisy_variables
 from aver_jax.models.stacks import Layers
 from aver_jax.state import TrainState
+from tools.hlo.programs import jitted
 
 DEPTH = 3
 STEPS = 3
@@ -106,9 +106,7 @@ def test_no_stack_is_left_in_an_unrolled_step(unroll, remat):
         model_of_case(case), experiment(case), 10, parallel.make_mesh(devices=1)
     )
     state = jax.eval_shape(program.create, program.shapes, 0)
-    held = inspect.getclosurevars(program.step).nonlocals.values()
-    jitted = next(value for value in held if hasattr(value, "lower"))
-    text = jitted.lower(state, made_up_batch(case), None).compile().as_text()
+    text = jitted(program.step).lower(state, made_up_batch(case), None).compile().as_text()
     kernels = [x for x in jax.tree.leaves(program.shapes["params"]["blocks"]) if x.ndim == 3]
     shapes = {",".join(map(str, kernel.shape)) for kernel in kernels}
     assert len(shapes) == 4  # qkv, proj and temporal_fc, fc1, fc2

@@ -72,14 +72,14 @@ def compiled(config: ConfigDict, classes: int, program: str) -> jax.stages.Compi
     if program == "inference":
         forward = programs.forward(model, config, mesh)
         variables = placed(training.shapes, parallel.replicated(mesh))
-        return _compiled_afresh(_jitted(forward.__call__).lower(variables, batch))
+        return _compiled_afresh(jitted(forward.__call__).lower(variables, batch))
     seed = jax.ShapeDtypeStruct((), np.uint32)
     state = jax.eval_shape(training.create, training.shapes, seed)
     state = placed(state, parallel.replicated(mesh))
-    return _compiled_afresh(_jitted(training.step).lower(state, batch, None))
+    return _compiled_afresh(jitted(training.step).lower(state, batch, None))
 
 
-def _jitted(step: Any) -> Any:
+def jitted(step: Any) -> Any:
     """Returns the jitted function behind one that first lays its batch over the devices.
 
     The function itself, not one made alike: only its program has the instructions of a trace.
