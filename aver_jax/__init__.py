@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name == "load_run":
-        return importlib.import_module("aver_jax.runs").load_run
+        return importlib.import_module("aver_jax.runs.run_folder").load_run
     if name == "relevance":
         return importlib.import_module("aver_jax.relevance")
     raise AttributeError(f"module 'aver_jax' has no attribute {name!r}")

@@ -92,7 +92,7 @@ def base_config() -> ConfigDict:
     config.freeze = ()
     config.parallel = "shard_map"  # shard_map | pmap (one process alone)
     config.steps_per_dispatch = 1  # more, in one program, need data.cache device
-    config.distributed = False  # several processes (hosts) train together, see parallel.py
+    config.distributed = False  # several processes (hosts) train together, see mesh.py
     config.evaluation = ConfigDict(
         {
             "every_epochs": 1.0,

@@ -14,8 +14,8 @@ import numpy as np
 from aver_jax.errors import UserError
 from aver_jax.input import Dataset, open_dataset
 from aver_jax.jobs import run_job
-from aver_jax.logs import read_metrics
-from aver_jax.report import content, html, sheet
+from aver_jax.report import contact_sheet, html, sections
+from aver_jax.runs.metrics_log import read_metrics
 
 _FACE = "timesformer.py:size=demo,dataset=synthetic"
 _FACE_AND_VOICE = "mrpn.py:network=n2,size=small,dataset=synthetic"
@@ -130,7 +130,7 @@ def _example_frames(dataset: Dataset) -> html.Picture:
             pictures.append(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1])
             captions.append(f"{name}, actor {actor}")
     return html.photo(
-        sheet.contact_sheet(pictures, captions, columns=len(some), side=120),
+        contact_sheet.contact_sheet(pictures, captions, columns=len(some), side=120),
         "The crop around the detected face, as stored; one row per emotion.",
     )
 
@@ -151,7 +151,7 @@ def _write_report(
     for number, (clip, truth) in enumerate(chosen):
         predicted = dataset.classes[int(explained["target"][number])]
         verdict = "right" if predicted == truth else "wrong"
-        strip = sheet.filmstrip(
+        strip = contact_sheet.filmstrip(
             explained["frames"][number],
             explained["maps"][number],
             explained["frame_times"][number],
@@ -170,7 +170,7 @@ def _write_report(
         out / "report.html",
         "aver_jax demo",
         [
-            content.summary(face, [_fusion_tile(fused)]),
+            sections.summary(face, [_fusion_tile(fused)]),
             html.Section(
                 "The corpus",
                 [_example_frames(dataset)],
@@ -178,25 +178,25 @@ def _write_report(
                 f"{len(set(dataset.index['actor'].tolist()))} actors. Identity, light, "
                 "background, head motion and sentence vary independently of the emotion.",
             ),
-            content.training(
+            sections.training(
                 read_metrics(runs[0] / "metrics.jsonl"), config["evaluation"]["select"]
             ),
-            content.scores(face),
-            content.explained(
+            sections.scores(face),
+            sections.explained(
                 stacks,
                 "The first test clip of each emotion, right or wrong. Relevance: TIBAV of the "
                 "predicted class, through time and space.",
             ),
-            content.modalities(fused),
+            sections.modalities(fused),
             html.Section(
                 "Seen and heard",
                 [html.Columns(_seen_and_heard(out, dict(chosen)))],
                 "Three of these clips again, through both branches of the MRPN. Relevance: "
                 "Grad-CAM of the fused answer, over the face and over the spectrogram.",
             ),
-            content.meaning(dataset.classes, config["data"]["target"], dataset.name),
-            content.steps(commands),
-            content.environment(),
+            sections.meaning(dataset.classes, config["data"]["target"], dataset.name),
+            sections.steps(commands),
+            sections.environment(),
         ],
         subtitle="From rendered clips to a TimeSformer and an MRPN, trained and explained",
     )

@@ -4,15 +4,15 @@ import argparse
 import importlib
 from collections.abc import Sequence
 
-from aver_jax.allocator import computes_on_cpu, keep_freed_memory
+from aver_jax.runtime.cpu_allocator import computes_on_cpu, keep_freed_memory
 
 # Job -> (module with add_arguments(parser) and run(args[, overrides]), one line of help). The
 # modules of the jobs that train or predict import jax, which takes a second: only when asked for.
 JOBS = {
     "prepare": ("data_prep.cli", "media files to a dataset (or render the synthetic corpus)"),
-    "train": ("aver_jax.train", "dataset and config to a run folder"),
-    "evaluate": ("aver_jax.evaluate", "scores of a run on clips it has not seen"),
-    "predict": ("aver_jax.predict", "emotions in your own clips, with overlays"),
+    "train": ("aver_jax.training.job", "dataset and config to a run folder"),
+    "evaluate": ("aver_jax.evaluation.job", "scores of a run on clips it has not seen"),
+    "predict": ("aver_jax.prediction.job", "emotions in your own clips, with overlays"),
     "experiments": (
         "aver_jax.experiments.cli",
         "many trainings compared: networks, folds and seeds, with a results page",

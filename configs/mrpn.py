@@ -45,9 +45,9 @@ from aver_jax.config import base_config, choice, parse_argument
 from aver_jax.frontend import augment, sound
 from aver_jax.frontend.presets import SMALL_CORPUS, THESIS
 from aver_jax.input import DEFAULT_PROTOCOLS
-from aver_jax.models.branch import CNNS
-from aver_jax.models.fusion import NETWORKS
-from aver_jax.models.sequence import AGGREGATORS
+from aver_jax.models.fusion.fusion import NETWORKS
+from aver_jax.models.resnet.branch import CNNS
+from aver_jax.models.resnet.sequence import AGGREGATORS
 
 BRANCHES = {"video": ("frames",), "audio": ("audio",)}
 

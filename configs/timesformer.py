@@ -22,7 +22,7 @@ from aver_jax.config import base_config, choice, parse_argument
 from aver_jax.frontend import augment
 from aver_jax.frontend.presets import SMALL_CORPUS, THESIS
 from aver_jax.input import DEFAULT_PROTOCOLS
-from aver_jax.models.timesformer import SIZES
+from aver_jax.models.timesformer.timesformer import SIZES
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from aver_jax.compilation_cache import keep_compiled
+from aver_jax.runtime.compilation_cache import keep_compiled
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -14,7 +14,7 @@ from aver_jax.config import (
     to_json,
 )
 from aver_jax.errors import UserError
-from aver_jax.runs import model_of
+from aver_jax.runs.run_folder import model_of
 
 
 @pytest.mark.parametrize("size", ["demo", "Ti", "S", "B"])

@@ -28,12 +28,12 @@ from aver_jax.config import base_config
 from aver_jax.errors import UserError
 from aver_jax.frontend.normalize import CHANNEL_STATISTICS, NORMALIZATIONS
 from aver_jax.models import init_variables
-from aver_jax.models.branch import INPUTS
-from aver_jax.models.resnet_checkpoints import convert_resnet
-from aver_jax.models.timesformer import ATTENTION_TYPES
-from aver_jax.models.timesformer_checkpoints import convert
-from aver_jax.models.torch_tensors import CheckpointError
-from aver_jax.runs import model_of, write_run
+from aver_jax.models.resnet.branch import INPUTS
+from aver_jax.models.timesformer.timesformer import ATTENTION_TYPES
+from aver_jax.models.weights.resnet import convert_resnet
+from aver_jax.models.weights.timesformer import convert
+from aver_jax.models.weights.torch_tensors import CheckpointError
+from aver_jax.runs.run_folder import model_of, write_run
 from data_prep.clip import Preparation
 
 # Of checkpoints that come without a preprocessor's config.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from aver_jax.logs import read_metrics
+from aver_jax.runs.metrics_log import read_metrics
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 

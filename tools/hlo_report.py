@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from aver_jax import config as configs
 from aver_jax.errors import UserError
-from aver_jax.runs import read_config
+from aver_jax.runs.run_folder import read_config
 from tools.hlo.costs import costs
 from tools.hlo.programs import PROGRAMS, compiled
 from tools.hlo.report import as_json, make_report

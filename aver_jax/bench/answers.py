@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aver_jax.files import whole
+from aver_jax.runtime.atomic_files import whole
 
 
 def write_result(folder: Path, side: str, result: dict[str, np.ndarray]) -> None:

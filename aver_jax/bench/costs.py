@@ -19,7 +19,7 @@ from aver_jax.bench.experiment import experiment, has_model, made_up_shapes
 from aver_jax.bench.experiment import model_of_case as model_of
 from aver_jax.frontend import evaluation_inputs
 from aver_jax.models.counting import multiply_adds
-from aver_jax.step import make_loss
+from aver_jax.training.step import make_loss
 
 # Forward passes that a call of the task is worth.
 _PASSES = {"train": 3, "inference": 1, "relevance": 2}

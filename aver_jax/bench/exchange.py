@@ -25,10 +25,10 @@ from aver_jax.bench.experiment import (
 )
 from aver_jax.bench.work import CHECKED_STEPS, Work
 from aver_jax.config import to_json
-from aver_jax.files import write_whole
 from aver_jax.frontend import augment, spectrogram
 from aver_jax.models import auxiliary_logits
-from aver_jax.optimizer import decay_mask
+from aver_jax.runtime.atomic_files import write_whole
+from aver_jax.training.optimizer import decay_mask
 
 # optax's default, which `config.optimizer` does not set.
 _EPSILON = 1e-8

@@ -13,7 +13,7 @@ from aver_jax.config import base_config
 from aver_jax.frontend import augment
 from aver_jax.frontend.presets import THESIS
 from aver_jax.models import build_model, init_variables
-from aver_jax.optimizer import parameter_path
+from aver_jax.models.param_paths import parameter_path
 
 NUM_CLASSES = 6
 _SAMPLE_RATE = 16_000  # Hz

@@ -14,8 +14,8 @@ from aver_jax.bench.runner import Settings, Side
 from aver_jax.bench.sweep import run_sweep, sweep_table
 from aver_jax.bench.table import benchmark_page, facts
 from aver_jax.errors import UserError
-from aver_jax.files import write_whole
 from aver_jax.report.figures import png
+from aver_jax.runtime.atomic_files import write_whole
 
 
 def write_benchmark(

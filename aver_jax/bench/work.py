@@ -14,12 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aver_jax import parallel, programs, relevance
+from aver_jax import relevance
 from aver_jax.bench.cases import Case
 from aver_jax.bench.experiment import experiment, made_up_batch, model_of_case, noisy_variables
+from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.frontend import augment, evaluation_inputs
 from aver_jax.frontend.keys import AUGMENTATION, example_keys, stream_keys
 from aver_jax.input import open_dataset, training_batches
+from aver_jax.runtime.mesh import make_mesh, replicated, to_devices, to_host
+from aver_jax.training import compiled_step
 
 #: Steps of a training whose losses are compared: the second checks gradients and the update.
 CHECKED_STEPS = 3
@@ -62,7 +65,7 @@ def make_ready(case: Case, devices: int = 1, data: Path | None = None, threads: 
     if case.task in ("spectrogram", "augmentation"):
         return {"spectrogram": _spectrogram, "augmentation": _augmentation}[case.task](case)
     ready = {"train": _train, "inference": _inference, "relevance": _relevance}[case.task]
-    return ready(case, parallel.make_mesh(devices))
+    return ready(case, make_mesh(devices))
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -74,8 +77,8 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
 def _train(case: Case, mesh: jax.sharding.Mesh) -> Work:
     model, batch, variables = model_of_case(case), made_up_batch(case), noisy_variables(case)
     # A constant rate has no epochs, but the schedule asks for them.
-    program = programs.training(model, experiment(case), steps_per_epoch=1, mesh=mesh)
-    held = [jax.device_put(program.create(variables, 0), parallel.replicated(mesh))]
+    program = compiled_step.training(model, experiment(case), steps_per_epoch=1, mesh=mesh)
+    held = [jax.device_put(program.create(variables, 0), replicated(mesh))]
 
     def call() -> float:
         held[0], metrics = program.step(held[0], batch)
@@ -88,11 +91,11 @@ def _train(case: Case, mesh: jax.sharding.Mesh) -> Work:
 
 def _inference(case: Case, mesh: jax.sharding.Mesh) -> Work:
     model, batch, variables = model_of_case(case), made_up_batch(case), noisy_variables(case)
-    forward = programs.forward(model, experiment(case), mesh)
-    placed = jax.device_put(variables, parallel.replicated(mesh))
+    forward = compiled_forward(model, experiment(case), mesh)
+    placed = jax.device_put(variables, replicated(mesh))
 
     def call() -> np.ndarray:
-        return parallel.to_host(forward(placed, batch)["logits"])
+        return to_host(forward(placed, batch)["logits"])
 
     logits, seconds = _timed(call)
     return Work(call, {"logits": np.float32(logits)}, seconds, batch, variables)
@@ -101,11 +104,11 @@ def _inference(case: Case, mesh: jax.sharding.Mesh) -> Work:
 def _relevance(case: Case, mesh: jax.sharding.Mesh) -> Work:
     model, batch, variables = model_of_case(case), made_up_batch(case), noisy_variables(case)
     config = experiment(case)
-    placed = jax.device_put(variables, parallel.replicated(mesh))
+    placed = jax.device_put(variables, replicated(mesh))
     inputs_of = jax.jit(lambda batch: evaluation_inputs(config, batch))
 
     def call() -> relevance.Relevance:
-        inputs = inputs_of(parallel.to_devices(batch, mesh))
+        inputs = inputs_of(to_devices(batch, mesh))
         return jax.block_until_ready(relevance.explain(model, placed, inputs))
 
     found, seconds = _timed(call)

@@ -23,13 +23,13 @@ import jax
 import jax.monitoring
 
 from aver_jax import __version__
-from aver_jax.allocator import computes_on_cpu, keep_freed_memory
 from aver_jax.bench import costs, exchange, resident_set
 from aver_jax.bench.answers import write_result
 from aver_jax.bench.cases import case_of
 from aver_jax.bench.rates import measured_rates
 from aver_jax.bench.serving import Handlers, serve
 from aver_jax.bench.work import Work, make_ready
+from aver_jax.runtime.cpu_allocator import computes_on_cpu, keep_freed_memory
 
 SIDE = "aver_jax"
 _COMPILING = "/jax/core/compile/backend_compile_duration"

@@ -17,9 +17,9 @@ import numpy as np
 
 from aver_jax.errors import UserError
 from aver_jax.experiments.facts import skipped_of
-from aver_jax.files import write_whole
 from aver_jax.input import open_dataset, split
 from aver_jax.jobs import run_job
+from aver_jax.runtime.atomic_files import write_whole
 from data_prep.synthetic.plan import Knobs
 from data_prep.synthetic.truth import read_truth
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from aver_jax import bootstrap
-from aver_jax.metrics import grouped_confusion
+from aver_jax.evaluation import bootstrap
+from aver_jax.evaluation.metrics import grouped_confusion
 
 
 def crossed_difference(

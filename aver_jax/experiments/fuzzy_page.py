@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aver_jax import metrics
+from aver_jax.evaluation import metrics
 from aver_jax.experiments import facts, figures, page, tables, verdict
 from aver_jax.experiments.corpora import (
     CLEAR,

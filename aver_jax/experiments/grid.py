@@ -15,10 +15,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from aver_jax.checks import changed_fields
 from aver_jax.config import base_config, load_config, override, to_json
 from aver_jax.errors import UserError
-from aver_jax.evaluate import evaluate_run
+from aver_jax.evaluation.job import evaluate_run
 from aver_jax.experiments.results import (
     failure_of,
     read_result,
@@ -27,8 +26,9 @@ from aver_jax.experiments.results import (
     write_result,
 )
 from aver_jax.input import PROTOCOLS, open_dataset
-from aver_jax.models.sequence import AGGREGATORS
-from aver_jax.train import train
+from aver_jax.models.resnet.sequence import AGGREGATORS
+from aver_jax.training.job import train
+from aver_jax.training.preflight import changed_fields
 from data_prep.wording import counted
 
 #: Network -> its name for people. Late fusion comes after the runs it is built from.

@@ -2,7 +2,7 @@
 
 Two things make such numbers vary: which actors are tested, and the seed of the training. One
 interval over both, that of `crossed`, decides what is said of a difference. Scores of one network
-have the interval over actors of `aver_jax.bootstrap`.
+have the interval over actors of `aver_jax.evaluation.bootstrap`.
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aver_jax import bootstrap, metrics
 from aver_jax.errors import UserError
+from aver_jax.evaluation import bootstrap, metrics
 from aver_jax.experiments.crossed import crossed_difference
 from aver_jax.experiments.grid import Cell, Grid
 from aver_jax.experiments.results import failure_of, read_result

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from aver_jax.files import csv_text, write_whole
+from aver_jax.runtime.atomic_files import csv_text, write_whole
 
 
 class Page:

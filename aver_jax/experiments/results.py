@@ -13,8 +13,8 @@ import numpy as np
 
 from aver_jax import __version__
 from aver_jax.errors import UserError
-from aver_jax.evaluate import Evaluation
-from aver_jax.files import whole, write_whole
+from aver_jax.evaluation.job import Evaluation
+from aver_jax.runtime.atomic_files import whole, write_whole
 
 _PACKAGES = ("jax", "flax", "numpy")
 _PARTS = {"cell", "config", "dataset", "results", "seconds"}

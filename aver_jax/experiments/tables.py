@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aver_jax import metrics
+from aver_jax.evaluation import metrics
 from aver_jax.experiments import page, thesis
 from aver_jax.experiments.grid import NETWORKS
 from aver_jax.experiments.outcomes import (
@@ -20,7 +20,7 @@ from aver_jax.experiments.outcomes import (
     pooled,
     spread,
 )
-from aver_jax.models import sequence
+from aver_jax.models.resnet import sequence
 from data_prep.wording import counted
 
 Table = tuple[list[str], list[list[str]]]

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from aver_jax.frontend import fourier
-from aver_jax.frontend.cells import cell_weights
+from aver_jax.frontend.feature_grid import cell_weights
 from aver_jax.frontend.fields import check_known
 from aver_jax.frontend.mel import mel_edges, mel_filters
 

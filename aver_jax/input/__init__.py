@@ -2,6 +2,7 @@
 
 from aver_jax.input.cache import ClipCache, ClipIndex, cache_bytes, decode_cache
 from aver_jax.input.clips import SAMPLE_RATE, ClipShape, clip_arrays, clip_window
+from aver_jax.input.dataset import Dataset, open_dataset
 from aver_jax.input.decode import decode_frames, resize
 from aver_jax.input.pipeline import (
     Batch,
@@ -12,7 +13,6 @@ from aver_jax.input.pipeline import (
     training_batches,
 )
 from aver_jax.input.protocols import DEFAULT_PROTOCOLS, PROTOCOLS, TARGETS, Split, split
-from aver_jax.input.sources import Dataset, open_dataset
 
 __all__ = [
     "DEFAULT_PROTOCOLS",

@@ -20,8 +20,8 @@ from aver_jax.input.clips import (
     grid_frames,
     span_samples,
 )
+from aver_jax.input.dataset import Dataset
 from aver_jax.input.sampling import nearest_frames
-from aver_jax.input.sources import Dataset
 
 # What a machine needs beside the cache: batches, checkpoints, the operating system.
 _LEFT_FREE = 0.1

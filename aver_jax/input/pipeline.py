@@ -15,8 +15,8 @@ import numpy as np
 from aver_jax.errors import UserError
 from aver_jax.input.cache import ClipCache, ClipIndex
 from aver_jax.input.clips import ClipShape, clip_arrays
+from aver_jax.input.dataset import Dataset
 from aver_jax.input.sampling import time_slice, view_slices
-from aver_jax.input.sources import Dataset
 
 Batch = dict[str, np.ndarray]
 

@@ -13,7 +13,7 @@ from importlib import resources
 import numpy as np
 
 from aver_jax.errors import UserError
-from aver_jax.input.sources import Dataset
+from aver_jax.input.dataset import Dataset
 
 #: Protocol name -> number of folds.
 PROTOCOLS = {

@@ -9,10 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aver_jax.models.mrpn import Mrpn
-from aver_jax.models.resnet_lstm import ResNetLstm
-from aver_jax.models.stacks import taken_apart
-from aver_jax.models.timesformer import TimeSformer
+from aver_jax.models.fusion.mrpn import Mrpn
+from aver_jax.models.resnet.resnet_lstm import ResNetLstm
+from aver_jax.models.timesformer.timesformer import TimeSformer
+from aver_jax.models.timesformer.unstacked import taken_apart
 
 MODELS: dict[str, type[nn.Module]] = {
     "mrpn": Mrpn,

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from jax import Array
 
-from aver_jax.relevance import heads
+from aver_jax.relevance import head_fusion
 from aver_jax.relevance.capture import Captured
-from aver_jax.relevance.recursion import attention_row, space_time_row
+from aver_jax.relevance.rollout import attention_row, space_time_row
 
 
 class Method(NamedTuple):
@@ -19,11 +19,11 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "tibav": Method(heads.tibav, gradient=True, rollout=False),
-    "rollout_grad": Method(heads.rollout_grad, gradient=True, rollout=True),
-    "rollout_min": Method(heads.rollout_min, gradient=False, rollout=True),
-    "rollout_mean": Method(heads.rollout_mean, gradient=False, rollout=True),
-    "rollout_max": Method(heads.rollout_max, gradient=False, rollout=True),
+    "tibav": Method(head_fusion.tibav, gradient=True, rollout=False),
+    "rollout_grad": Method(head_fusion.rollout_grad, gradient=True, rollout=True),
+    "rollout_min": Method(head_fusion.rollout_min, gradient=False, rollout=True),
+    "rollout_mean": Method(head_fusion.rollout_mean, gradient=False, rollout=True),
+    "rollout_max": Method(head_fusion.rollout_max, gradient=False, rollout=True),
 }
 
 # Attention type -> path -> the attentions that the path goes through.

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from aver_jax.relevance import attention, cam
+from aver_jax.relevance import attention, grad_cam
 from aver_jax.relevance.capture import captured
 
-METHODS = (*attention.METHODS, *cam.METHODS)
+METHODS = (*attention.METHODS, *grad_cam.METHODS)
 
 
 class Relevance(NamedTuple):
@@ -30,12 +30,12 @@ class Relevance(NamedTuple):
 
 def methods_of(model: Any) -> tuple[str, ...]:
     """The methods that explain a model, its default first."""
-    return tuple(attention.METHODS) if _has_attention(model) else cam.METHODS
+    return tuple(attention.METHODS) if _has_attention(model) else grad_cam.METHODS
 
 
 def paths_of(model: Any) -> tuple[str, ...]:
     """The paths that a model's relevance can go through, its default first."""
-    return tuple(attention.PATHS[model.attention]) if _has_attention(model) else cam.PATHS
+    return tuple(attention.PATHS[model.attention]) if _has_attention(model) else grad_cam.PATHS
 
 
 def explain(
@@ -116,13 +116,13 @@ def _attention_maps(model, variables, inputs, target, method, path, modality):
 
 
 def _class_activation(model, variables, inputs, target, method, path, modality):
-    tap = cam.TAPS[modality]
+    tap = grad_cam.TAPS[modality]
     found = captured(model, variables, inputs, (tap,), target, with_gradient=True)
     maps = found.taps[tap]
     valid = jnp.ones(maps.shape[:2], bool)
     if modality == "audio":
         valid = jnp.arange(maps.shape[1])[None] < inputs["audio_segments"][:, None]
-    return found, cam.grad_cam(maps, found.gradient[tap], valid, path), valid
+    return found, grad_cam.grad_cam(maps, found.gradient[tap], valid, path), valid
 
 
 def _scaled(maps: Array, valid: Array) -> Array:
@@ -152,14 +152,14 @@ def _check(model: Any, inputs: Mapping[str, Array], method: str, path: str, moda
             f"method {method!r} does not explain a {type(model).__name__}; "
             f"it offers {', '.join(methods_of(model))}"
         )
-    if path not in cam.PATHS:
+    if path not in grad_cam.PATHS:
         raise ValueError(f"path is {path!r}; expected 'space_time' or 'spatial'")
     if path not in paths_of(model):
         raise ValueError(
             f"path {path!r} does not exist in {model.attention} attention; "
             f"use path={paths_of(model)[0]!r}"
         )
-    known = [name for name in cam.TAPS if name in model.input_shapes(1)]
+    known = [name for name in grad_cam.TAPS if name in model.input_shapes(1)]
     if modality not in known or modality not in inputs:
         raise ValueError(
             f"modality is {modality!r} and the inputs are {', '.join(sorted(inputs))}; a "

@@ -10,8 +10,8 @@ import cv2
 import jinja2
 import numpy as np
 
-from aver_jax.files import write_whole
 from aver_jax.report import figures
+from aver_jax.runtime.atomic_files import write_whole
 
 VIDEO_LIMIT_BYTES = 3_000_000
 

@@ -11,7 +11,7 @@ import functools
 import cv2
 import numpy as np
 
-from aver_jax.report import lettering
+from aver_jax.report import draw_text
 
 SHORT_SIDE = 480
 LONG_SIDE = 1280
@@ -237,7 +237,7 @@ def _panel(size, label, classes, probabilities, truth, scale, curve, window, opi
     pad, small, big = 22 * unit, 13 * unit, 34 * unit
     panel = np.empty((height, width, 3), np.uint8)
     panel[:] = BACKGROUND
-    pen = lettering.Pen(panel)
+    pen = draw_text.Pen(panel)
     pen.text((pad, 30 * unit), "predicted", small, _MUTED)
     fitted = pen.fitting(label, big, width - 2 * pad, bold=True)
     pen.text((pad, 66 * unit), label, fitted, _TEXT, bold=True)
@@ -291,7 +291,7 @@ def _panel(size, label, classes, probabilities, truth, scale, curve, window, opi
         thick = max(2, int(7 * unit))
         panel = pen.image()
         panel[int(y) : int(y) + thick, int(pad) : int(pad) + ramp.shape[1]] = ramp
-        pen = lettering.Pen(panel)
+        pen = draw_text.Pen(panel)
         tiny = 11 * unit
         y, more = height - 12 * unit, "more"
         middle = (width - pen.width(scale, tiny)) / 2

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from aver_jax.files import whole
-from aver_jax.report.answers import BRANCHES
 from aver_jax.report.overlay import draw_frame, heat_at, square_region
+from aver_jax.report.prediction_table import BRANCHES
+from aver_jax.runtime.atomic_files import whole
 from data_prep import media
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from aver_jax.report.answers import BRANCHES
 from aver_jax.report.figures import LIGHT, Theme, new_figure, themed
+from aver_jax.report.prediction_table import BRANCHES
 
 # Okabe and Ito's set without its yellow, which vanishes on white. Nothing is told by colour alone:
 # neighbours have other dashes, and names stand at the ends of lines.

@@ -10,7 +10,7 @@ from aver_jax.bench.cli import with_fields
 from aver_jax.bench.experiment import experiment, model_of_case
 from aver_jax.config import check_fields
 from aver_jax.errors import UserError
-from aver_jax.models.timesformer import SIZES
+from aver_jax.models.timesformer.timesformer import SIZES
 
 EVERY = [*(case for cases in SETS.values() for case in cases), *SWEPT.values()]
 

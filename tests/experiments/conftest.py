@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aver_jax import scores
 from aver_jax.config import to_json
-from aver_jax.evaluate import Evaluation
-from aver_jax.evaluator import ClipLogits
+from aver_jax.evaluation import scores
+from aver_jax.evaluation.evaluator import ClipLogits
+from aver_jax.evaluation.job import Evaluation
 from aver_jax.experiments import figures
 from aver_jax.experiments import grid as grids
 from aver_jax.input import open_dataset, split

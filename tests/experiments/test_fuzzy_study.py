@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from aver_jax.bootstrap import Interval
 from aver_jax.cli import main
 from aver_jax.errors import UserError
+from aver_jax.evaluation.bootstrap import Interval
 from aver_jax.experiments import corpora, fuzzy_study, verdict
 from aver_jax.experiments import grid as grids
 from aver_jax.experiments.corpora import (

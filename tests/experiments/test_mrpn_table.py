@@ -13,7 +13,7 @@ from aver_jax.experiments import grid as grids
 from aver_jax.experiments.facts import without_folders
 from aver_jax.experiments.page import Page, percent, points_span, printed, span
 from aver_jax.input import open_dataset
-from aver_jax.models.sequence import AGGREGATORS
+from aver_jax.models.resnet.sequence import AGGREGATORS
 
 
 def table(text: str, caption: str) -> list[list[str]]:

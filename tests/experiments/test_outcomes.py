@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from aver_jax import metrics
 from aver_jax.errors import UserError
+from aver_jax.evaluation import metrics
 from aver_jax.experiments.crossed import crossed_difference
 from aver_jax.experiments.grid import Cell
 from aver_jax.experiments.outcomes import (

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from aver_jax.errors import UserError
-from aver_jax.input import (
-    SideBySide,
-    cache,
-    cache_bytes,
-    decode_cache,
-    training_batches,
-)
+from aver_jax.input import SideBySide, cache, cache_bytes, decode_cache, training_batches
 from aver_jax.input.clips import ClipShape, clip_arrays, clip_window
 from aver_jax.input.sampling import frame_indices
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from aver_jax.models import init_variables
-from aver_jax.models.timesformer import TimeSformer
+from aver_jax.models.timesformer.timesformer import TimeSformer
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from aver_jax.models.counting import model_multiply_adds, multiply_adds, parameter_count
-from aver_jax.models.mrpn import Mrpn
-from aver_jax.models.timesformer import TimeSformer
+from aver_jax.models.fusion.mrpn import Mrpn
+from aver_jax.models.timesformer.timesformer import TimeSformer
 
 
 def shape(*axes, dtype=jnp.float32):

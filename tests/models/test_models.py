@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from aver_jax import models
 from aver_jax.models import auxiliary_logits, build_model, init_variables, with_axis
-from aver_jax.models.timesformer import SIZES
+from aver_jax.models.timesformer.timesformer import SIZES
 
 
 def test_config_becomes_module_with_its_fields_and_dtype():

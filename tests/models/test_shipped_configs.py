@@ -4,14 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from aver_jax.checks import check_modalities
 from aver_jax.config import load_config, override
 from aver_jax.frontend import augment, sound, spectrogram
 from aver_jax.input.clips import SAMPLE_RATE
 from aver_jax.models import init_variables
-from aver_jax.models.fusion import NETWORKS
-from aver_jax.models.sequence import AGGREGATORS
-from aver_jax.runs import model_of
+from aver_jax.models.fusion.fusion import NETWORKS
+from aver_jax.models.resnet.sequence import AGGREGATORS
+from aver_jax.runs.run_folder import model_of
+from aver_jax.training.preflight import check_modalities
 
 
 def built(argument):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from aver_jax.models.mrpn import Mrpn
+from aver_jax.models.fusion.mrpn import Mrpn
 from aver_jax.relevance import explain
 from tests.parity.test_mrpn import Network, in_our_layout
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from aver_jax.runs import load_run
+from aver_jax.runs.run_folder import load_run
 
 pytestmark = pytest.mark.parity
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from aver_jax.models import auxiliary_logits
 from aver_jax.models.counting import parameter_count
-from aver_jax.models.mrpn import Mrpn
+from aver_jax.models.fusion.mrpn import Mrpn
 
 pytestmark = pytest.mark.parity
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aver_jax.models.timesformer import TimeSformer
-from aver_jax.models.timesformer_checkpoints import convert
+from aver_jax.models.timesformer.timesformer import TimeSformer
+from aver_jax.models.weights.timesformer import convert
 from aver_jax.relevance import explain
 from aver_jax.relevance.attention import METHODS
 from tools.make_reference import noisy_model

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import ResNetConfig, ResNetModel
 
-from aver_jax.models.resnet import ResNet, max_pool
-from aver_jax.models.resnet_checkpoints import convert_resnet
-from aver_jax.runs import load_run
+from aver_jax.models.resnet.resnet import ResNet, max_pool
+from aver_jax.models.weights.resnet import convert_resnet
+from aver_jax.runs.run_folder import load_run
 
 pytestmark = pytest.mark.parity
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from aver_jax.models.sequence import Aggregator, sinusoids
+from aver_jax.models.resnet.sequence import Aggregator, sinusoids
 
 pytestmark = pytest.mark.parity
 

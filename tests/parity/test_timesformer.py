@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from aver_jax.models.timesformer import ATTENTION_TYPES, TimeSformer
-from aver_jax.models.timesformer_checkpoints import (
+from aver_jax.models.timesformer.timesformer import ATTENTION_TYPES, TimeSformer
+from aver_jax.models.weights.timesformer import (
     convert,
     resized_pos_embed,
     resized_time_embed,

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aver_jax.models.timesformer import TimeSformer
-from aver_jax.models.timesformer_checkpoints import convert
+from aver_jax.models.timesformer.timesformer import TimeSformer
+from aver_jax.models.weights.timesformer import convert
 from aver_jax.relevance import explain
 from aver_jax.relevance.attention import METHODS, PATHS, cls_row
 from aver_jax.relevance.capture import captured

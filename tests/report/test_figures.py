@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from aver_jax import scores
+from aver_jax.evaluation import scores
 from aver_jax.report import figures
 
 CLASSES = ["neutral", "surprised", "ANG"]

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from aver_jax import scores
 from aver_jax.errors import UserError
-from aver_jax.report import content, html
+from aver_jax.evaluation import scores
+from aver_jax.report import html, sections
 
 CLASSES = ["ANG", "HAP", "SAD"]
 
@@ -47,12 +47,12 @@ def test_the_page_is_self_contained(tmp_path, results):
         tmp_path / "deep" / "index.html",
         "A title",
         [
-            content.summary(results),
-            content.scores(results),
-            content.explained([[html.video(clip, "a clip"), picture]] * 2),
-            content.meaning(CLASSES),
-            content.steps([("train", "aver train --workdir run")]),
-            content.environment([("device", "cpu")]),
+            sections.summary(results),
+            sections.scores(results),
+            sections.explained([[html.video(clip, "a clip"), picture]] * 2),
+            sections.meaning(CLASSES),
+            sections.steps([("train", "aver train --workdir run")]),
+            sections.environment([("device", "cpu")]),
         ],
         facts=[("dataset", "synthetic")],
     ).read_text()
@@ -85,17 +85,17 @@ def test_a_long_video_is_named_and_not_inlined(tmp_path, monkeypatch):
 
 
 def test_branches_are_shown_beside_their_fusion_and_only_where_there_are_any(results):
-    table = content.scores(results).blocks[0].stacks[1][1]
+    table = sections.scores(results).blocks[0].stacks[1][1]
     assert [row[0] for row in table.rows] == ["audio", "video", "fused"]
     assert table.rows[1][3:] == ("+0.0", "+0.0 to +0.0")
     alone = {name: value for name, value in results.items() if name != "branches"}
-    assert table.title not in str(content.scores(alone))
+    assert table.title not in str(sections.scores(alone))
 
 
 def test_unknown_values_are_dashes(results):
     unknown = {**results, "recall": {"ANG": {"value": None, "low": None, "high": None, "clips": 0}}}
     del unknown["branches"]
-    table = content.scores(unknown).blocks[0].stacks[1][0]
+    table = sections.scores(unknown).blocks[0].stacks[1][0]
     assert table.rows == [("anger", "-", "no interval", 0)]
 
 
@@ -116,7 +116,7 @@ def test_the_report_of_a_run_needs_its_folder_alone(tmp_path, results):
         {"step": 5, "epoch": 1, "validation/loss": 1.0, "validation/war": 0.625},
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    path = content.training_report(run)
+    path = sections.training_report(run)
     assert path == run / "report" / "index.html"
     page = path.read_text()
     for words in (
@@ -133,19 +133,19 @@ def test_the_report_of_a_run_needs_its_folder_alone(tmp_path, results):
 
 def test_a_run_without_logs_or_scores_still_has_a_report(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"classes": CLASSES, "protocol": "p"}))
-    page = content.training_report(tmp_path).read_text()
+    page = sections.training_report(tmp_path).read_text()
     assert "What the labels mean" in page
     assert "Training</h2>" not in page
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is not a run folder: no config\.json"):
-        content.training_report(tmp_path)
+        sections.training_report(tmp_path)
 
 
 def test_labels_are_said_to_mean_what_is_known_of_them():
     def words(dataset):
-        return content.meaning(["a"], "intended", dataset).blocks[0].paragraphs[0]
+        return sections.meaning(["a"], "intended", dataset).blocks[0].paragraphs[0]
 
     assert "in a rendered clip" in words("synthetic")
     assert "in an acted clip" in words("crema_d")

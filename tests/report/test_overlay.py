@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from aver_jax.report import overlay, sheet
+from aver_jax.report import contact_sheet, overlay
 from aver_jax.report.overlay_video import overlay_frames
 
 CLASSES = ["ANG", "DIS", "FEA", "HAP", "NEU", "SAD"]
@@ -191,7 +191,7 @@ def test_filmstrip_shows_each_frame_above_its_heat():
     frames[1] = 200
     maps = np.zeros((3, 4, 4))
     maps[2] = 1
-    strip = sheet.filmstrip(frames, maps, times=[0, 0.5, 1], side=40)
+    strip = contact_sheet.filmstrip(frames, maps, times=[0, 0.5, 1], side=40)
     top, bottom = strip[:40], strip[46:86]
     np.testing.assert_array_equal(top[20, [20, 66, 112]], [[90] * 3, [200] * 3, [90] * 3])
     np.testing.assert_allclose(bottom[20, [20, 66]], [[90] * 3, [200] * 3], atol=1)
@@ -201,7 +201,7 @@ def test_filmstrip_shows_each_frame_above_its_heat():
 
 def test_contact_sheet_holds_every_picture_and_caption():
     pictures = [np.full((10, 10, 3), value, np.uint8) for value in (50, 100, 150)]
-    grid = sheet.contact_sheet(pictures, ["one", "two", "three"], columns=2, side=30)
+    grid = contact_sheet.contact_sheet(pictures, ["one", "two", "three"], columns=2, side=30)
     assert grid.shape == (2 * 35 + 6, 66, 3)
     assert [grid[15, 15, 0], grid[15, 51, 0], grid[56, 15, 0]] == [50, 100, 150]
     assert grid[30:35, :30].max() > 60

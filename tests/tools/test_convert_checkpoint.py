@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from aver_jax.runs import load_run
+from aver_jax.runs.run_folder import load_run
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/reference/timesformer_divided_space_time.npz"

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from aver_jax.initialize import initialize_from
+from aver_jax.finetune.init_from_run import initialize_from
 from aver_jax.models import init_variables
-from aver_jax.models.mrpn import Mrpn
-from aver_jax.models.resnet import ResNet
-from aver_jax.models.resnet_checkpoints import convert_resnet
-from aver_jax.runs import load_run
+from aver_jax.models.fusion.mrpn import Mrpn
+from aver_jax.models.resnet.resnet import ResNet
+from aver_jax.models.weights.resnet import convert_resnet
+from aver_jax.runs.run_folder import load_run
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aver_jax.config import load_config, override
-from aver_jax.runs import FACTS, write_config
+from aver_jax.runs.run_folder import FACTS, write_config
 from tools import hlo_report
 from tools.hlo.costs import alike, costs
 from tools.hlo.report import make_report, text

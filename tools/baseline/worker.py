@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from aver_jax.allocator import keep_freed_memory
 from aver_jax.bench import resident_set
 from aver_jax.bench.answers import write_result
 from aver_jax.bench.serving import Handlers, serve
+from aver_jax.runtime.cpu_allocator import keep_freed_memory
 from tools.baseline import exchange
 from tools.baseline.sides import NotDone, Ready, make_ready
 

@@ -10,10 +10,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from aver_jax import parallel, programs
 from aver_jax.errors import UserError
+from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.input import SAMPLE_RATE
-from aver_jax.runs import model_of
+from aver_jax.runs.run_folder import model_of
+from aver_jax.runtime.mesh import AXIS, check_batch_size, make_mesh, replicated
+from aver_jax.training import compiled_step
 
 PROGRAMS = ("train", "inference")
 
@@ -56,26 +58,26 @@ def compiled(config: ConfigDict, classes: int, program: str) -> jax.stages.Compi
             f"config.parallel is {config.parallel!r}; the report compiles the step of shard_map, "
             "which does the same work: leave it out"
         )
-    mesh = parallel.make_mesh()
+    mesh = make_mesh()
     accumulate = config.optimizer.accumulate if program == "train" else 1
-    parallel.check_batch_size(config.batch_size, mesh, accumulate)
+    check_batch_size(config.batch_size, mesh, accumulate)
     model = model_of(config, classes)
     # A schedule's epochs do not change the program.
-    training = programs.training(model, config, steps_per_epoch=100, mesh=mesh)
+    training = compiled_step.training(model, config, steps_per_epoch=100, mesh=mesh)
 
     def placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
         )
 
-    batch = placed(batch_shapes(config), NamedSharding(mesh, P(parallel.AXIS)))
+    batch = placed(batch_shapes(config), NamedSharding(mesh, P(AXIS)))
     if program == "inference":
-        forward = programs.forward(model, config, mesh)
-        variables = placed(training.shapes, parallel.replicated(mesh))
+        forward = compiled_forward(model, config, mesh)
+        variables = placed(training.shapes, replicated(mesh))
         return _compiled_afresh(jitted(forward.__call__).lower(variables, batch))
     seed = jax.ShapeDtypeStruct((), np.uint32)
     state = jax.eval_shape(training.create, training.shapes, seed)
-    state = placed(state, parallel.replicated(mesh))
+    state = placed(state, replicated(mesh))
     return _compiled_afresh(jitted(training.step).lower(state, batch, None))
 
 

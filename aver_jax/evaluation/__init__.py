@@ -1,0 +1,1 @@
+"""Scores of trained models: the forward pass over a dataset, metrics and their intervals."""

@@ -1,0 +1,167 @@
+"""Scoring a model on rows of a dataset: the mapped forward pass, and one answer per clip."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from aver_jax.evaluation import metrics
+from aver_jax.evaluation.forward import Batch, Forward
+from aver_jax.input import Dataset, evaluation_batches
+from aver_jax.runtime.mesh import to_host
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipLogits:
+    """What a model says about each clip once.
+
+    Attributes:
+      rows: int32 [n] rows of the dataset, in the order in which they were first seen.
+      logits: float64 [n, C] log probabilities; softmax gives the probabilities.
+      branches: the same of each branch that gives an opinion of its own: "video", "audio".
+      features: float32 [n, D], the input of the last classifier; None unless asked for.
+    """
+
+    rows: np.ndarray
+    logits: np.ndarray
+    branches: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    features: np.ndarray | None = None
+
+
+def collect_logits(
+    forward: Callable[[Batch], dict[str, Any]], batches: Iterable[Batch]
+) -> ClipLogits:
+    """Runs the batches and gathers one answer per clip.
+
+    Padding (mask False) is left out. Several views of a clip are averaged as probabilities, not
+    as logits: a mixture of the views' opinions, in which one very confident view does not
+    outvote the others. Features are averaged as they are.
+
+    Args:
+      forward: batch -> what `Forward` gives.
+      batches: host batches.
+    """
+    outputs: list[dict[str, Any]] = []
+    pending = None
+    for batch in batches:
+        output = forward(batch)
+        # The device works on this batch while the one before it is read.
+        if pending is not None:
+            outputs.append(_unpadded(pending))
+        pending = output
+    if pending is None:
+        return ClipLogits(np.zeros(0, np.int32), np.zeros((0, 0)))
+    outputs.append(_unpadded(pending))
+    found = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+    rows, first, index, views = np.unique(
+        found["row"], return_index=True, return_inverse=True, return_counts=True
+    )
+    seen = np.argsort(first)
+
+    def mixture(logits):
+        total = np.full((len(rows), logits.shape[1]), -np.inf)
+        np.logaddexp.at(total, index, metrics.log_softmax(logits))
+        return (total - np.log(views)[:, None])[seen]
+
+    def mean(features):
+        total = np.zeros((len(rows), features.shape[1]))
+        np.add.at(total, index, features)
+        return (total / views[:, None])[seen].astype(np.float32)
+
+    return ClipLogits(
+        rows=rows[seen].astype(np.int32),
+        logits=mixture(found["logits"]),
+        branches={name: mixture(logits) for name, logits in found.get("branches", {}).items()},
+        features=mean(found["features"]) if "features" in found else None,
+    )
+
+
+def _unpadded(output: dict[str, Any]) -> dict[str, Any]:
+    host = jax.tree.map(to_host, output)
+    return jax.tree.map(lambda array: array[host["mask"]], host)
+
+
+SCORES = ("loss", "war", "uar", "macro_f1")
+
+
+class Evaluator:
+    """Scores some rows of a dataset again and again, as training goes on.
+
+    Args:
+      forward: the model's forward pass.
+      config: the experiment; `config.data` and `config.evaluation` are read.
+      dataset: an open dataset.
+      rows: int [n] rows to score.
+      labels: int32 [rows of the dataset], class index (`Split.labels`).
+      prefix: the first part of the names, such as "validation".
+      keep: whether the decoded batches stay in memory, so that only the first time decodes.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        config: Any,
+        dataset: Dataset,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        prefix: str,
+        keep: bool = False,
+    ):
+        self._forward, self._config, self._dataset = forward, config, dataset
+        self._keep, self._kept = keep, None
+        self._rows, self._labels, self._prefix = rows, labels, prefix
+
+    def run(self, variables: Any) -> Iterator[tuple[str, float]]:
+        """Yields (name, value) of loss (cross-entropy, no smoothing), WAR, UAR and macro F1.
+
+        After them comes the WAR of each branch that has an opinion, "war_video" and "war_audio".
+        """
+        clips = self.collect(variables)
+        labels = self._labels[clips.rows]
+        confusion = metrics.confusion_matrix(labels, clips.logits.argmax(-1), clips.logits.shape[1])
+        loss = metrics.negative_log_likelihood(clips.logits, labels).mean()
+        yield f"{self._prefix}/loss", float(loss)
+        yield f"{self._prefix}/war", float(metrics.war(confusion))
+        yield f"{self._prefix}/uar", float(metrics.uar(confusion))
+        yield f"{self._prefix}/macro_f1", float(metrics.macro_f1(confusion))
+        for name, logits in clips.branches.items():
+            yield f"{self._prefix}/war_{name}", float((logits.argmax(-1) == labels).mean())
+
+    def collect(self, variables: Any, progress: bool = False) -> ClipLogits:
+        """Returns what the model says of every row, each once."""
+        settings = self._config.evaluation
+        size = -(-settings.batch_size // self._forward.devices) * self._forward.devices
+        batches: Iterable[Batch] = self._kept or self._decoded(size)
+        seen: list[Batch] = []
+        total = -(-len(self._rows) * settings.views // size)
+        bar = tqdm(batches, self._prefix, total, unit=" batches", disable=not progress, leave=False)
+
+        def forward(batch: Batch) -> dict[str, Any]:
+            if self._keep:
+                seen.append(batch)
+            return self._forward(variables, batch)
+
+        clips = collect_logits(forward, bar)
+        self._kept = seen
+        return clips
+
+    def _decoded(self, size: int) -> Iterator[Batch]:
+        data = self._config.data
+        return evaluation_batches(
+            self._dataset,
+            self._rows,
+            self._labels,
+            batch_size=size,
+            views=self._config.evaluation.views,
+            num_frames=data.num_frames,
+            image_size=data.image_size,
+            max_seconds=data.max_seconds,
+            modalities=tuple(data.modalities),
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            threads=data.threads,
+        )

@@ -1,0 +1,83 @@
+"""A model's forward pass over batches of a dataset, mapped over the devices."""
+
+import functools
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from aver_jax.config import to_json
+from aver_jax.frontend import evaluation_inputs
+from aver_jax.runtime.mesh import map_forward, to_devices
+
+Batch = dict[str, np.ndarray]
+# Compiled functions stay in memory: enough for the networks of a study, one after the other.
+_KEPT = 16
+_BRANCH = "logits_"
+
+
+class Forward:
+    """A model's forward pass, mapped over the devices and compiled once per batch shape.
+
+    Args:
+      model: a flax module.
+      config: the experiment; `config.frontend` is read.
+      mesh: from `make_mesh`.
+      features: whether to give the tap "features" too.
+
+    Attributes:
+      devices: how many devices share a batch; its size must be a multiple of this.
+    """
+
+    def __init__(self, model: Any, config: Any, mesh: jax.sharding.Mesh, features: bool = False):
+        def of_one_device(variables, batch):
+            logits, taps = model.apply(variables, evaluation_inputs(config, batch), train=False)
+            branches = {
+                name.removeprefix(_BRANCH): value
+                for name, value in taps.items()
+                if name.startswith(_BRANCH)
+            }
+            # Row and mask go along, so that every process can gather all of them with the logits.
+            output = {"logits": logits, "row": batch["row"], "mask": batch["mask"]}
+            output["branches"] = branches
+            return output | ({"features": taps["features"]} if features else {})
+
+        self.devices = mesh.size
+        self._mesh = mesh
+        self._mapped = map_forward(of_one_device, mesh)
+
+    def __call__(self, variables: Any, batch: Batch) -> dict[str, Any]:
+        """Dispatches one batch.
+
+        Args:
+          variables: of the model, replicated over the mesh.
+          batch: this process' part of a batch, on the host.
+
+        Returns:
+          logits [B, C], row int32 [B], mask bool [B], branches (a dict of logits [B, C], by the
+          taps "logits_BRANCH") and, if asked for, features float32 [B, D]; on the devices, perhaps
+          still computing.
+        """
+        return self._mapped(variables, to_devices(batch, self._mesh))
+
+
+def compiled_forward(
+    model: Any, config: ConfigDict, mesh: jax.sharding.Mesh, features: bool = False
+) -> Forward:
+    """Returns the forward pass of evaluation, the same one for equal models and front ends.
+
+    Args:
+      model: a flax module, compared by its fields.
+      config: the experiment; `config.frontend` is read and nothing else.
+      mesh: from `mesh.make_mesh`.
+      features: as in `Forward`.
+    """
+    frontend = json.dumps(to_json(config)["frontend"], sort_keys=True)
+    return _forward(model, frontend, mesh, features)
+
+
+@functools.lru_cache(_KEPT)
+def _forward(model: Any, frontend: str, mesh: jax.sharding.Mesh, features: bool) -> Forward:
+    return Forward(model, ConfigDict({"frontend": json.loads(frontend)}), mesh, features)

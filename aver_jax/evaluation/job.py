@@ -1,0 +1,287 @@
+"""The evaluation job: logits of every clip of a split, their scores, and the result files."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from aver_jax.errors import UserError
+from aver_jax.evaluation import metrics, scores
+from aver_jax.evaluation.evaluator import ClipLogits, Evaluator
+from aver_jax.evaluation.forward import compiled_forward
+from aver_jax.input import PROTOCOLS, Dataset, Split, open_dataset
+from aver_jax.input import split as split_dataset
+from aver_jax.runs.run_folder import LoadedRun, load_run
+from aver_jax.runtime.atomic_files import csv_text, write_whole
+from aver_jax.runtime.mesh import make_mesh, replicated
+
+SPLITS = ("test", "validation", "train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The scores of a run on one split, and what they were computed from.
+
+    Attributes:
+      results: `scores.score_clips` and the split's description; JSON types only.
+      clips: log probabilities per clip, as trained, of the model and of its branches.
+      labels: int32 [n] of these clips.
+      dataset: the dataset.
+      temperature: divides the logits for calibrated probabilities; 1 unless fitted.
+    """
+
+    results: dict[str, Any]
+    clips: ClipLogits
+    labels: np.ndarray
+    dataset: Dataset
+    temperature: float
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 [n, C], with the temperature applied."""
+        return np.exp(metrics.log_softmax(self.clips.logits / self.temperature))
+
+
+def validation_evaluator(
+    model: Any, config: Any, dataset: Dataset, parts: Split, mesh: jax.sharding.Mesh
+) -> Evaluator:
+    """The evaluator that training asks after each epoch; names begin with "validation/".
+
+    It looks at all frames of a clip whatever `config.data.cache` is, but with a cache decodes them
+    once.
+    """
+    forward = compiled_forward(model, config, mesh)
+    return Evaluator(
+        forward, config, dataset, parts.validation, parts.labels, "validation",
+        keep=config.data.cache != "none",
+    )  # fmt: skip
+
+
+def evaluate_run(
+    folder: str | Path,
+    *,
+    split: str = "test",
+    checkpoint: str = "best",
+    data: str | Path | None = None,
+    protocol: str | None = None,
+    fold: int | None = None,
+    views: int | None = None,
+    temperature: bool = False,
+    batch_size: int | None = None,
+    features: bool = False,
+    progress: bool = False,
+) -> Evaluation:
+    """Scores a run on one split of its protocol and fold.
+
+    Args:
+      folder: the run folder.
+      split: "test", "validation" or "train".
+      checkpoint: "best", "last" or a step.
+      data: prepared dataset, default the one the run was trained on.
+      protocol, fold: which clips are tested, default those of the run.
+      views: time slices per clip whose probabilities are averaged; default the run's own.
+      temperature: also fit a temperature on the validation split.
+      batch_size: clips at a time, rounded up to a multiple of the devices; default the run's own.
+      features: also give the features of every clip (`Evaluation.clips.features`).
+      progress: show a bar.
+
+    Raises:
+      UserError: no such run, checkpoint or dataset; a dataset of other classes.
+    """
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
+    run = load_run(folder, checkpoint)
+    config = run.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.path = str(data or config.data.path)
+        config.data.protocol = protocol or config.data.protocol
+        config.data.fold = fold or config.data.fold
+        config.evaluation.views = views or config.evaluation.views
+        config.evaluation.batch_size = batch_size or config.evaluation.batch_size
+    if not (config.data.path and config.data.protocol):
+        raise UserError(
+            f"{folder} was not trained on a dataset; give one: --data DIR --protocol NAME"
+        )
+    dataset = open_dataset(config.data.path)
+    _check_dataset(run, dataset)
+    parts = split_dataset(dataset, config.data.protocol, config.data.fold, config.data.target)
+    _check_unseen(run, dataset, parts, split)
+    mesh = make_mesh()
+    forward = compiled_forward(run.model, config, mesh, features)
+    variables = jax.device_put(run.variables, replicated(mesh))
+
+    def collect(part):
+        rows = getattr(parts, part)
+        evaluator = Evaluator(forward, config, dataset, rows, parts.labels, part)
+        clips = evaluator.collect(variables, progress)
+        return clips, parts.labels[clips.rows]
+
+    clips, labels = collect(split)
+    results = {
+        "run": Path(folder).resolve().name,
+        "dataset": dataset.name,
+        "protocol": parts.name,
+        "fold": int(parts.fold),
+        "target": parts.target,
+        "split": split,
+        "checkpoint": checkpoint,
+        "step": int(run.step),
+        "views": int(config.evaluation.views),
+        "dropped": int(parts.dropped),
+        "classes": list(run.classes),
+        **scores.score_clips(
+            clips.logits,
+            labels,
+            dataset.index["actor"][clips.rows],
+            dataset.index["sex"][clips.rows],
+            run.classes,
+            branches=clips.branches,
+        ),
+    }
+    fitted = 1.0
+    if temperature:
+        held_out, held_out_labels = (
+            (clips, labels) if split == "validation" else collect("validation")
+        )
+        fitted = metrics.fit_temperature(held_out.logits, held_out_labels)
+        results["temperature"] = {
+            "value": fitted,
+            "fitted_clips": len(held_out_labels),
+            **scores.calibration(clips.logits / fitted, labels),
+        }
+    return Evaluation(results, clips, labels, dataset, fitted)
+
+
+def write_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """Writes results.json, confusion.csv, per_actor.csv, confusion.png and reliability.png.
+
+    A model whose branches have opinions of their own gets branches.png too.
+    """
+    from aver_jax.report import figures  # matplotlib: half a second that training need not wait for
+
+    out.mkdir(parents=True, exist_ok=True)
+    results = evaluation.results
+    write_whole(out / "confusion.png", figures.png(figures.confusion(results)))
+    write_whole(out / "reliability.png", figures.png(figures.reliability(results)))
+    if "branches" in results:
+        write_whole(out / "branches.png", figures.png(figures.branches(results)))
+    scores.write_files(results, out)
+
+
+def predictions_csv(evaluation: Evaluation) -> str:
+    """One line per clip: row, clip_id, actor, label, prediction, a probability per class.
+
+    These probabilities carry the temperature where one was fitted. After them come, as trained,
+    those of each branch that has an opinion of its own, in columns such as "video ANG".
+    """
+    classes, index = evaluation.results["classes"], evaluation.dataset.index
+    branches = evaluation.clips.branches
+    opinions = [evaluation.probabilities, *(np.exp(own) for own in branches.values())]
+    columns = [f"{branch} {name}" for branch in branches for name in classes]
+    table = [["row", "clip_id", "actor", "label", "prediction", *classes, *columns]]
+    for row, label, probabilities in zip(
+        evaluation.clips.rows, evaluation.labels, np.concatenate(opinions, 1), strict=True
+    ):
+        name = classes[int(probabilities[: len(classes)].argmax())]
+        known = index["clip_id"][row], index["actor"][row], classes[label], name
+        table.append([int(row), *known, *map(float, probabilities)])
+    return csv_text(table)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of `aver evaluate`."""
+    parser.add_argument("run", type=Path, help="run folder, the --workdir of aver train")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="default: test")
+    parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
+    parser.add_argument("--data", type=Path, help="prepared dataset (default: the run's own)")
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        metavar="NAME",
+        help="one of docs/protocols.md (default: the run's own)",
+    )
+    parser.add_argument("--fold", type=_positive, help="default: the run's own")
+    parser.add_argument("--views", type=_positive, help="time slices per clip to average")
+    parser.add_argument(
+        "--temperature",
+        action="store_true",
+        help="calibrate the probabilities on the validation split",
+    )
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE.csv", help="write the probabilities of every clip"
+    )
+    parser.add_argument("--out", type=Path, help="results folder (default: RUN/evaluation/SPLIT)")
+    parser.add_argument("--batch-size", type=_positive, help="clips at a time")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs `aver evaluate` and prints the scores."""
+    evaluation = evaluate_run(
+        args.run,
+        split=args.split,
+        checkpoint=args.checkpoint,
+        data=args.data,
+        protocol=args.protocol,
+        fold=args.fold,
+        views=args.views,
+        temperature=args.temperature,
+        batch_size=args.batch_size,
+        progress=sys.stderr.isatty(),
+    )
+    if jax.process_index() == 0:
+        # The scores of other data must not replace those of the run's own.
+        name, found = args.split, evaluation.results
+        if args.data or args.protocol or args.fold:
+            name = f"{name}_{found['dataset']}_{found['protocol']}_{found['fold']}"
+        out = args.out or args.run / "evaluation" / name
+        write_evaluation(evaluation, out)
+        print(scores.results_table(evaluation.results))
+        print(f"\nwritten to {out}")
+        if args.predictions:
+            write_whole(args.predictions, predictions_csv(evaluation))
+            note = f", calibrated with T = {evaluation.temperature:.3f}" if args.temperature else ""
+            print(f"predictions of {len(evaluation.labels)} clips{note}: {args.predictions}")
+    return 0
+
+
+def _check_unseen(run: LoadedRun, dataset: Dataset, parts: Split, split: str) -> None:
+    """Raises UserError if clips to be tested have trained the run, or chosen its checkpoint."""
+    trained_on = run.dataset.get("index_sha256")
+    if split != "test" or trained_on is None or trained_on != dataset.fingerprint:
+        return
+    data = run.config.data
+    own = split_dataset(dataset, data.protocol, data.fold, data.target)
+    seen = np.intersect1d(parts.test, np.concatenate([own.train, own.validation]))
+    if len(seen):
+        raise UserError(
+            f"{len(seen)} of the {len(parts.test)} test clips of {parts.name} fold {parts.fold} "
+            f"trained this run or chose its checkpoint ({own.name} fold {own.fold}); leave "
+            "--protocol and --fold out, or train on that fold"
+        )
+
+
+def _check_dataset(run: LoadedRun, dataset: Dataset) -> None:
+    if dataset.classes != run.classes:
+        raise UserError(
+            f"{dataset.path} has the classes {', '.join(dataset.classes)}, the run {run.folder} "
+            f"{', '.join(run.classes)}; give a dataset with the same classes in the same order"
+        )
+    for name in ("detector", "margin", "size"):
+        theirs, ours = run.preparation.get(name), dataset.preparation.get(name)
+        if theirs != ours:
+            print(
+                f"aver: note: {dataset.path} was prepared with {name} {ours}, the run was trained "
+                f"with {theirs}; scores may suffer",
+                file=sys.stderr,
+            )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value

@@ -1,0 +1,1 @@
+"""The MRPN family: branches of video and audio, fused."""

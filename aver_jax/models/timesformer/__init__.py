@@ -1,0 +1,1 @@
+"""TimeSformer (Bertasius et al. 2021)."""

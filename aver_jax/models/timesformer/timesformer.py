@@ -1,0 +1,363 @@
+"""TimeSformer (Bertasius et al. 2021): divided, joint and space-only attention over patches."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aver_jax.models.layers import PRODUCT, LayerNorm
+from aver_jax.models.timesformer.blocks import (
+    ATTENTION_KERNELS,
+    INIT_STD,
+    Attention,
+    Mlp,
+    PatchEmbed,
+    checked_keys,
+    dense,
+    drop_factors,
+    normal_init,
+    scaled,
+)
+
+ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
+REMAT_POLICIES = ("none", "block", "dots")
+
+# Fields of `TimeSformer` by size; Ti, S and B are the sizes of DeiT and ViT. The demo's loop over
+# layers is unrolled: a step then takes half the time on a CPU.
+SIZES = {
+    "demo": {
+        "width": 64,
+        "depth": 2,
+        "num_heads": 4,
+        "patch_size": 8,
+        "image_size": 48,
+        "unroll": 2,
+        "init_std": 0.1,
+        "pos_embed_std": 0.5,
+    },
+    "Ti": {"width": 192, "depth": 12, "num_heads": 3, "patch_size": 16, "image_size": 224},
+    "S": {"width": 384, "depth": 12, "num_heads": 6, "patch_size": 16, "image_size": 224},
+    "B": {"width": 768, "depth": 12, "num_heads": 12, "patch_size": 16, "image_size": 224},
+}
+
+
+class Block(nn.Module):
+    """One layer; tokens are [cls, then p*T + t] (space-only: one frame's [cls, then p] per row)."""
+
+    num_frames: int
+    num_heads: int
+    mlp_hidden: int
+    attention: str
+    capture: tuple[str, ...]
+    dtype: Any
+    init_std: float = INIT_STD
+    kernel: str = "xla"
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, layer: dict[str, dict[str, jax.Array]]
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Return the tokens after the layer, shaped as x, and the taps asked for.
+
+        `layer` holds what differs between layers: "drop", the factors of stochastic depth by site
+        (empty outside training), and "probes", by tap.
+        """
+        drop, probes, taps = layer["drop"], layer["probes"], {}
+
+        def attend(name: str, tap: str, tokens: jax.Array) -> jax.Array:
+            explicit = tap in self.capture or tap in probes
+            # Over time a row has a handful of tokens: no work for a kernel that tiles them.
+            kernel = "xla" if tap == "attention_time" else self.kernel
+            attention = Attention(self.num_heads, self.dtype, self.init_std, kernel, name=name)
+            out, weights = attention(tokens, explicit, probes.get(tap))
+            if tap in self.capture:
+                taps[tap] = weights
+            return out
+
+        if self.attention == "divided_space_time":
+            x = self._divided(x, attend, drop)
+        else:
+            tap = "attention_joint" if self.attention == "joint_space_time" else "attention_space"
+            out = attend("attn", tap, LayerNorm(self.dtype, name="norm1")(x))
+            x = x + scaled(out, drop.get("attention"))
+        out = Mlp(self.mlp_hidden, self.dtype, self.init_std, name="mlp")(
+            LayerNorm(self.dtype, name="norm2")(x)
+        )
+        x = x + scaled(out, drop.get("mlp"))
+        if "block" in probes:
+            x = x + probes["block"].astype(x.dtype)
+        if "block" in self.capture:
+            taps["block"] = x.astype(jnp.float32)
+        return x, taps
+
+    def _divided(self, x: jax.Array, attend: Any, drop: dict[str, jax.Array]) -> jax.Array:
+        batch, width, frames = x.shape[0], x.shape[2], self.num_frames
+        cls, patches = jnp.split(x, [1], axis=1)
+        positions = patches.shape[1] // frames
+
+        tokens = LayerNorm(self.dtype, name="temporal_norm1")(patches)
+        out = attend("temporal_attn", "attention_time", tokens.reshape(-1, frames, width))
+        out = scaled(out.reshape(batch, positions, frames, width), drop.get("time"))
+        # Zero at first, so that a fresh layer is the image model's.
+        out = dense(width, self.dtype, "temporal_fc", std=0.0)(out)
+        patches = patches.reshape(batch, positions, frames, width) + out
+
+        # Every frame attends over its own patches and a copy of the clip's cls token.
+        copies = jnp.broadcast_to(cls[:, None], (batch, frames, 1, width))
+        tokens = jnp.concatenate([copies, patches.swapaxes(1, 2)], axis=2)
+        tokens = LayerNorm(self.dtype, name="norm1")(tokens).reshape(-1, 1 + positions, width)
+        out = attend("attn", "attention_space", tokens)
+        out = scaled(out.reshape(batch, frames, 1 + positions, width), drop.get("space"))
+        of_cls, of_patches = jnp.split(out, [1], axis=2)
+        cls = cls + of_cls.mean(axis=1)
+        patches = patches + of_patches.swapaxes(1, 2)
+        return jnp.concatenate([cls, patches.reshape(batch, -1, width)], axis=1)
+
+
+class TimeSformer(nn.Module):
+    """Video transformer that classifies a clip from its cls token.
+
+    The defaults are the base model for 8 frames of 224 x 224 pixels. Parameters are float32 and
+    those of the layers are stacked on axis 0, whatever `unroll` and `remat` say.
+
+    Fields:
+      num_classes: number of logits, C.
+      image_size: height and width of a frame in pixels, a multiple of patch_size.
+      num_frames: frames of a clip, T.
+      attention: one of `ATTENTION_TYPES`.
+      drop_path: stochastic depth of the last layer; it rises linearly from 0 at the first.
+      remat: what the backward pass computes again: "none", "block" (everything inside a layer) or
+        "dots" (everything but the results of matrix products with weights).
+      unroll: layers compiled per step of the loop over layers; depth means no loop. The train state
+        then holds every layer's parameters apart, and compilation takes longer; whether a step is
+        faster depends on its size (docs/benchmarks/log.md).
+      init_std: initial deviation of the weights and the cls token.
+      pos_embed_std: initial deviation of the position embeddings. A narrow model trained from
+        scratch on few clips wants about .1 and .5: at .02 its patches hardly know where they are,
+        and it learns nothing for a thousand steps.
+      kernel: what computes attention over space, or over all tokens: "xla", or "cudnn", cuDNN's
+        fused attention (NVIDIA GPUs, dtype bfloat16), which keeps no attention matrix in memory.
+      dtype: of the computation; normalisation statistics, softmax, taps and logits are float32.
+
+    Raises ValueError on fields that do not fit together.
+    """
+
+    num_classes: int
+    image_size: int = 224
+    num_frames: int = 8
+    patch_size: int = 16
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4
+    attention: str = "divided_space_time"
+    drop_path: float = 0.1
+    remat: str = "none"
+    unroll: int = 1
+    init_std: float = INIT_STD
+    pos_embed_std: float = INIT_STD
+    kernel: str = "xla"
+    dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attention not in ATTENTION_TYPES:
+            raise ValueError(f"attention is {self.attention!r}, expected one of {ATTENTION_TYPES}")
+        if self.remat not in REMAT_POLICIES:
+            raise ValueError(f"remat is {self.remat!r}, expected one of {REMAT_POLICIES}")
+        if self.kernel not in ATTENTION_KERNELS:
+            raise ValueError(f"kernel is {self.kernel!r}, expected one of {ATTENTION_KERNELS}")
+        if self.kernel == "cudnn" and jnp.dtype(self.dtype) != jnp.bfloat16:
+            raise ValueError(
+                f"kernel 'cudnn' computes in bfloat16, found dtype {jnp.dtype(self.dtype).name}; "
+                "set dtype to bfloat16, or kernel to 'xla'"
+            )
+        counts = ("image_size", "num_frames", "patch_size", "width", "depth", "num_heads", "unroll")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path is {self.drop_path}, expected at least 0 and less than 1")
+
+    @property
+    def unlooped(self) -> dict[str, int]:
+        """Stacks of layers that no loop runs over: name of the parameters' subtree -> layers."""
+        return {"blocks": self.depth} if self.unroll >= self.depth else {}
+
+    def input_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Return the shape and dtype of every input for a batch of clips."""
+        shape = (batch_size, self.num_frames, self.image_size, self.image_size, 3)
+        return {"frames": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
+    def tap_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tap (all float32), which is also its probe's."""
+        patches, frames, depth = (
+            (self.image_size // self.patch_size) ** 2,
+            self.num_frames,
+            self.depth,
+        )
+        folded, heads, joint = batch_size * frames, self.num_heads, 1 + patches * frames
+        space = {"attention_space": (depth, folded, heads, 1 + patches, 1 + patches)}
+        if self.attention == "divided_space_time":
+            time = {"attention_time": (depth, batch_size * patches, heads, frames, frames)}
+            shapes = time | space | {"block": (depth, batch_size, joint, self.width)}
+        elif self.attention == "joint_space_time":
+            shapes = {
+                "attention_joint": (depth, batch_size, heads, joint, joint),
+                "block": (depth, batch_size, joint, self.width),
+            }
+        else:
+            shapes = space | {"block": (depth, folded, 1 + patches, self.width)}
+        return shapes | {"features": (batch_size, self.width)}
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: Mapping[str, jax.Array],
+        train: bool = False,
+        keys: jax.Array | None = None,
+        capture: tuple[str, ...] = (),
+        probes: Mapping[str, jax.Array] | None = None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Classify a batch of clips.
+
+        Args:
+          inputs: {"frames": float [B, T, H, W, 3]}, normalised.
+          train: whether stochastic depth acts; static.
+          keys: typed PRNG keys [B], one per clip, needed when stochastic depth acts: a clip's
+            randomness does not depend on the rest of its batch.
+          capture: names of the taps to return besides "features"; static. An attention that is
+            not named is computed by `kernel`.
+          probes: {tap: array of the tap's shape (`tap_shapes`)}, added to the tap.
+
+        Returns:
+          logits float32 [B, C], and taps {name: float32 array of the shape in `tap_shapes`}.
+          Always "features" (the cls token after the last norm). Tokens of "block" are
+          [cls, then index 1 + p*T + t]; "attention_time" stacks b*N + p, "attention_space" b*T + t.
+
+        Raises:
+          ValueError: frames, keys, probes or tap names that do not fit the model.
+        """
+        if self.kernel == "cudnn" and jax.default_backend() != "gpu":
+            raise ValueError(
+                f"kernel 'cudnn' runs on NVIDIA GPUs, found {jax.default_backend()}; use 'xla'"
+            )
+        frames, probes = self._checked_frames(inputs), dict(probes or {})
+        batch = frames.shape[0]
+        self._check_taps(batch, capture, probes)
+        head_probe = probes.pop("features", None)
+        drop = {}
+        if train and self.drop_path > 0:
+            drop = self._drop_factors(checked_keys(keys, batch))
+
+        x = self._embedded(frames)
+        x, taps = self._blocks(tuple(capture))(x, {"drop": drop, "probes": probes})
+        cls = x[:, 0]
+        if self.attention == "space_only":
+            cls = cls.reshape(batch, self.num_frames, self.width).mean(axis=1)
+        features = LayerNorm(jnp.float32, name="norm")(cls)
+        if head_probe is not None:
+            features = features + head_probe
+        logits = dense(self.num_classes, jnp.float32, "head", self.init_std)(features)
+        return logits, taps | {"features": features}
+
+    def _embedded(self, frames: jax.Array) -> jax.Array:
+        positions = (self.image_size // self.patch_size) ** 2
+        cls_token = self.param("cls_token", normal_init(self.init_std), (1, 1, self.width))
+        pos_init = normal_init(self.pos_embed_std)
+        pos_embed = self.param("pos_embed", pos_init, (1, 1 + positions, self.width))
+        patches = PatchEmbed(self.width, self.patch_size, self.dtype, name="patch_embed")(frames)
+        batch, _, length, width = patches.shape
+        offsets = pos_embed[:, 1:, None]
+        if self.attention != "space_only":
+            zeros = nn.initializers.zeros
+            time_embed = self.param("time_embed", zeros, (1, self.num_frames, self.width))
+            offsets = offsets + time_embed[:, None]
+        patches = patches + offsets.astype(self.dtype)
+        if self.attention == "space_only":
+            patches = patches.swapaxes(1, 2).reshape(batch * length, positions, width)
+        else:
+            patches = patches.reshape(batch, positions * length, width)
+        cls = (cls_token + pos_embed[:, :1]).astype(self.dtype)
+        cls = jnp.broadcast_to(cls, (patches.shape[0], 1, width))
+        return jnp.concatenate([cls, patches], axis=1)
+
+    def _blocks(self, capture: tuple[str, ...]) -> nn.Module:
+        block = Block
+        if self.remat != "none":
+            policy = None
+            if self.remat == "dots":
+                policy = jax.checkpoint_policies.save_only_these_names(PRODUCT)
+            # Inside a loop, common subexpressions cannot undo the recomputation.
+            block = nn.remat(Block, policy=policy, prevent_cse=self.unroll > 1)
+        return nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.depth,
+            unroll=self.unroll,
+        )(
+            num_frames=self.num_frames,
+            num_heads=self.num_heads,
+            mlp_hidden=round(self.width * self.mlp_ratio),
+            attention=self.attention,
+            capture=capture,
+            dtype=self.dtype,
+            init_std=self.init_std,
+            kernel=self.kernel,
+            name="blocks",
+        )
+
+    def _drop_factors(self, keys: jax.Array) -> dict[str, jax.Array]:
+        """Return {site: float32 [L, ...]}, 0 or 1/(1 - rate), from keys [B] alone."""
+        positions = (self.image_size // self.patch_size) ** 2
+        sites = {
+            "divided_space_time": {"time": (positions,), "space": (self.num_frames,), "mlp": ()},
+            "joint_space_time": {"attention": (), "mlp": ()},
+            # Frames are rows of the batch here, so each is dropped on its own.
+            "space_only": {"attention": (self.num_frames,), "mlp": (self.num_frames,)},
+        }[self.attention]
+        rates = np.linspace(0, self.drop_path, self.depth, dtype=np.float32)
+        factors = drop_factors(keys, rates, sites)
+        if self.attention == "space_only":
+            return {name: factor.reshape(self.depth, -1) for name, factor in factors.items()}
+        return factors
+
+    def _checked_frames(self, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        if "frames" not in inputs:
+            raise ValueError(f"TimeSformer needs inputs['frames'], found {sorted(inputs)}")
+        frames = inputs["frames"]
+        expected = (self.num_frames, self.image_size, self.image_size, 3)
+        if frames.ndim != 5 or frames.shape[1:] != expected:
+            raise ValueError(
+                f"frames have shape {frames.shape}, this model expects (B, T, H, W, 3) = "
+                f"(B, {', '.join(map(str, expected))}); sample and resize the clips to that"
+            )
+        if not jnp.issubdtype(frames.dtype, jnp.floating):
+            raise ValueError(
+                f"frames are {frames.dtype}, expected normalised floats: see aver_jax.frontend"
+            )
+        return frames
+
+    def _check_taps(self, batch: int, capture: tuple[str, ...], probes: dict) -> None:
+        shapes = self.tap_shapes(batch)
+        unknown = sorted({*capture, *probes} - shapes.keys())
+        if unknown:
+            raise ValueError(
+                f"no tap {unknown} in a {self.attention} TimeSformer; it has {sorted(shapes)}"
+            )
+        for name, probe in probes.items():
+            # A probe of another batch size would broadcast silently.
+            if jnp.shape(probe) != shapes[name]:
+                raise ValueError(
+                    f"probe {name!r} has shape {jnp.shape(probe)}, its tap has {shapes[name]}"
+                )

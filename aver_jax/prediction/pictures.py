@@ -1,0 +1,126 @@
+"""The pictures of one clip's prediction: overlays of its relevance, and its timeline."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aver_jax.frontend.feature_grid import enlarged
+from aver_jax.frontend.spectrogram import checked_settings
+from aver_jax.input.clips import SAMPLE_RATE
+from aver_jax.input.time_spans import seconds_of
+from aver_jax.prediction.predictor import Clip, Prediction
+from aver_jax.prediction.timeline import Timeline, gaps, timeline_csv, words_of
+from aver_jax.relevance import has_cells
+from aver_jax.report import figures
+from aver_jax.report.overlay_video import flat_words, write_overlay
+from aver_jax.report.prediction_table import BRANCHES
+from aver_jax.report.spectrogram import sound_figure
+from aver_jax.report.timeline import Stretch, timeline_figure
+from aver_jax.runs.run_folder import LoadedRun
+from aver_jax.runtime.atomic_files import write_whole
+from data_prep.wording import one_line
+
+# What is added to a clip's name, for every file that may be written.
+OVERLAYS = (".mp4", "_sound.png")
+TIMELINES = (".png", ".csv")
+
+
+def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedRun) -> None:
+    """Writes NAME.mp4, the face with its relevance, and NAME_sound.png; each if there is one.
+
+    Args:
+      folder: made if need be.
+      name: of the files.
+      prediction: with relevance.
+      run: whose model it is.
+    """
+    if prediction.maps is not None:
+        margin = run.preparation["margin"]
+        shown = prediction
+        if has_cells(run.model):
+            # Patches cover the face evenly; the cells of a ResNet lie elsewhere.
+            maps = enlarged(prediction.maps, *prediction.frames.shape[1:3])
+            shown = dataclasses.replace(prediction, maps=maps)
+        write_overlay(folder / f"{name}.mp4", shown, run.classes, margin)
+    if prediction.sound is not None:
+        settings = checked_settings(run.config.frontend.spectrogram)
+        values, times, frequencies = (
+            prediction.sound.values,
+            prediction.sound.times,
+            prediction.sound.frequencies,
+        )
+        start = round(float(times[0]) * SAMPLE_RATE)
+        pcm = np.frombuffer(prediction.record["pcm"], "<i2")
+        figure = sound_figure(
+            pcm[start : start + (len(times) - 1) * settings.hop],
+            SAMPLE_RATE,
+            _title(prediction.path, prediction.probabilities, run.classes),
+            values,
+            times,
+            frequencies,
+            settings.n_fft,
+            mel=settings.bands > 0,
+            notes=_sound_notes(prediction),
+            flat=flat_words(prediction.sound.peak),
+        )
+        write_whole(folder / f"{name}_sound.png", figures.png(figure))
+
+
+def write_timeline(
+    folder: Path, name: str, clip: Clip, line: Timeline, classes: Sequence[str]
+) -> None:
+    """Writes NAME.png and NAME.csv.
+
+    Args:
+      folder: made if need be.
+      name: of the files.
+      clip: that the windows slid over.
+      line: what the model said about them.
+      classes: C names.
+    """
+    unseen = _unseen(clip) if "frames" in clip.used else []
+    figure = timeline_figure(
+        line.spans,
+        line.probabilities,
+        classes,
+        line.branches,
+        one_line(clip.path.name),
+        unseen,
+        runs=[i for i in range(1, len(line.used)) if line.used[i] != line.used[i - 1]],
+        alone=[
+            Stretch(part.start, part.stop, BRANCHES[words_of(part.used)])
+            for part in line.regions
+            if len(part.used) < len(clip.used)
+        ],
+        uncovered=[Stretch(*gap) for gap in gaps(clip, line.regions)],
+    )
+    write_whole(folder / f"{name}.png", figures.png(figure))
+    write_whole(folder / f"{name}.csv", timeline_csv(line, classes))
+
+
+def _sound_notes(prediction: Prediction) -> list[str]:
+    notes = []
+    (start, stop), whole = prediction.window, seconds_of(prediction.record)
+    if whole - (stop - start) > 0.05:
+        notes.append(f"heard: {start:.1f} to {stop:.1f} s of {whole:.1f} s")
+    if prediction.sound.padding > 0.05:
+        share = 100 * prediction.sound.padding
+        notes.append(f"{share:.0f}% of the relevance lies on the silence after the end, not drawn")
+    return notes
+
+
+def _title(path: Path, probabilities: np.ndarray, classes: Sequence[str]) -> str:
+    best = int(probabilities.argmax())
+    return f"{one_line(path.name)}: predicted {classes[best]} ({100 * probabilities[best]:.0f}%)"
+
+
+def _unseen(clip: Clip) -> list[tuple[float, float]]:
+    """(start, stop) in seconds of the stretches of a clip in which no face was found."""
+    times, found = clip.record["timestamps"], clip.record["face_found"]
+    edges = np.flatnonzero(np.diff(np.r_[True, found, True].astype(int)))
+    return [
+        (float(times[start]), float(times[min(stop, len(times) - 1)]))
+        for start, stop in edges.reshape(-1, 2)
+    ]

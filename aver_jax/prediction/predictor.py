@@ -1,0 +1,385 @@
+"""A run's model applied to media files: what it says, and where its answer came from."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from aver_jax.errors import MissingModality, UnusableClip
+from aver_jax.frontend import evaluation_inputs, spectrogram
+from aver_jax.frontend.feature_grid import cell_centres
+from aver_jax.input import time_spans
+from aver_jax.input.clips import SAMPLE_RATE, ClipShape, span_arrays
+from aver_jax.input.sampling import view_slices
+from aver_jax.input.time_spans import NAMES
+from aver_jax.relevance import Relevance, explain
+from aver_jax.runs.run_folder import LoadedRun
+from data_prep.clip import Job, Preparation, prepare_clip
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A media file, prepared.
+
+    Attributes:
+      path: the file.
+      record: see `data_prep.clip.prepare_clip`.
+      used: which of the model's modalities it has, of "frames" and "audio".
+      missing: why the others are missing, such as "no sound"; empty where none is.
+    """
+
+    path: Path
+    record: dict[str, Any]
+    used: tuple[str, ...]
+    missing: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a model says about n spans of a clip.
+
+    Attributes:
+      probabilities: float32 [n, C].
+      branches: "video" or "audio" -> float32 [n, C], the opinion of that branch alone; only of
+        models whose branches have one, and of what the clip has.
+      features: name -> float32 [n, D]: "features", the input of the last classifier, and the
+        branches' own ("features_video", "features_audio").
+    """
+
+    probabilities: np.ndarray
+    branches: dict[str, np.ndarray]
+    features: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundMap:
+    """Relevance of a sound for a class, over its spectrogram.
+
+    Attributes:
+      values: float32 [F, K] in 0..1, scaled by itself: 1 is the highest of the segments that the
+        sound is heard in, which may lie on the silence after its end.
+      times: float32 [K], seconds in the clip, of the centres of the K frames.
+      frequencies: float32 [F], Hz.
+      peak: the highest relevance before scaling; 0 where there is no positive one.
+      padding: share of the relevance that lies on that silence, 0..1.
+    """
+
+    values: np.ndarray
+    times: np.ndarray
+    frequencies: np.ndarray
+    peak: float
+    padding: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says about one clip.
+
+    Attributes:
+      path: the media file.
+      probabilities: float32 [C].
+      branches: "video" or "audio" -> float32 [C], see `Answers`.
+      features: name -> float32 [D], see `Answers`.
+      used: the modalities that the answer comes from, of "frames" and "audio".
+      missing: why the model's other modality has no part in it; empty where it has.
+      partly: what is there in less than half of the window, such as "sound in 1.0 of 6.0 s".
+      window: (start, stop), seconds in the clip, that the answer comes from (`time_spans.window`).
+      record: the prepared clip without its images, see `data_prep.clip.prepare_clip`.
+      frames: uint8 [T, H, W, 3] RGB, the crops the model saw; T is 0 where it saw none.
+      frame_times: float32 [T], their seconds in the clip.
+      maps: float32 [T', h, w] relevance of the predicted class in 0..1, or None if not asked for
+        or not seen.
+      map_times: float32 [T'], seconds in the clip; T' is T, or less in networks that join frames.
+      maps_peak: the highest relevance before they were scaled; 0 where there is no positive one.
+      sound: the relevance of the sound, or None if not asked for or not heard.
+    """
+
+    path: Path
+    probabilities: np.ndarray
+    branches: dict[str, np.ndarray]
+    features: dict[str, np.ndarray]
+    used: tuple[str, ...]
+    missing: str
+    partly: str
+    window: tuple[float, float]
+    record: dict[str, Any]
+    frames: np.ndarray
+    frame_times: np.ndarray
+    maps: np.ndarray | None = None
+    map_times: np.ndarray | None = None
+    maps_peak: float = float("nan")
+    sound: SoundMap | None = None
+
+
+class Predictor:
+    """A run's model applied to media files, prepared as its training data were.
+
+    Args:
+      run: an open run folder.
+      temperature: divides the logits of the answer, not those of the branches' opinions nor of one
+        branch that answers alone: `aver evaluate --temperature` fits it to fused answers.
+      method: relevance method, or None to explain nothing.
+      path: relevance path, "space_time" or "spatial".
+    """
+
+    def __init__(
+        self,
+        run: LoadedRun,
+        temperature: float = 1.0,
+        method: str | None = None,
+        path: str = "space_time",
+    ):
+        self.run, self._temperature = run, temperature
+        self._method, self._path = method, path
+        self._preparation = Preparation.from_json(run.preparation)
+        data = run.config.data
+        self._shape = ClipShape(
+            data.num_frames, data.image_size, data.max_seconds, tuple(run.modalities)
+        )
+        self._views = view_slices(run.config.evaluation.views)
+        # N0 has no classifier for a branch alone.
+        self.does_with_one = getattr(run.model, "network", "n0") != "n0"
+        self._forward = jax.jit(self._logits)
+        self._inputs = jax.jit(lambda batch: evaluation_inputs(run.config, batch))
+        self._assembled = jax.jit(self._whole_map)
+
+    def _logits(self, variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        logits, taps = self.run.model.apply(variables, evaluation_inputs(self.run.config, batch))
+        return taps | {"logits": logits}
+
+    def _whole_map(self, maps: jax.Array, segments: jax.Array) -> jax.Array:
+        settings = spectrogram.checked_settings(self.run.config.frontend.spectrogram)
+        # Up to the end of the last segment, which lies beyond that of the sound.
+        frames = _covered(settings, maps.shape[1])
+        return spectrogram.assembled(maps, settings, frames, segments)
+
+    def prepare(self, path: Path) -> Clip:
+        """Reads a media file; a model that does with one modality takes what there is.
+
+        Raises:
+          UnusableClip: its text says why.
+        """
+        job, modalities = Job(path, clip_id=path.stem), self._shape.modalities
+        if len(modalities) > 1 and self.does_with_one:
+            return self._whatever_there_is(job)
+        try:
+            record = prepare_clip(job, self._preparation, [NAMES[name] for name in modalities])
+        except MissingModality as reason:
+            if len(modalities) == 1:
+                raise
+            raise UnusableClip(self._needs_both(reason)) from None
+        return Clip(path, record, modalities)
+
+    def _whatever_there_is(self, job: Job) -> Clip:
+        try:
+            # Sound that is not required is taken along: one pass over the file is enough.
+            record = prepare_clip(job, self._preparation, ("video",))
+        except MissingModality as no_video:
+            try:
+                record = prepare_clip(job, self._preparation, ("audio",))
+            except MissingModality as no_audio:
+                raise UnusableClip(f"{no_video}, and {no_audio}") from None
+            return Clip(job.path, record, ("audio",), str(no_video).partition(" (")[0])
+        if not record["pcm"]:
+            return Clip(job.path, record, ("frames",), "no sound")
+        return Clip(job.path, record, self._shape.modalities)
+
+    def predict(self, path: Path) -> Prediction:
+        """Predicts one media file.
+
+        Raises:
+          UnusableClip: its text says why.
+        """
+        return self.predict_clip(self.prepare(path))
+
+    def predict_clip(self, clip: Clip) -> Prediction:
+        """Predicts one clip; several views of it are averaged as in evaluation."""
+        clip = self._as_heard_and_seen(clip)
+        first, last = time_spans.window(clip.record, clip.used, self._shape.max_seconds)
+        spans = first + self._views * (last - first)
+        # Views that lack what the whole has would be of another kind.
+        complete = [span for span in spans if self._complete(clip, span)]
+        answers = self.answers(clip, np.array(complete or [(first, last)]))
+        # As in evaluation: the views' probabilities are averaged, then the temperature applies.
+        probabilities = self.tempered(answers.probabilities.mean(axis=0), clip.used)
+        shape = dataclasses.replace(self._shape, modalities=clip.used)
+        whole = span_arrays([(clip.record, first, last)], 1, shape)
+        frames = whole.get("frames", np.zeros((1, 0, 0, 0, 3), np.uint8))[0]
+        frame_times = whole.get("frame_times", np.zeros((1, 0), np.float32))[0] + np.float32(first)
+        prediction = Prediction(
+            path=clip.path,
+            probabilities=probabilities,
+            branches={name: value.mean(axis=0) for name, value in answers.branches.items()},
+            features={name: value.mean(axis=0) for name, value in answers.features.items()},
+            used=clip.used,
+            missing=clip.missing,
+            partly=_partly(clip, (first, last)),
+            window=(first, last),
+            record={name: value for name, value in clip.record.items() if name != "frames"},
+            frames=frames,
+            frame_times=frame_times,
+        )
+        return self._explained(prediction, whole, first) if self._method else prediction
+
+    def _as_heard_and_seen(self, clip: Clip) -> Clip:
+        """The clip with only those modalities used that its window holds.
+
+        Raises:
+          UnusableClip: the network needs all of them.
+        """
+        span = time_spans.window(clip.record, clip.used, self._shape.max_seconds)
+        if self._complete(clip, span):
+            return clip
+        # Sound that ends before the picture begins, or the reverse: the larger part answers.
+        most = max(clip.used, key=lambda name: time_spans.held(clip.record, name, span))
+        (other,) = (name for name in clip.used if name != most)
+        missing = f"no {time_spans.WORDS[other]} with the {time_spans.WORDS[most]}"
+        if not self.does_with_one:
+            raise UnusableClip(self._needs_both(missing))
+        return dataclasses.replace(clip, used=(most,), missing=missing)
+
+    def _complete(self, clip: Clip, span: np.ndarray | tuple[float, float]) -> bool:
+        return all(time_spans.held(clip.record, name, span) for name in clip.used)
+
+    def _needs_both(self, missing: object) -> str:
+        network = self.run.model.network
+        return f"{missing}; network {network} needs the face and the sound of a clip"
+
+    def answers(
+        self,
+        clip: Clip,
+        spans: np.ndarray,
+        batch_size: int | None = None,
+        max_seconds: float | None = None,
+    ) -> Answers:
+        """What the model says about spans of a clip, at temperature 1.
+
+        Args:
+          clip: a prepared clip.
+          spans: float [n, 2], start and stop in seconds of the clip.
+          batch_size: spans at a time; default all. The last batch is filled up, so that one
+            compiled call serves any number of them.
+          max_seconds: of sound that a span may hold; default `config.data.max_seconds`.
+        """
+        shape = dataclasses.replace(
+            self._shape,
+            modalities=clip.used,
+            max_seconds=max_seconds or self._shape.max_seconds,
+        )
+        size = batch_size or len(spans)
+        parts = []
+        for first in range(0, len(spans), size):
+            part = spans[first : first + size]
+            filled = [*part, *[part[-1]] * (size - len(part))]
+            batch = span_arrays([(clip.record, *span) for span in filled], size, shape)
+            given = jax.device_get(self._forward(self.run.variables, batch))
+            parts.append({name: value[: len(part)] for name, value in given.items()})
+        given = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        features = {name: given[name] for name in given if name.startswith("features")}
+        if len(clip.used) < len(self._shape.modalities):
+            # Those of the branch that is there, and no input of the last classifier.
+            del features["features"]
+        branches = {
+            name: _softmax(given[f"logits_{name}"])
+            for name in (NAMES[modality] for modality in clip.used)
+            if f"logits_{name}" in given
+        }
+        return Answers(_softmax(given["logits"]), branches, features)
+
+    def tempered(self, probabilities: np.ndarray, used: tuple[str, ...]) -> np.ndarray:
+        """Probabilities [..., C] with the temperature applied, float32.
+
+        It was fitted to answers made from all of the model's modalities: those of one branch alone
+        (`used` holds fewer) stay as they are.
+        """
+        if len(used) < len(self._shape.modalities):
+            return probabilities
+        # A class may have underflowed to zero.
+        logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+        return _softmax(logits / self._temperature)
+
+    def _explained(
+        self, prediction: Prediction, batch: Mapping[str, np.ndarray], start: float
+    ) -> Prediction:
+        """The prediction with its relevance, from a batch of it alone that starts at `start` s."""
+        inputs, found = self._inputs(batch), {}
+        for modality in prediction.used:
+            relevance = explain(
+                self.run.model,
+                self.run.variables,
+                inputs,
+                method=self._method,
+                path=self._path,
+                modality=modality,
+                target=int(prediction.probabilities.argmax()),
+                # Segments are put together first.
+                normalize=modality == "frames",
+            )
+            if modality == "frames":
+                found["maps"] = np.asarray(relevance.maps[0])
+                found["maps_peak"] = float(relevance.peak[0])
+                found["map_times"] = _resampled(prediction.frame_times, len(found["maps"]))
+            else:
+                found["sound"] = self._sound_map(relevance, batch, inputs["audio_segments"], start)
+        return dataclasses.replace(prediction, **found)
+
+    def _sound_map(
+        self,
+        relevance: Relevance,
+        batch: Mapping[str, np.ndarray],
+        segments: jax.Array,
+        start: float,
+    ) -> SoundMap | None:
+        settings = spectrogram.checked_settings(self.run.config.frontend.spectrogram)
+        heard = int(spectrogram.num_frames(settings, batch["audio_length"])[0])
+        if not heard:
+            return None
+        whole = np.asarray(self._assembled(relevance.maps, segments)[0])
+        whole = whole[:, : _covered(settings, int(segments[0]))]
+        # The frame at the very end of a sound may be in no segment.
+        heard = min(heard, whole.shape[1])
+        total = float(whole.sum())
+        return SoundMap(
+            values=_scaled(whole)[:, :heard],
+            times=np.float32(start + np.arange(heard) * (settings.hop / SAMPLE_RATE)),
+            frequencies=np.float32(spectrogram.frequencies(settings)),
+            peak=float(relevance.peak[0]),
+            padding=float(whole[:, heard:].sum()) / total if total > 0 else 0.0,
+        )
+
+
+def _covered(settings: spectrogram.Settings, segments: int) -> int:
+    """Frames from the start of the first segment to the end of the last."""
+    return (segments - 1) * settings.step + settings.segment
+
+
+def _partly(clip: Clip, span: tuple[float, float]) -> str:
+    """What is there in less than half of a span; empty where all is."""
+    length = span[1] - span[0]
+    parts = {name: time_spans.held(clip.record, name, span) for name in clip.used}
+    return ", ".join(
+        f"{time_spans.WORDS[name]} in {part:.1f} of {length:.1f} s"
+        for name, part in parts.items()
+        if part < length / 2
+    )
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    # In numpy: jax would compile it anew for every number of spans.
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True), dtype=np.float64)
+    return np.float32(shares / shares.sum(axis=-1, keepdims=True))
+
+
+def _resampled(times: np.ndarray, count: int) -> np.ndarray:
+    """Times of `count` maps of T frames: of networks that join frames, those they look at."""
+    centres = cell_centres(count, len(times))
+    return np.interp(centres, np.arange(len(times)), times).astype(np.float32)
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Min-max scaled to 0..1."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high - low > 1e-6 * high else np.zeros_like(values)

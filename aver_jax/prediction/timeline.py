@@ -1,0 +1,200 @@
+"""Emotions over the time of a clip: a window slides over it, and the model answers each place."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from aver_jax.errors import UserError
+from aver_jax.input import time_spans
+from aver_jax.prediction.predictor import Clip, Predictor
+from aver_jax.runtime.atomic_files import csv_text
+
+# Windows at a time: one compiled call for clips of any length.
+BATCH_SIZE = 8
+# Windows per window length, unless a hop is given.
+WINDOWS_PER_LENGTH = 8
+MOST_WINDOWS = 10_000
+# Seconds without a window that are worth a word.
+LEAST_GAP = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A stretch of a clip (seconds), and the modalities that its windows are answered from."""
+
+    start: float
+    stop: float
+    used: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """What a model says about each of n windows of a clip.
+
+    Attributes:
+      spans: float64 [n, 2], start and stop in seconds of the clip, ascending.
+      used: n times the modalities that a window is answered from, of "frames" and "audio".
+      probabilities: float32 [n, C].
+      branches: "video" or "audio" -> float32 [n, C], the opinions of that branch alone; NaN in
+        windows that it has no part in.
+      regions: the stretches that the windows lie in, ascending.
+    """
+
+    spans: np.ndarray
+    used: tuple[tuple[str, ...], ...]
+    probabilities: np.ndarray
+    branches: dict[str, np.ndarray]
+    regions: tuple[Region, ...]
+
+
+def timeline(
+    predictor: Predictor, clip: Clip, window: float | None = None, hop: float | None = None
+) -> Timeline:
+    """Slides a window over a clip of any length.
+
+    No window holds frames without their sound, or the reverse: where a clip has only one of them,
+    the windows are answered by the branch of that one, if the network has branches that answer.
+
+    Args:
+      predictor: its temperature applies, save to the answers of one branch alone.
+      clip: from `Predictor.prepare`.
+      window: seconds; default: the shortest slice that the model was trained on
+        (`config.data.min_slice` of the clip, or of `config.data.max_seconds` if that is less).
+      hop: seconds from one window to the next; default: an eighth of the window.
+
+    Raises:
+      UserError: so small a hop that there would be more than 10,000 windows.
+    """
+    data = predictor.run.config.data
+    if window is None:
+        found = [time_spans.extents(clip.record)[name] for name in clip.used]
+        length = max(stop for _, stop in found) - min(start for start, _ in found)
+        window = data.min_slice * min(data.max_seconds, length)
+    parts = regions(clip, window, predictor.does_with_one)
+    hop = hop or window / WINDOWS_PER_LENGTH
+    spans = [windows(part.start, part.stop, window, hop) for part in parts]
+    longest = max(float((s[:, 1] - s[:, 0]).max()) for s in spans)
+    given = [
+        predictor.answers(
+            dataclasses.replace(clip, used=part.used),
+            some,
+            BATCH_SIZE,
+            max(longest, data.max_seconds),
+        )
+        for part, some in zip(parts, spans, strict=True)
+    ]
+    names = dict.fromkeys(name for answers in given for name in answers.branches)
+    return Timeline(
+        np.concatenate(spans),
+        tuple(part.used for part, some in zip(parts, spans, strict=True) for _ in some),
+        np.concatenate(
+            [
+                predictor.tempered(answers.probabilities, part.used)
+                for answers, part in zip(given, parts, strict=True)
+            ]
+        ),
+        {
+            name: np.concatenate(
+                [a.branches.get(name, np.full_like(a.probabilities, np.nan)) for a in given]
+            )
+            for name in names
+        },
+        parts,
+    )
+
+
+def regions(clip: Clip, window: float, does_with_one: bool) -> tuple[Region, ...]:
+    """The stretches of a clip that windows slide over, ascending.
+
+    First of all where all that is used is there at once. Before and after it, stretches of at least
+    half a window of one modality alone, where the network does with one; shorter ones, as nearly
+    every clip has, would be no window to speak of.
+    """
+    both, found = time_spans.shared(clip.record, clip.used), time_spans.extents(clip.record)
+    if both is None and not does_with_one:
+        return (Region(0.0, time_spans.seconds_of(clip.record), clip.used),)
+    parts = [] if both is None else [Region(*both, clip.used)]
+    for name in clip.used if does_with_one and len(clip.used) > 1 else ():
+        start, stop = found[name]
+        alone = [(start, stop)] if both is None else [(start, both[0]), (both[1], stop)]
+        parts += [Region(a, b, (name,)) for a, b in alone if b - a >= window / 2]
+    if not parts:
+        # Both are shorter than half a window, one after the other.
+        name = max(clip.used, key=lambda name: found[name][1] - found[name][0])
+        parts = [Region(*found[name], (name,))]
+    return tuple(sorted(parts, key=lambda part: part.start))
+
+
+def gaps(clip: Clip, parts: Sequence[Region]) -> list[tuple[float, float, str]]:
+    """(start, stop, why) of the stretches of a clip that no region covers, if a quarter second."""
+    edges = [(part.start, part.stop) for part in parts]
+    whole = time_spans.seconds_of(clip.record)
+    starts, stops = [0.0, *(stop for _, stop in edges)], [*(start for start, _ in edges), whole]
+    left = []
+    for span in zip(starts, stops, strict=True):
+        if span[1] - span[0] < LEAST_GAP:
+            continue
+        lacking = [
+            time_spans.WORDS[name]
+            for name in clip.used
+            if time_spans.held(clip.record, name, span) < (span[1] - span[0]) / 2
+        ]
+        left.append((*span, f"no {' and no '.join(lacking)}" if lacking else "too short"))
+    return left
+
+
+def windows(first: float, last: float, window: float, hop: float) -> np.ndarray:
+    """Windows from `first` to `last`, float64 [n, 2] seconds, n >= 1.
+
+    Each begins one hop after the other; one more ends exactly at `last` where they do not. A window
+    longer than the whole is the whole.
+
+    Raises:
+      UserError: they would be more than 10,000.
+    """
+    spare = last - first - window
+    if spare <= 0:
+        return np.array([[first, last]])
+    count = spare / hop
+    if count > MOST_WINDOWS:
+        raise UserError(
+            f"a hop of {hop:g} s gives {count:.0f} windows in {last - first:.1f} s, at most "
+            f"{MOST_WINDOWS} are drawn; take a longer --hop"
+        )
+    # A rest of less than a thousandth of a hop is rounding.
+    starts = first + hop * np.arange(int(np.floor(count + 1e-3)) + 1)
+    starts = np.minimum(starts, first + spare)
+    if first + spare - starts[-1] > 1e-3 * hop:
+        starts = np.append(starts, first + spare)
+    return np.stack([starts, starts + window], axis=1)
+
+
+def timeline_csv(line: Timeline, classes: list[str] | tuple[str, ...]) -> str:
+    """CSV, a line per window: start, stop, prediction, a probability per class and branch.
+
+    Where windows are answered from different modalities, also from which: "both" or one of them.
+    Branches' probabilities are uncalibrated, and empty where a branch has no part.
+    """
+    several = len(set(line.used)) > 1
+    head = ["start", "stop", "prediction", *classes]
+    head += ["used"] if several else []
+    head += [f"{name}_{c}" for name in line.branches for c in classes]
+    rows: list[list[object]] = [head]
+    for place, (start, stop) in enumerate(line.spans):
+        values = line.probabilities[place]
+        opinions = [
+            None if np.isnan(x) else float(x)
+            for branch in line.branches.values()
+            for x in branch[place]
+        ]
+        # To the sample; six significant digits would not tell windows of a long clip apart.
+        cells = [f"{start:.4f}", f"{stop:.4f}", classes[int(values.argmax())]]
+        words = [words_of(line.used[place])] if several else []
+        rows.append([*cells, *map(float, values), *words, *opinions])
+    return csv_text(rows)
+
+
+def words_of(used: tuple[str, ...]) -> str:
+    """What the modalities of a window are called: "both", "video" or "audio"."""
+    return "both" if len(used) > 1 else time_spans.NAMES[used[0]]

@@ -1,0 +1,329 @@
+"""What a report says: sections made from results, logs, clips and commands."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from aver_jax.config import flat_fields
+from aver_jax.errors import UserError
+from aver_jax.report import figures
+from aver_jax.report.html import (
+    Block,
+    Columns,
+    Commands,
+    Notice,
+    Section,
+    Table,
+    Text,
+    Tiles,
+    drawn,
+    write_report,
+)
+from aver_jax.runs.metrics_log import read_metrics
+
+# Codes of CREMA-D; other sets name their classes in words.
+CLASS_WORDS = {
+    "ANG": "anger",
+    "DIS": "disgust",
+    "FEA": "fear",
+    "HAP": "happiness",
+    "NEU": "neutral",
+    "SAD": "sadness",
+}
+TARGET_WORDS = {
+    "intended": "the emotion that the actor was asked to show",
+    "voice": "the emotion that most listeners heard in the voice alone",
+    "face": "the emotion that most viewers saw in the face alone",
+    "multimodal": "the emotion that most raters perceived in face and voice together",
+}
+_PACKAGES = (
+    "aver_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy",
+    "opencv-python-headless", "av", "matplotlib",
+)  # fmt: skip
+
+
+def summary(results: Mapping[str, Any], extra: Sequence[tuple[str, str, str]] = ()) -> Section:
+    """Headline scores with their protocol.
+
+    Args:
+      results: of `aver evaluate` (results.json).
+      extra: more tiles (name, value, detail).
+    """
+    chance = 100 / len(results["classes"])
+    tiles = [
+        ("Accuracy (WAR)", *_estimate(results["metrics"]["war"])),
+        ("Mean recall (UAR)", *_estimate(results["metrics"]["uar"])),
+        ("Macro F1", *_estimate(results["metrics"]["macro_f1"])),
+        ("Guessing", f"{chance:.0f}%", f"one of {len(results['classes'])} classes"),
+        *extra,
+    ]
+    lead = (
+        f"{results['clips']} {results['split']} clips of {results['actors']} actors. "
+        f"Protocol {results['protocol']}, fold {results['fold']}, {results['target']} labels. "
+        "Ranges are 95% bootstrap intervals that resample actors."
+    )
+    return Section("Summary", [Tiles(tiles)], lead)
+
+
+def meaning(classes: Sequence[str], target: str = "intended", dataset: str = "") -> Section:
+    """What the labels mean, and what the system must not be used for.
+
+    Args:
+      classes: class names.
+      target: whose opinion the labels are.
+      dataset: name of the dataset: what is known of the labels' origin depends on it.
+    """
+    origin = "in a rendered clip" if dataset == "synthetic" else "in an acted clip"
+    label = f"{TARGET_WORDS.get(target, target)}, {origin}"
+    if dataset == "folder":
+        label = "what the table of labels said of a clip, whoever wrote it"
+    named = ", ".join(
+        f"{name} ({CLASS_WORDS[name]})" if name in CLASS_WORDS else name for name in classes
+    )
+    return Section(
+        "What the labels mean",
+        [
+            Text(
+                [
+                    f"Classes: {named}. A label is {label}. It is not what a person felt.",
+                    "A probability says how much a clip resembles the training clips of a class. "
+                    "It is not a measure of feeling, intent, honesty or health. People express the "
+                    "same emotion differently; scores differ between people and groups of people, "
+                    "and fall on faces, voices, cameras and situations unlike those trained on.",
+                    "A heat map shows which patches the network's answer depended on. It explains "
+                    "the network, not the person.",
+                ]
+            ),
+            Notice(
+                "Not for decisions about people.",
+                "Do not use it to judge, rank, watch or diagnose anyone: not in hiring, work, "
+                "school, policing, borders, insurance, courts or care, and not on people who have "
+                "not agreed. Inferring emotions at work and in education is prohibited in the "
+                "European Union, with narrow exceptions (AI Act, Article 5).",
+            ),
+        ],
+    )
+
+
+def training(
+    records: Sequence[Mapping[str, float]], select: str = "validation/war", people: bool = True
+) -> Section:
+    """Training curves.
+
+    Args:
+      records: the lines of metrics.jsonl.
+      select: the score that names the best checkpoint (`config.evaluation.select`).
+      people: whether the actors are known, so that no one is in two parts.
+    """
+    blocks: list[Block] = []
+    if records:
+        blocks.append(drawn(partial(figures.training_curves, records)))
+    best = max(
+        (r for r in records if select in r),
+        # Of equals the later one, as checkpoints are kept.
+        key=lambda r: (-r[select] if select.endswith("loss") else r[select], r["step"]),
+        default=None,
+    )
+    lead = "WAR is accuracy; UAR is the mean recall over classes."
+    if best:
+        lead = (
+            f"Best {select.replace('/', ' ')} at step {best['step']}, where validation WAR is "
+            f"{100 * best['validation/war']:.1f}%. Checkpoints are selected on validation "
+            + ("actors, never on test actors. " if people else "clips; actors are unknown. ")
+            + lead
+        )
+    return Section("Training", blocks, lead)
+
+
+def scores(results: Mapping[str, Any]) -> Section:
+    """Confusion matrix, branches, recall per class, scores per sex and actor, calibration."""
+    recall = Table(
+        ("class", "recall", "95% interval", "clips"),
+        [
+            (CLASS_WORDS.get(name, name), *_estimate(entry), entry["clips"])
+            for name, entry in results["recall"].items()
+        ],
+        "Recall per class",
+    )
+    sexes = Table(
+        ("sex", "WAR", "UAR", "clips", "actors"),
+        [
+            (e["sex"] or "unknown", _percent(e["war"]), _percent(e["uar"]), e["clips"], e["actors"])
+            for e in results["per_sex"]
+        ],
+        "Per sex",
+    )
+    actors = Table(
+        ("actor", "sex", "WAR", "UAR", "clips"),
+        [
+            (e["actor"] or "unknown", e["sex"], _percent(e["war"]), _percent(e["uar"]), e["clips"])
+            for e in sorted(results["per_actor"], key=lambda e: e["war"] or 0)[:12]
+        ],
+        "Per actor" if len(results["per_actor"]) <= 12 else "The 12 actors recognised least",
+    )
+    matrix = drawn(
+        partial(figures.confusion, results),
+        "Share of each true class (rows) given to each class; number of clips in small print.",
+    )
+    diagram = drawn(
+        partial(figures.reliability, results),
+        "Calibration: where points lie on the diagonal, a probability means what it says.",
+        width=400,
+    )
+    tables = [recall, sexes, actors]
+    return Section(
+        f"Scores on the {results['split']} split",
+        [Columns([[matrix, diagram], [*_branches(results), *tables]])],
+    )
+
+
+def modalities(results: Mapping[str, Any]) -> Section:
+    """What face and voice achieve, each alone and together.
+
+    Args:
+      results: of `aver evaluate` on a model with branches.
+    """
+    picture, table = _branches(results)
+    lead = (
+        f"{results['clips']} {results['split']} clips of {results['actors']} actors, the same for "
+        f"every line. Protocol {results['protocol']}, fold {results['fold']}. Each branch is asked "
+        "by itself (its side head); the fused answer has both."
+    )
+    return Section("Face, voice, and both", [picture, table], lead)
+
+
+def _branches(results: Mapping[str, Any]) -> list[Block]:
+    """What each branch achieves alone and their fusion; nothing of a model without branches."""
+    if "branches" not in results:
+        return []
+    rows = []
+    for name, entry in results["branches"].items():
+        above = entry["fused_minus"]["war"]
+        rows.append((name, *_estimate(entry["war"]), _points(above["value"]), _span(above)))
+    rows.append(("fused", *_estimate(results["metrics"]["war"]), "", ""))
+    return [
+        drawn(
+            partial(figures.branches, results),
+            "What each branch says by itself, and the fused answer.",
+            width=420,
+        ),
+        Table(
+            ("opinion of", "WAR", "95% interval", "fused is above by", "95% interval"),
+            rows,
+            "Branches and their fusion (the differences are paired: both on the same actors)",
+        ),
+    ]
+
+
+def explained(clips: Sequence[Sequence[Block]], lead: str = "") -> Section:
+    """Explained clips, two in a row.
+
+    Args:
+      clips: per clip its blocks, usually `html.video` and `html.photo` of a `sheet.filmstrip`.
+      lead: how they were chosen and explained.
+    """
+    return Section("Explained clips", [Columns(clips)] if clips else [], lead)
+
+
+def steps(commands: Sequence[tuple[str, str]]) -> Section:
+    """The command of every step, as (purpose, command)."""
+    return Section("Every step again", [Commands(commands)] if commands else [])
+
+
+def environment(extra: Sequence[tuple[str, str]] = ()) -> Section:
+    """Versions of Python and of the packages that matter, and what the caller adds."""
+    rows = [("Python", platform.python_version()), ("platform", platform.platform(terse=True))]
+    for package in _PACKAGES:
+        try:
+            rows.append((package, metadata.version(package)))
+        except metadata.PackageNotFoundError:
+            continue
+    rows = [*rows, *extra]
+    half = (len(rows) + 1) // 2
+    tables = [[Table(("", "version"), part, numeric=False)] for part in (rows[:half], rows[half:])]
+    return Section("Environment", [Columns(tables)])
+
+
+def settings(config: Mapping[str, Any]) -> Section:
+    """The fields of config.json that decide what was trained."""
+    rows = [
+        (name, json.dumps(value).strip('"'))
+        for name, value in flat_fields(config).items()
+        if name.split(".")[0] not in ("classes", "preparation") and value not in ("", [], {}, None)
+    ]
+    half = (len(rows) + 1) // 2
+    parts = rows[:half], rows[half:]
+    tables = [[Table(("field", "value"), part, numeric=False)] for part in parts]
+    return Section("Settings", [Columns(tables)])
+
+
+def training_report(run_dir: str | Path) -> Path:
+    """Writes RUN/report/index.html from the files of a run folder alone.
+
+    Reads config.json, metrics.jsonl and evaluation/*/results.json; what is missing is left out.
+
+    Raises:
+      UserError: without config.json.
+    """
+    run_dir = Path(run_dir)
+    file = run_dir / "config.json"
+    if not file.is_file():
+        raise UserError(f"{run_dir} is not a run folder: no config.json; give a --workdir of train")
+    config = json.loads(file.read_text())
+    records = read_metrics(run_dir / "metrics.jsonl")
+    evaluations = {
+        path.parent.name: json.loads(path.read_text())
+        for path in sorted((run_dir / "evaluation").glob("*/results.json"))
+    }
+    ordered = [evaluations[s] for s in ("test", "validation", "train") if s in evaluations]
+    data, target = config.get("data", {}), config.get("data", {}).get("target", "intended")
+    dataset = config.get("preparation", {}).get("dataset", "")
+    facts = [
+        ("model", str(config.get("model", {}).get("name", ""))),
+        ("dataset", str(dataset)),
+        ("protocol", f"{config.get('protocol')}, fold {data.get('fold')}"),
+        ("labels", target),
+        ("steps", str(records[-1]["step"]) if records else "0"),
+    ]
+    return write_report(
+        run_dir / "report" / "index.html",
+        " ".join(f"Training of {facts[0][1]} on {facts[1][1] or 'clips'}".split()),
+        [
+            *([summary(ordered[0])] if ordered else []),
+            training(
+                records,
+                config.get("evaluation", {}).get("select", "validation/war"),
+                config.get("protocol") != "random_actors_unknown",
+            ),
+            *(scores(results) for results in ordered),
+            meaning(config.get("classes", ()), target, dataset),
+            settings(config),
+            environment(),
+        ],
+        facts=[(name, value) for name, value in facts if value],
+    )
+
+
+def _estimate(entry):
+    """(value, interval) as text."""
+    if entry["low"] is None:
+        return _percent(entry["value"]), "no interval"
+    return _percent(entry["value"]), f"{100 * entry['low']:.1f} to {100 * entry['high']:.1f}%"
+
+
+def _span(entry):
+    if entry["low"] is None:
+        return "no interval"
+    return f"{_points(entry['low'])} to {_points(entry['high'])}"
+
+
+def _points(value):
+    return "-" if value is None else f"{100 * value:+.1f}"
+
+
+def _percent(value):
+    return "-" if value is None else f"{100 * value:.1f}%"

@@ -1,0 +1,1 @@
+"""Run folders: the config, checkpoints and logs that a training leaves behind."""

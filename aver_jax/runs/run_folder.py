@@ -1,0 +1,162 @@
+"""Run folders: what a trained model leaves behind, and opening it again."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from aver_jax.config import base_config, check_fields, to_json
+from aver_jax.errors import UserError
+from aver_jax.models import build_model, init_variables
+from aver_jax.runs.checkpoints import Checkpoints, abstract_like
+from aver_jax.runtime.atomic_files import write_whole
+
+# What config.json holds beside the experiment's fields.
+FACTS = ("classes", "protocol", "modalities", "preparation", "dataset")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A trained model and what is needed to use it; unpacks as `model, variables, config`.
+
+    Attributes:
+      folder: the run folder.
+      model: the flax module.
+      variables: its collections; their moving average where the run kept one.
+      config: the experiment.
+      classes: class names in the order of the logits.
+      protocol: the name of the data split the run was trained under.
+      modalities: keys of the model's inputs.
+      preparation: how its dataset was prepared (detector, margin, size, ...).
+      dataset: name, rows and fingerprint of what it was trained on; empty for converted weights.
+      step: the training step of the variables.
+    """
+
+    folder: Path
+    model: Any
+    variables: dict[str, Any]
+    config: ConfigDict
+    classes: tuple[str, ...]
+    protocol: str
+    modalities: tuple[str, ...]
+    preparation: dict[str, Any]
+    dataset: dict[str, Any]
+    step: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.model, self.variables, self.config))
+
+
+def write_config(folder: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
+    """Writes `config.json`: the experiment's fields and, beside them, the `FACTS`."""
+    missing = [name for name in FACTS if name not in facts]
+    if missing:
+        raise ValueError(f"facts of a run lack {', '.join(missing)}")
+    write_whole(folder / "config.json", json.dumps({**to_json(config), **facts}, indent=2) + "\n")
+
+
+def read_config(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """Returns the experiment of a run folder and its facts; UserError if it is not a run folder."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not a run folder: no config.json; give a --workdir of aver train"
+        )
+    try:
+        content = json.loads(path.read_text())
+        facts = {name: content.pop(name) for name in FACTS}
+        config = ConfigDict(content)
+        check_fields(config)
+        # Runs written before a field existed have its default.
+        complete = base_config()
+        with complete.unlocked():
+            complete.update(config)
+            if "init" in config:  # no subtree has a default: late fusion has no "model"
+                complete.init = config.init
+        lists = all(isinstance(facts[name], list) for name in ("classes", "modalities"))
+        if not (lists and isinstance(facts["preparation"], dict)):
+            raise TypeError("classes, modalities or preparation are not what a run writes")
+    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        raise UserError(f"{path} is damaged ({error}); restore it or train again") from error
+    return complete, facts
+
+
+def model_of(config: ConfigDict, num_classes: int) -> Any:
+    """Returns the module that `config.model` describes; UserError if it describes none."""
+    try:
+        return build_model(config.model, num_classes)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"config.model: {error}") from error
+
+
+def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
+    """Opens a run folder, one that `aver train` or `tools/convert_checkpoint.py` wrote.
+
+    Args:
+      folder: the run folder.
+      checkpoint: "best" (by the run's validation metric), "last", or a step.
+
+    Returns:
+      The model with its variables on the first device, and the run's facts.
+
+    Raises:
+      UserError: not a run folder, no such checkpoint, or a checkpoint of another model.
+    """
+    folder = Path(folder)
+    config, facts = read_config(folder)
+    model = model_of(config, len(facts["classes"]))
+    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    checkpoints = Checkpoints(folder / "checkpoints", config.evaluation.select, read_only=True)
+    try:
+        step = checkpoints.step(checkpoint)
+        abstract = {"variables": abstract_like(shapes, sharding)}
+        if checkpoints.has(step, "ema"):
+            abstract["ema"] = abstract["variables"]["params"]
+        if checkpoints.has(step, "ema_statistics"):
+            abstract["ema_statistics"] = {
+                name: tree for name, tree in abstract["variables"].items() if name != "params"
+            }
+        restored = checkpoints.restore(step, abstract)
+    finally:
+        checkpoints.close()
+    variables = restored["variables"]
+    if "ema" in restored:
+        statistics = restored.get("ema_statistics", {})
+        variables = {**variables, "params": restored["ema"], **statistics}
+    return LoadedRun(
+        folder=folder,
+        model=model,
+        variables=variables,
+        config=config,
+        classes=tuple(facts["classes"]),
+        protocol=facts["protocol"],
+        modalities=tuple(facts["modalities"]),
+        preparation=facts["preparation"],
+        dataset=facts["dataset"],
+        step=step,
+    )
+
+
+def write_run(
+    folder: str | Path, config: ConfigDict, facts: dict[str, Any], variables: dict[str, Any]
+) -> None:
+    """Writes a run folder that holds one checkpoint, at step 0 (for converted weights).
+
+    Args:
+      folder: must not exist yet.
+      config: the experiment; every field of `base_config` with its default where unused.
+      facts: `FACTS`.
+      variables: the model's collections, e.g. {"params": ...}.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise UserError(f"{folder} exists already; choose another folder or remove it")
+    write_config(folder, config, facts)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints.save(0, {"variables": variables}, metrics=None)
+    checkpoints.close()

@@ -1,0 +1,1 @@
+"""What programs run on: devices, compiled functions on disk, memory, signals, files."""

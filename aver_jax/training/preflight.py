@@ -1,0 +1,184 @@
+"""What can be told to be wrong before a training begins, each in one line."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from aver_jax import config as configs
+from aver_jax.errors import UserError
+from aver_jax.evaluation.evaluator import SCORES
+from aver_jax.frontend import training_inputs
+from aver_jax.input.clips import MODALITIES, ClipShape
+from aver_jax.models.norm import STATISTICS
+from aver_jax.runs.run_folder import read_config
+from aver_jax.runtime.mesh import MAPPINGS
+from aver_jax.training.batches import CACHES
+from aver_jax.training.optimizer import OPTIMIZERS, SCHEDULES
+
+# What may change between two starts of one run: it does not change what the run computes.
+# (Up to the order of float additions, for the last five. The dataset itself must be the same one.)
+_MAY_DIFFER = (
+    "data.path", "data.threads", "data.cache", "log_every_steps", "evaluation.batch_size",
+    "parallel", "steps_per_dispatch", "model.unroll", "model.remat",
+)  # fmt: skip
+
+# Field -> its smallest and largest value.
+_BOUNDS = {
+    "seed": (0, 2**31 - 1),
+    "data.num_frames": (1, 4096),
+    "data.image_size": (1, 4096),
+    "data.fold": (1, 1000),
+    "data.min_slice": (1e-3, 1),
+    "data.threads": (0, 1024),
+    "data.max_seconds": (0.1, 3600),
+    "data.cache_frames": (0, 4096),
+    "batch_size": (1, 2**20),
+    "epochs": (1e-9, 1e9),
+    "optimizer.lr": (0, math.inf),
+    "optimizer.weight_decay": (0, math.inf),
+    "optimizer.clip_norm": (0, math.inf),
+    "optimizer.accumulate": (1, 2**20),
+    "schedule.warmup_epochs": (0, 1e9),
+    "schedule.plateau_factor": (0, 1),
+    "schedule.plateau_patience": (1, 10**9),
+    "label_smoothing": (0, 1),
+    "ema_decay": (0, 1),
+    "evaluation.every_epochs": (1e-9, 1e9),
+    "evaluation.batch_size": (1, 2**20),
+    "evaluation.views": (1, 1000),
+    "log_every_steps": (1, 10**9),
+    "steps_per_dispatch": (1, 1000),
+}
+
+
+def check_settings(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError for what can be told before any data is read."""
+    if not config.data.path:
+        raise UserError("no dataset given; set --config.data.path to a folder aver prepare made")
+    configs.choice("config.optimizer.name", config.optimizer.name, OPTIMIZERS)
+    configs.choice("config.schedule.name", config.schedule.name, SCHEDULES)
+    configs.choice("config.parallel", config.parallel, MAPPINGS)
+    if config.parallel == "pmap" and jax.process_count() > 1:
+        # What pmap returns lies on a process' own devices: validation and checkpoints span all.
+        raise UserError(
+            f"config.parallel is 'pmap', with {jax.process_count()} processes; it trains in one: "
+            "leave it at 'shard_map'"
+        )
+    known = [f"validation/{name}" for name in SCORES]
+    configs.choice("config.evaluation.select", config.evaluation.select, known)
+    values = configs.flat_fields(configs.to_json(config))
+    for name, (low, high) in _BOUNDS.items():
+        if not low <= values[name] <= high:
+            raise UserError(f"config.{name} is {values[name]}; expected {low} to {high}")
+    _check_cache(config)
+    shape = ClipShape(
+        config.data.num_frames,
+        config.data.image_size,
+        config.data.max_seconds,
+        tuple(config.data.modalities),
+    )
+    side = shape.image_size
+    of_modality = {
+        "frames": {"frames": ((1, shape.num_frames, side, side, 3), np.uint8)},
+        "audio": {"audio": ((1, shape.num_samples), np.int16), "audio_length": ((1,), np.int32)},
+    }
+    batch = {"seed": jax.ShapeDtypeStruct((1,), np.uint32)}
+    for modality in shape.modalities:
+        for name, (dimensions, dtype) in of_modality[modality].items():
+            batch[name] = jax.ShapeDtypeStruct(dimensions, dtype)
+    for folder in filter(None, config.init.values()):
+        if not has_begun(workdir):
+            read_config(Path(folder))
+    try:
+        jax.eval_shape(lambda batch: training_inputs(config, batch), batch)
+    except ValueError as error:
+        raise UserError(f"config.{error}") from error
+
+
+def _check_cache(config: ConfigDict) -> None:
+    data = config.data
+    configs.choice("config.data.cache", data.cache, CACHES)
+    if data.cache != "none" and "frames" in data.modalities and not data.cache_frames:
+        raise UserError(
+            f"config.data.cache is {data.cache!r} with config.data.cache_frames 0; a cache holds "
+            "some evenly spaced frames of each clip: set --config.data.cache_frames=16, or another "
+            "number"
+        )
+    if "frames" in data.modalities and 0 < data.cache_frames < data.num_frames:
+        raise UserError(
+            f"config.data.cache_frames is {data.cache_frames}; expected at least the "
+            f"{data.num_frames} frames of config.data.num_frames, or 0 for every frame of a clip"
+        )
+    if config.steps_per_dispatch > 1 and data.cache != "device":
+        raise UserError(
+            f"config.steps_per_dispatch is {config.steps_per_dispatch} with config.data.cache "
+            f"{data.cache!r}; several steps at once need the clips in the device's memory: set "
+            "--config.data.cache=device or --config.steps_per_dispatch=1"
+        )
+
+
+def check_statistics(config: ConfigDict, variables: dict[str, Any]) -> None:
+    """Raises UserError if batches are too small for the statistics of the model's batch norms."""
+    parts = config.optimizer.accumulate
+    clips = config.batch_size // parts
+    if STATISTICS in variables and clips < 2:
+        raise UserError(
+            f"config.batch_size {config.batch_size} in {parts} parts (config.optimizer.accumulate) "
+            f"is {clips} clip at a time; {config.model.name} normalises over at least 2"
+        )
+
+
+def has_begun(workdir: Path) -> bool:
+    """Tells whether the run folder holds a checkpoint to go on from."""
+    return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("[0-9]*"))
+
+
+def check_modalities(config: ConfigDict, model: Any) -> None:
+    """Raises UserError unless the batches hold what the model reads."""
+    wanted, given = set(model.input_shapes(1)) & set(MODALITIES), set(config.data.modalities)
+    if wanted != given:
+        raise UserError(
+            f"config.data.modalities is {', '.join(sorted(given)) or 'empty'}; "
+            f"{config.model.name} needs {', '.join(sorted(wanted))}"
+        )
+
+
+def check_same_run(workdir: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
+    """Raises UserError if the run folder holds a run of another config or dataset."""
+    # Without a checkpoint there is nothing to go on with, and nothing to lose.
+    if not has_begun(workdir):
+        return
+    old, old_facts = read_config(workdir)
+    changed = changed_fields(
+        {**configs.to_json(old), **old_facts}, {**configs.to_json(config), **facts}
+    )
+    if changed:
+        raise UserError(f"{workdir} holds another run ({changed}); choose another --workdir")
+
+
+def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Returns, in words, how a run's fields differ where that makes it another run; "" if not.
+
+    Args:
+      before, now: configs (and facts) as nested dicts of JSON types.
+    """
+    changed = [
+        f"{name} was {old}, now {new}"
+        for name, old, new in configs.differences(_told(before), _told(now))
+        if name not in _MAY_DIFFER
+    ]
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return "; ".join(changed[:3]) + more
+
+
+def _told(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields that say something: a subtree that comes from no run is not one."""
+    return {
+        name: value
+        for name, value in configs.flat_fields(fields).items()
+        if value or name.partition(".")[0] != "init"
+    }
