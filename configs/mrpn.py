@@ -49,7 +49,7 @@ from aver_jax.models.fusion.fusion import NETWORKS
 from aver_jax.models.resnet.branch import CNNS
 from aver_jax.models.resnet.sequence import AGGREGATORS
 
-BRANCHES = {"video": ("frames",), "audio": ("audio",)}
+BRANCHES = {"video": ("video",), "audio": ("audio",)}
 
 # Fields of a branch by size. The thesis' are ResNet-18 and LSTM(512).
 SIZES = {
@@ -98,7 +98,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = base_config()
     config.data.protocol = arg.protocol or DEFAULT_PROTOCOLS[arg.dataset]
     config.data.fold = arg.fold
-    config.data.modalities = BRANCHES.get(arg.network, ("frames", "audio"))
+    config.data.modalities = BRANCHES.get(arg.network, ("video", "audio"))
 
     config.model = ConfigDict(SIZES[arg.size])
     config.model.dtype = "float32"

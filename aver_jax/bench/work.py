@@ -20,9 +20,10 @@ from aver_jax.bench.experiment import experiment, made_up_batch, model_of_case, 
 from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.frontend import augment, evaluation_inputs
 from aver_jax.frontend.keys import AUGMENTATION, example_keys, stream_keys
-from aver_jax.input import open_dataset, training_batches
+from aver_jax.input import ClipShape, Loader, open_dataset, training_batches
 from aver_jax.runtime.mesh import make_mesh, replicated, to_devices, to_host
-from aver_jax.training import compiled_step
+from aver_jax.training.settings import StepSettings
+from aver_jax.training.step import train_step
 
 #: Steps of a training whose losses are compared: the second checks gradients and the update.
 CHECKED_STEPS = 3
@@ -77,8 +78,8 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
 def _train(case: Case, mesh: jax.sharding.Mesh) -> Work:
     model, batch, variables = model_of_case(case), made_up_batch(case), noisy_variables(case)
     # A constant rate has no epochs, but the schedule asks for them.
-    program = compiled_step.training(model, experiment(case), steps_per_epoch=1, mesh=mesh)
-    held = [jax.device_put(program.create(variables, 0), replicated(mesh))]
+    program = train_step(model, StepSettings.from_config(experiment(case)), 1, mesh)
+    held = [jax.device_put(program.init(variables, 0), replicated(mesh))]
 
     def call() -> float:
         held[0], metrics = program.step(held[0], batch)
@@ -167,13 +168,14 @@ def _input(case: Case, data: Path | None, threads: int) -> Work:
         dataset,
         rows,
         np.zeros(len(dataset), np.int32),
-        batch_size=case.batch_size,
+        Loader(
+            ClipShape(
+                case.num_frames, case.image_size, case.seconds or 6.0, tuple(case.modalities)
+            ),
+            case.batch_size,
+            threads,
+        ),
         seed=0,
-        num_frames=case.num_frames,
-        image_size=case.image_size,
-        max_seconds=case.seconds or 6.0,
-        modalities=case.modalities,
-        threads=threads,
     )
     _, seconds = _timed(lambda: next(batches))
     # As many as may be ready before the clock starts.

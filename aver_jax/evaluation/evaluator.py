@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from aver_jax.evaluation import metrics
 from aver_jax.evaluation.forward import Batch, Forward
-from aver_jax.input import Dataset, evaluation_batches
+from aver_jax.input import ClipShape, Dataset, Loader, evaluation_batches
 from aver_jax.runtime.mesh import to_host
 
 
@@ -93,26 +93,28 @@ class Evaluator:
 
     Args:
       forward: the model's forward pass.
-      config: the experiment; `config.data` and `config.evaluation` are read.
+      loader: how clips are read; its batch size must be a multiple of the devices.
       dataset: an open dataset.
       rows: int [n] rows to score.
       labels: int32 [rows of the dataset], class index (`Split.labels`).
       prefix: the first part of the names, such as "validation".
+      views: time slices per clip whose probabilities are averaged.
       keep: whether the decoded batches stay in memory, so that only the first time decodes.
     """
 
     def __init__(
         self,
         forward: Forward,
-        config: Any,
+        loader: Loader,
         dataset: Dataset,
         rows: np.ndarray,
         labels: np.ndarray,
         prefix: str,
+        views: int = 1,
         keep: bool = False,
     ):
-        self._forward, self._config, self._dataset = forward, config, dataset
-        self._keep, self._kept = keep, None
+        self._forward, self._loader, self._dataset = forward, loader, dataset
+        self._views, self._keep, self._kept = views, keep, None
         self._rows, self._labels, self._prefix = rows, labels, prefix
 
     def run(self, variables: Any) -> Iterator[tuple[str, float]]:
@@ -133,11 +135,11 @@ class Evaluator:
 
     def collect(self, variables: Any, progress: bool = False) -> ClipLogits:
         """Returns what the model says of every row, each once."""
-        settings = self._config.evaluation
-        size = -(-settings.batch_size // self._forward.devices) * self._forward.devices
-        batches: Iterable[Batch] = self._kept or self._decoded(size)
+        batches: Iterable[Batch] = self._kept or evaluation_batches(
+            self._dataset, self._rows, self._labels, self._loader, self._views
+        )
         seen: list[Batch] = []
-        total = -(-len(self._rows) * settings.views // size)
+        total = -(-len(self._rows) * self._views // self._loader.batch_size)
         bar = tqdm(batches, self._prefix, total, unit=" batches", disable=not progress, leave=False)
 
         def forward(batch: Batch) -> dict[str, Any]:
@@ -149,19 +151,18 @@ class Evaluator:
         self._kept = seen
         return clips
 
-    def _decoded(self, size: int) -> Iterator[Batch]:
-        data = self._config.data
-        return evaluation_batches(
-            self._dataset,
-            self._rows,
-            self._labels,
-            batch_size=size,
-            views=self._config.evaluation.views,
-            num_frames=data.num_frames,
-            image_size=data.image_size,
-            max_seconds=data.max_seconds,
-            modalities=tuple(data.modalities),
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            threads=data.threads,
-        )
+
+def evaluation_loader(config: Any, mesh: jax.sharding.Mesh) -> Loader:
+    """Returns how evaluation reads clips: all their frames, the batch size rounded up to devices.
+
+    Args:
+      config: the experiment; `config.data` and `config.evaluation.batch_size` are read.
+      mesh: from `mesh.make_mesh`.
+    """
+    return Loader(
+        ClipShape.from_config(config.data, grid=0),
+        -(-config.evaluation.batch_size // mesh.size) * mesh.size,
+        config.data.threads,
+        jax.process_index(),
+        jax.process_count(),
+    )

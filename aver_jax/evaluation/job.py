@@ -11,11 +11,11 @@ import numpy as np
 
 from aver_jax.errors import UserError
 from aver_jax.evaluation import metrics, scores
-from aver_jax.evaluation.evaluator import ClipLogits, Evaluator
+from aver_jax.evaluation.evaluator import ClipLogits, Evaluator, evaluation_loader
 from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.input import PROTOCOLS, Dataset, Split, open_dataset
 from aver_jax.input import split as split_dataset
-from aver_jax.runs.run_folder import LoadedRun, load_run
+from aver_jax.runs.run_folder import LoadedRun, load_run, split_of_run
 from aver_jax.runtime.atomic_files import csv_text, write_whole
 from aver_jax.runtime.mesh import make_mesh, replicated
 
@@ -47,7 +47,7 @@ class Evaluation:
 
 
 def validation_evaluator(
-    model: Any, config: Any, dataset: Dataset, parts: Split, mesh: jax.sharding.Mesh
+    model: Any, config: Any, dataset: Dataset, split: Split, mesh: jax.sharding.Mesh
 ) -> Evaluator:
     """The evaluator that training asks after each epoch; names begin with "validation/".
 
@@ -56,8 +56,8 @@ def validation_evaluator(
     """
     forward = compiled_forward(model, config, mesh)
     return Evaluator(
-        forward, config, dataset, parts.validation, parts.labels, "validation",
-        keep=config.data.cache != "none",
+        forward, evaluation_loader(config, mesh), dataset, split.validation, split.labels,
+        "validation", config.evaluation.views, keep=config.data.cache != "none",
     )  # fmt: skip
 
 
@@ -108,30 +108,33 @@ def evaluate_run(
         )
     dataset = open_dataset(config.data.path)
     _check_dataset(run, dataset)
-    parts = split_dataset(dataset, config.data.protocol, config.data.fold, config.data.target)
-    _check_unseen(run, dataset, parts, split)
+    clips_of = split_dataset(dataset, config.data.protocol, config.data.fold, config.data.target)
+    _check_unseen(run, dataset, clips_of, split)
     mesh = make_mesh()
     forward = compiled_forward(run.model, config, mesh, features)
     variables = jax.device_put(run.variables, replicated(mesh))
+    loader = evaluation_loader(config, mesh)
 
-    def collect(part):
-        rows = getattr(parts, part)
-        evaluator = Evaluator(forward, config, dataset, rows, parts.labels, part)
+    def collect(name):
+        rows = getattr(clips_of, name)
+        evaluator = Evaluator(
+            forward, loader, dataset, rows, clips_of.labels, name, config.evaluation.views
+        )
         clips = evaluator.collect(variables, progress)
-        return clips, parts.labels[clips.rows]
+        return clips, clips_of.labels[clips.rows]
 
     clips, labels = collect(split)
     results = {
         "run": Path(folder).resolve().name,
         "dataset": dataset.name,
-        "protocol": parts.name,
-        "fold": int(parts.fold),
-        "target": parts.target,
+        "protocol": clips_of.name,
+        "fold": int(clips_of.fold),
+        "target": clips_of.target,
         "split": split,
         "checkpoint": checkpoint,
         "step": int(run.step),
         "views": int(config.evaluation.views),
-        "dropped": int(parts.dropped),
+        "dropped": int(clips_of.dropped),
         "classes": list(run.classes),
         **scores.score_clips(
             clips.logits,
@@ -248,17 +251,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_unseen(run: LoadedRun, dataset: Dataset, parts: Split, split: str) -> None:
+def _check_unseen(run: LoadedRun, dataset: Dataset, clips: Split, split: str) -> None:
     """Raises UserError if clips to be tested have trained the run, or chosen its checkpoint."""
-    trained_on = run.dataset.get("index_sha256")
-    if split != "test" or trained_on is None or trained_on != dataset.fingerprint:
+    own = split_of_run(run.config, run.dataset, dataset) if split == "test" else None
+    if own is None:
         return
-    data = run.config.data
-    own = split_dataset(dataset, data.protocol, data.fold, data.target)
-    seen = np.intersect1d(parts.test, np.concatenate([own.train, own.validation]))
+    seen = np.intersect1d(clips.test, own.seen)
     if len(seen):
         raise UserError(
-            f"{len(seen)} of the {len(parts.test)} test clips of {parts.name} fold {parts.fold} "
+            f"{len(seen)} of the {len(clips.test)} test clips of {clips.name} fold {clips.fold} "
             f"trained this run or chose its checkpoint ({own.name} fold {own.fold}); leave "
             "--protocol and --fold out, or train on that fold"
         )

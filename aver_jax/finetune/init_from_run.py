@@ -66,7 +66,7 @@ def initialize_from(
     variables: dict[str, Any],
     init: Any,
     classes: tuple[str, ...],
-    held: frozenset[str] = frozenset(),
+    frozen: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns the variables with the subtrees that `config.init` names taken from earlier runs.
 
@@ -79,13 +79,13 @@ def initialize_from(
         place, from its whole tree. Larger subtrees come first, so that a part may be taken from
         another run than the rest. An empty folder name is passed over.
       classes: class names of the new run.
-      held: leaves that no training will change, such as "params/blocks/...": all must be given.
+      frozen: leaves that no training will change, such as "params/blocks/...": all must be given.
 
     Returns:
       The variables, and a report: one line per subtree.
 
     Raises:
-      UserError: no such subtree, no such run, or a run of another model; a held leaf that no run
+      UserError: no such subtree, no such run, or a run of another model; a frozen leaf that no run
         gives.
     """
     report: list[str] = []
@@ -106,7 +106,7 @@ def initialize_from(
         anew |= dict.fromkeys(new_heads, f"config.init.{subtree}={folder}")
         fresh = f"; initialised anew: {', '.join(left)}" if left else ""
         report.append(f"{subtree} from {folder} (step {run.step}){fresh}")
-    if lost := held - given:
+    if lost := frozen - given:
         collections = {leaf.partition("/")[0] for leaf in lost}
         rest = {leaf for leaf in leaves(variables) if leaf.partition("/")[0] in collections} - lost
         raise UserError(_what_is_lost(lost, rest, anew))
@@ -119,7 +119,7 @@ def _inside(path: str, subtree: str) -> bool:
 
 
 def _what_is_lost(lost: Set[str], rest: Set[str], anew: Mapping[str, str]) -> str:
-    """Returns, in words, which held leaves no run gives.
+    """Returns, in words, which frozen leaves no run gives.
 
     Args:
       lost: these leaves.

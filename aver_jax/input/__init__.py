@@ -6,6 +6,7 @@ from aver_jax.input.dataset import Dataset, open_dataset
 from aver_jax.input.decode import decode_frames, resize
 from aver_jax.input.pipeline import (
     Batch,
+    Loader,
     SideBySide,
     clips_cut,
     evaluation_batches,
@@ -24,6 +25,7 @@ __all__ = [
     "ClipIndex",
     "ClipShape",
     "Dataset",
+    "Loader",
     "SideBySide",
     "Split",
     "cache_bytes",

@@ -22,6 +22,7 @@ from aver_jax.input.clips import (
 )
 from aver_jax.input.dataset import Dataset
 from aver_jax.input.sampling import nearest_frames
+from aver_jax.modality import Modality
 
 # What a machine needs beside the cache: batches, checkpoints, the operating system.
 _LEFT_FREE = 0.1
@@ -63,13 +64,13 @@ class ClipIndex:
         plan = {"position": positions}
         first, last = self.windows[positions].T
         start, stop = (first + share * (last - first) for share in np.asarray(slices).T)
-        if "frames" in shape.modalities:
+        if Modality.VIDEO in shape.modalities:
             times = self.times[positions]
             chosen = nearest_frames(times, start, stop, shape.num_frames)
             plan["frame_index"] = chosen.astype(np.int32)
             seconds = np.take_along_axis(times, chosen, axis=1) - start[:, None]
             plan["frame_times"] = seconds.astype(np.float32)
-        if "audio" in shape.modalities:
+        if Modality.AUDIO in shape.modalities:
             begin, end = span_samples(self.samples[positions], start, stop, shape)
             # Sound that ends before the window begins has nothing stored, and nothing taken.
             stored = begin - np.rint(first * SAMPLE_RATE).astype(np.int64)
@@ -120,8 +121,8 @@ class ClipCache:
 
 def cache_bytes(clips: int, shape: ClipShape) -> int:
     """Bytes of a cache of so many clips."""
-    frames = shape.grid * shape.image_size**2 * 3 if "frames" in shape.modalities else 0
-    sound = 2 * (shape.num_samples + 1) if "audio" in shape.modalities else 0
+    frames = shape.grid * shape.image_size**2 * 3 if Modality.VIDEO in shape.modalities else 0
+    sound = 2 * (shape.num_samples + 1) if Modality.AUDIO in shape.modalities else 0
     return clips * (frames + sound)
 
 
@@ -182,7 +183,8 @@ def decode_cache(
         whose images cannot be decoded.
     """
     rows, count = np.asarray(rows, np.int32), len(rows)
-    has_frames, has_sound = ("frames" in shape.modalities), ("audio" in shape.modalities)
+    has_frames = Modality.VIDEO in shape.modalities
+    has_sound = Modality.AUDIO in shape.modalities
     if has_frames and not shape.grid:
         raise UserError("a cache of frames needs cache_frames, expected more than 0; 16 is usual")
     size = cache_bytes(count, shape)

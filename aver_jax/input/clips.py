@@ -9,9 +9,9 @@ import numpy as np
 from aver_jax.errors import UserError
 from aver_jax.input.decode import decode_frames
 from aver_jax.input.sampling import centre_window, clip_seconds, frame_indices
+from aver_jax.modality import Modality, modalities_of
 
 SAMPLE_RATE = 16_000
-MODALITIES = ("frames", "audio")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ClipShape:
       num_frames: T.
       image_size: side of a frame, pixels.
       max_seconds: longer clips are cut to their middle; `audio` holds this many seconds.
-      modalities: what a batch carries, of "frames" and "audio".
+      modalities: what a batch carries; names are accepted and become `Modality`.
       grid: how many evenly spaced frames of a clip's window are ever looked at (`grid_frames`);
         0: every frame.
     """
@@ -30,20 +30,50 @@ class ClipShape:
     num_frames: int = 8
     image_size: int = 224
     max_seconds: float = 6.0
-    modalities: tuple[str, ...] = ("frames",)
+    modalities: tuple[Modality, ...] = (Modality.VIDEO,)
     grid: int = 0
 
     def __post_init__(self) -> None:
-        strange = set(self.modalities) - set(MODALITIES)
-        if strange or not self.modalities:
-            raise UserError(
-                f"modalities are {tuple(self.modalities)}, expected one or more of {MODALITIES}"
-            )
+        names = ", ".join(map(str, self.modalities)) or "empty"
+        try:
+            object.__setattr__(self, "modalities", modalities_of(self.modalities))
+        except ValueError:
+            self._refuse_modalities(names)
+        if not self.modalities:
+            self._refuse_modalities(names)
         for name in ("num_frames", "image_size", "max_seconds"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}, expected more than 0")
         if self.grid < 0:
             raise UserError(f"cache_frames is {self.grid}, expected 0 (every frame) or more")
+
+    @staticmethod
+    def _refuse_modalities(names: str) -> None:
+        known = ", ".join(Modality)
+        raise UserError(f"config.data.modalities is {names}; expected one or more of {known}")
+
+    @classmethod
+    def from_config(cls, data: Any, grid: int | None = None) -> "ClipShape":
+        """Returns the shape that `config.data` describes; `grid` instead of its `cache_frames`."""
+        return cls(
+            data.num_frames,
+            data.image_size,
+            data.max_seconds,
+            tuple(data.modalities),
+            data.cache_frames if grid is None else grid,
+        )
+
+    @property
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Name -> (shape, dtype) of what a batch holds of one clip."""
+        side, arrays = self.image_size, {}
+        if Modality.VIDEO in self.modalities:
+            arrays["frames"] = ((self.num_frames, side, side, 3), np.uint8)
+            arrays["frame_times"] = ((self.num_frames,), np.float32)
+        if Modality.AUDIO in self.modalities:
+            arrays["audio"] = ((self.num_samples,), np.int16)
+            arrays["audio_length"] = ((), np.int32)
+        return arrays
 
     @property
     def num_samples(self) -> int:
@@ -103,7 +133,7 @@ def clip_arrays(
         for position, (start, stop) in enumerate(slices):
             record = records[position]
             first, last = clip_window(record, shape.max_seconds)
-            if shape.grid and "frames" in shape.modalities:
+            if shape.grid and Modality.VIDEO in shape.modalities:
                 grid = grid_frames(record, (first, last), shape)
                 record = record | {
                     "frames": [record["frames"][frame] for frame in grid],
@@ -134,20 +164,20 @@ def span_arrays(
     """
     side = shape.image_size
     arrays = {}
-    if "frames" in shape.modalities:
+    if Modality.VIDEO in shape.modalities:
         arrays["frames"] = np.empty((count, shape.num_frames, side, side, 3), np.uint8)
         arrays["frame_times"] = np.empty((count, shape.num_frames), np.float32)
-    if "audio" in shape.modalities:
+    if Modality.AUDIO in shape.modalities:
         arrays["audio"] = np.zeros((count, shape.num_samples), np.int16)
         arrays["audio_length"] = np.zeros(count, np.int32)
     for position, (record, start, stop) in enumerate(spans):
-        if "frames" in shape.modalities:
+        if Modality.VIDEO in shape.modalities:
             _check_frames(record)
             timestamps = record["timestamps"]
             chosen = frame_indices(timestamps, start, stop, shape.num_frames)
             decode_clip(record, chosen, shape.image_size, arrays["frames"][position])
             arrays["frame_times"][position] = timestamps[chosen] - start
-        if "audio" in shape.modalities:
+        if Modality.AUDIO in shape.modalities:
             pcm = np.frombuffer(record["pcm"], "<i2")
             begin, end = span_samples(len(pcm), start, stop, shape)
             arrays["audio"][position, : end - begin] = pcm[begin:end]

@@ -43,25 +43,46 @@ def clips_cut(dataset: Dataset, rows: np.ndarray, max_seconds: float) -> int:
     return int(np.sum(dataset.index["seconds"][rows] > max_seconds))
 
 
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """How the clips of batches are read.
+
+    Attributes:
+      shape: of a clip.
+      batch_size: B, of all processes together.
+      threads: batches made at a time, each in its thread; 0 makes them in the caller's.
+      process_index: this process, 0 ... process_count - 1.
+      process_count: processes that share a batch, element p, p + process_count, ... to process p.
+
+    Raises:
+      UserError: a batch that the processes do not divide.
+    """
+
+    shape: ClipShape
+    batch_size: int
+    threads: int = 2
+    process_index: int = 0
+    process_count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.batch_size % self.process_count:
+            raise UserError(
+                f"batch size {self.batch_size} is not divisible by {self.process_count} processes; "
+                f"choose a multiple of {self.process_count}"
+            )
+
+
 def training_batches(
     dataset: Dataset,
     rows: np.ndarray,
     labels: np.ndarray,
+    loader: Loader,
     *,
-    batch_size: int,
     seed: int,
-    first_step: int = 0,
-    num_frames: int = 8,
-    image_size: int = 224,
     min_slice: float = 0.5,
-    max_seconds: float = 6.0,
-    modalities: Sequence[str] = ("frames",),
-    process_index: int = 0,
-    process_count: int = 1,
-    threads: int = 2,
-    cache_frames: int = 0,
+    first_step: int = 0,
     cache: ClipCache | ClipIndex | None = None,
-    part: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Endless training batches, reshuffled at every pass, a random time slice of each clip.
 
@@ -69,39 +90,28 @@ def training_batches(
       dataset: an open dataset.
       rows: int [n] rows that train.
       labels: int32 [rows of the dataset] (`Split.labels`).
-      batch_size: B of all processes together.
+      loader: shapes, batch size, threads and processes.
       seed: fixes the order, the slices and `batch["seed"]`.
-      first_step: the first batch is the one that an uninterrupted run sees at this step.
-      num_frames: T.
-      image_size: H = W.
       min_slice: slices are U(min_slice, 1) of the clip; 1 uses the whole clip.
-      max_seconds: longer clips are cut to their middle.
-      modalities: of "frames" and "audio".
-      process_index: this process, 0 ... process_count - 1.
-      process_count: processes that share a batch.
-      threads: batches made at a time, each in its thread; 0 makes them in the caller's.
-      cache_frames: G, the evenly spaced frames of a clip among which those of a slice are chosen;
-        0 chooses among all.
+      first_step: the first batch is the one that an uninterrupted run sees at this step.
       cache: of these rows and this shape, of which batches are made instead of decoding; with a
         `ClipCache` the same ones, bit for bit; with a `ClipIndex` only their plans
         (`ClipIndex.plan`) in place of the arrays of frames and sound.
-      part: (i, n): `rows` are the i-th of n parts of the clips, each with a stream of its own.
+      shard: (i, n): `rows` are the i-th of n shards of the clips, each with a stream of its own.
 
     Returns:
       A grain iterator (with `close()`) of dicts, b = B / process_count: the arrays of
       `clips.clip_arrays`, and label int32 [b], mask bool [b] (all True), row int32 [b], seed
-      uint32 [b], distinct for the first 2**32 positions of a run. Process p holds elements
-      p, p + process_count, ... of the global batch.
+      uint32 [b], distinct for the first 2**32 positions of a run.
 
     Raises:
-      UserError: fewer rows than one batch, or a batch that the processes do not divide.
+      UserError: fewer rows than one batch.
     """
-    shape = ClipShape(num_frames, image_size, max_seconds, tuple(modalities), cache_frames)
-    steps_per_epoch(rows, batch_size)
+    steps_per_epoch(rows, loader.batch_size)
     time_slice(np.random.default_rng(0), min_slice)  # a wrong min_slice fails here, not in a thread
     key = np.random.SeedSequence(seed).generate_state(1)[0]
-    number, parts = part
-    order = np.random.SeedSequence([seed, number]).generate_state(1)[0] if parts > 1 else key
+    number, shards = shard
+    order = np.random.SeedSequence([seed, number]).generate_state(1)[0] if shards > 1 else key
 
     def draw(row: int, rng: np.random.Generator) -> dict[str, Any]:
         start, stop = time_slice(rng, min_slice)
@@ -109,7 +119,7 @@ def training_batches(
 
     def name(position: int, element: dict[str, Any]) -> dict[str, Any]:
         # One to one for a given seed, so that no two examples of a run share their randomness.
-        return element | {"seed": np.uint32((position * parts + number) % 2**32) ^ key}
+        return element | {"seed": np.uint32((position * shards + number) % 2**32) ^ key}
 
     import grain  # here, not above: it imports jax, which `aver --help` need not wait for
 
@@ -117,47 +127,34 @@ def training_batches(
     # Endless enough, and within what a length may be: grain's endless repeat overflows in `batch`.
     plan = plan.repeat(2**48 // len(rows))
     plan = plan.random_map(draw).map_with_index(name)
-    shard = _Shard(batch_size, process_index, process_count)
     if cache is None:
-        arrays = _decoding(dataset, shape)
+        arrays = _decoding(dataset, loader.shape)
     else:
         index = cache if isinstance(cache, ClipIndex) else cache.index
-        if index.shape != shape or not np.isin(rows, index.rows).all():
-            raise ValueError(f"the cache is one of other clips or of {index.shape}, not {shape}")
+        if index.shape != loader.shape or not np.isin(rows, index.rows).all():
+            raise ValueError(
+                f"the cache is one of other clips or of {index.shape}, not {loader.shape}"
+            )
         arrays = index.plan if cache is index else cache.arrays
-    return _batches(plan, arrays, labels, shard, threads, first_step)
+    return _batches(plan, arrays, labels, loader, first_step)
 
 
 def evaluation_batches(
-    dataset: Dataset,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    *,
-    batch_size: int,
-    views: int = 1,
-    num_frames: int = 8,
-    image_size: int = 224,
-    max_seconds: float = 6.0,
-    modalities: Sequence[str] = ("frames",),
-    process_index: int = 0,
-    process_count: int = 1,
-    threads: int = 2,
+    dataset: Dataset, rows: np.ndarray, labels: np.ndarray, loader: Loader, views: int = 1
 ) -> Iterator[Batch]:
     """Every clip exactly once per view, in the order of `rows`, a clip's views side by side.
 
     The last batch is filled up by repeating the last clip with mask False, so that all batches
-    have one shape and all processes the same number of batches. Arguments, keys and errors as for
-    `training_batches`; `seed` is the position; `views` slices are those of
-    `sampling.view_slices`.
+    have one shape and all processes the same number of batches. Keys as for `training_batches`;
+    `seed` is the position; `views` slices are those of `sampling.view_slices`.
 
     Raises:
-      UserError: no rows, fewer than one view, or a batch that the processes do not divide.
+      UserError: no rows, or fewer than one view.
     """
-    shape = ClipShape(num_frames, image_size, max_seconds, tuple(modalities))
     if not len(rows):
         raise UserError("no clips to evaluate, expected at least one; choose another split or fold")
     slices = view_slices(views)
-    shard = _Shard(batch_size, process_index, process_count)
+    batch_size = loader.batch_size
     real = len(rows) * views
 
     def element(position: int) -> dict[str, Any]:
@@ -172,11 +169,11 @@ def evaluation_batches(
     import grain
 
     plan = grain.MapDataset.range(-(-real // batch_size) * batch_size).map(element)
-    return _batches(plan, _decoding(dataset, shape), labels, shard, threads, first_step=0)
+    return _batches(plan, _decoding(dataset, loader.shape), labels, loader, first_step=0)
 
 
 class SideBySide:
-    """Iterators of batches as one, whose batches are theirs behind each other; has `close()`."""
+    """Concatenates the batches of several iterators; has `close()`."""
 
     def __init__(self, iterators: Sequence[Iterator[Batch]]):
         self._iterators = iterators
@@ -194,20 +191,6 @@ class SideBySide:
             iterator.close()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shard:
-    batch_size: int
-    index: int
-    count: int
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.batch_size % self.count:
-            raise UserError(
-                f"batch size {self.batch_size} is not divisible by {self.count} processes; "
-                f"choose a multiple of {self.count}"
-            )
-
-
 # (rows [b], slices [b,2]) -> the modality arrays of a batch, or what stands for them.
 _Arrays = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
@@ -220,8 +203,7 @@ def _batches(
     plan: Any,
     arrays: _Arrays,
     labels: np.ndarray,
-    shard: _Shard,
-    threads: int,
+    loader: Loader,
     first_step: int,
 ) -> Iterator[Batch]:
     """Slices the plan by process, batches it, and only then reads and decodes."""
@@ -239,7 +221,8 @@ def _batches(
 
     # Frames are small and the threads are ours: OpenCV's own would fight over the cores.
     cv2.setNumThreads(1)
-    plan = plan[shard.index :: shard.count].batch(shard.batch_size // shard.count)
+    count, threads = loader.process_count, loader.threads
+    plan = plan[loader.process_index :: count].batch(loader.batch_size // count)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     return iter(plan.map(load)[first_step:].to_iter_dataset(options))
 

@@ -75,6 +75,11 @@ class Split:
         """Number of clips in no part for want of a label."""
         return self.ties + self.unknown
 
+    @property
+    def seen(self) -> np.ndarray:
+        """Rows that a training on this split has seen: trained on, or chosen a checkpoint by."""
+        return np.concatenate([self.train, self.validation])
+
 
 def split(dataset: Dataset, protocol: str, fold: int, target: str = "intended") -> Split:
     """The train, validation and test rows of one fold.

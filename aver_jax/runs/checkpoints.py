@@ -1,5 +1,6 @@
 """Checkpoints of a run: the best and the last, saved in the background, restored onto a mesh."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ def _preservation(metric: str | None) -> preservation_policy.PreservationPolicy:
     return preservation_policy.AnyPreservationPolicy([last, best])
 
 
-class Checkpoints:
+def last_saved_step(workdir: Path) -> int | None:
+    """Returns the last step that a run folder has a checkpoint of; None without any."""
+    folders = (workdir / "checkpoints").glob("[0-9]*")
+    return max((int(path.name) for path in folders if path.name.isdecimal()), default=None)
+
+
+class Checkpoints(contextlib.AbstractContextManager):
     """The folder `RUN/checkpoints`, one sub-folder per saved step.
 
     A step holds items: `variables` (what the model applies); if the run keeps a moving average of
@@ -136,6 +143,9 @@ class Checkpoints:
     def has(self, step: int, item: str) -> bool:
         """Tells whether a saved step holds an item."""
         return (self._folder / str(step) / item).is_dir()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Waits for saves under way."""

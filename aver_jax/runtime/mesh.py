@@ -128,16 +128,16 @@ def map_step(
     layout: str | None = None,
     steps: int = 1,
 ) -> Callable[..., Any]:
-    """Returns the train step `(state, host batch, resident) -> (state, metrics)`, data-parallel.
+    """Returns the train step `(state, host batch, clips) -> (state, metrics)`, data-parallel.
 
     Args:
-      gradients: `(state, one device's batch, resident) -> (gradients, metrics)`, already averaged
+      gradients: `(state, one device's batch, clips) -> (gradients, metrics)`, already averaged
         over `AXIS`, so equal on all devices.
       update: `(state, gradients) -> state`.
       mesh: from `make_mesh`.
       mapping: "shard_map" maps `gradients` and leaves `update` an ordinary function under the same
         jit, whose shardings may later split parameters and optimizer state; "pmap" maps both.
-      layout: how `resident`, clips in the devices' memory, lies on the devices: "replicated", or
+      layout: how `clips`, clips in the devices' memory, lies on the devices: "replicated", or
         "sharded", one part of the first axis each, which `gradients` gets without that axis; None:
         there are none, and it may be left out.
       steps: K, train steps that one call does; above 1 the batch is one of K steps behind each
@@ -146,8 +146,8 @@ def map_step(
 
     def repeated(step):
         # A loop of a known length: an accelerator need not ask the host whether it goes on.
-        def all_steps(state, batches, resident):
-            return jax.lax.scan(lambda state, batch: step(state, batch, resident), state, batches)
+        def all_steps(state, batches, clips):
+            return jax.lax.scan(lambda state, batch: step(state, batch, clips), state, batches)
 
         return all_steps if steps > 1 else step
 
@@ -156,10 +156,10 @@ def map_step(
     # explicit mean would leave it n times too large.
     if mapping == "shard_map":
 
-        def of_device(state, batch, resident):
+        def of_device(state, batch, clips):
             if sharded:
-                resident = jax.tree.map(lambda x: x.reshape(x.shape[1:]), resident)
-            return gradients(state, batch, resident)
+                clips = jax.tree.map(lambda x: x.reshape(x.shape[1:]), clips)
+            return gradients(state, batch, clips)
 
         mapped = jax.shard_map(
             of_device,
@@ -169,18 +169,16 @@ def map_step(
             check_vma=False,
         )
 
-        def sharded_step(state, batch, resident):
-            grads, metrics = mapped(state, batch, resident)
+        def sharded_step(state, batch, clips):
+            grads, metrics = mapped(state, batch, clips)
             return update(state, grads), metrics
 
         jitted = jax.jit(repeated(sharded_step), donate_argnums=0)
         axis = 1 if steps > 1 else 0
-        return lambda state, batch, resident=None: jitted(
-            state, to_devices(batch, mesh, axis), resident
-        )
+        return lambda state, batch, clips=None: jitted(state, to_devices(batch, mesh, axis), clips)
 
-    def device_step(state, batch, resident):
-        grads, metrics = gradients(state, batch, resident)
+    def device_step(state, batch, clips):
+        grads, metrics = gradients(state, batch, clips)
         return update(state, grads), metrics
 
     pmapped = jax.pmap(
@@ -198,7 +196,7 @@ def map_step(
         examples, *after = array.shape[len(before) :]
         return array.reshape(*before, local, examples // local, *after)
 
-    def step(state, batch, resident=None):
-        return pmapped(state, jax.tree.map(split, batch), resident)
+    def step(state, batch, clips=None):
+        return pmapped(state, jax.tree.map(split, batch), clips)
 
     return step

@@ -26,6 +26,26 @@ def parse_range(text: str) -> tuple[int, int]:
     return int(first), int(stop)
 
 
+def check_range(steps: tuple[int, int] | None, done: int, total: int) -> None:
+    """Raises UserError unless a run of `total` steps, `done` of them done, does these steps."""
+    if steps is None:
+        return
+    first, stop = steps
+    if not done < first <= total:
+        raise UserError(
+            f"--profile {first}:{stop} begins outside of the steps that this training does, "
+            f"{done + 1} to {total}; give others, or another --workdir"
+            if done < total
+            else f"--profile {first}:{stop}: the run is finished at step {done}; give another "
+            "--workdir"
+        )
+    if stop > total + 1:
+        raise UserError(
+            f"--profile {first}:{stop} ends behind the last step, {total}; expected STOP up to "
+            f"{total + 1}"
+        )
+
+
 class StepTrace:
     """Traces the steps START ... STOP - 1 of a training into RUN/profile.
 
@@ -35,13 +55,10 @@ class StepTrace:
 
     Args:
       workdir: the run folder.
-      steps: (START, STOP), or None: nothing is traced.
+      steps: (START, STOP), see `check_range`; None: nothing is traced.
       done: steps the run has done already.
       total: steps of the run.
       quiet: do not say where the trace is.
-
-    Raises:
-      UserError: START is done already, or the run ends before START or STOP - 1.
     """
 
     def __init__(
@@ -51,19 +68,6 @@ class StepTrace:
         self._first, self._stop = steps or (total + 1, total + 1)
         self._began: int | None = None  # the first step of a trace under way
         self._last = done
-        if steps and not done < self._first <= total:
-            raise UserError(
-                f"--profile {self._first}:{self._stop} begins outside of the steps that this "
-                f"training does, {done + 1} to {total}; give others, or another --workdir"
-                if done < total
-                else f"--profile {self._first}:{self._stop}: the run is finished at step {done}; "
-                "give another --workdir"
-            )
-        if steps and self._stop > total + 1:
-            raise UserError(
-                f"--profile {self._first}:{self._stop} ends behind the last step, {total}; "
-                f"expected STOP up to {total + 1}"
-            )
         if jax.process_index() != 0:
             self._first = self._stop = total + 1
 

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from aver_jax.errors import UserError
+from aver_jax.input import ClipCache
 from aver_jax.runtime.mesh import AXIS, largest_of_processes
 
 LAYOUTS = ("replicated", "sharded")
@@ -18,7 +19,7 @@ SHARE = 0.6
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Resident:
+class DeviceClips:
     """Clips in device memory; an argument of the compiled step, never a constant in it.
 
     Attributes:
@@ -33,12 +34,12 @@ class Resident:
     side: int = dataclasses.field(metadata={"static": True})
 
 
-def gathered(resident: Resident, plan: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def gathered(clips: DeviceClips, plan: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Returns the batch that a plan asks for, as the host would have made it; runs in the step.
 
     Args:
-      resident: the clips, or this device's part of them.
-      plan: of `aver_jax.input.ClipIndex.plan` (its positions are those in `resident`), and label,
+      clips: all of them, or this device's shard.
+      plan: of `aver_jax.input.ClipIndex.plan` (its positions are those in `clips`), and label,
         mask, row and seed.
     """
     taken = ("position", "frame_index", "audio_start")
@@ -46,12 +47,12 @@ def gathered(resident: Resident, plan: Mapping[str, jax.Array]) -> dict[str, jax
     position = plan["position"]
     # The host drew the indices and knows that they are inside.
     inside = "promise_in_bounds"
-    if resident.frames is not None:
-        frames = resident.frames.at[position[:, None], plan["frame_index"]].get(mode=inside)
-        batch["frames"] = frames.reshape(*frames.shape[:2], resident.side, resident.side, 3)
-    if resident.sound is not None:
-        samples = resident.sound.shape[1] - 1
-        sound = resident.sound.at[position].get(mode=inside)
+    if clips.frames is not None:
+        frames = clips.frames.at[position[:, None], plan["frame_index"]].get(mode=inside)
+        batch["frames"] = frames.reshape(*frames.shape[:2], clips.side, clips.side, 3)
+    if clips.sound is not None:
+        samples = clips.sound.shape[1] - 1
+        sound = clips.sound.at[position].get(mode=inside)
         # With S zeros behind it, S samples can be cut out from any start.
         sound = jax.numpy.pad(sound, ((0, 0), (0, samples)))
         cut = jax.vmap(lambda x, start: jax.lax.dynamic_slice(x, (start,), (samples,)))
@@ -87,11 +88,11 @@ def layout_for(clips: int, clip_bytes: int, devices: int, free: int | None) -> s
       free: bytes free on this process' fullest device; None (not known) counts as enough.
 
     Returns:
-      "replicated", every device holds all clips; or "sharded", each its own part, where all do not
+      "replicated", every device holds all clips; or "sharded", each its own shard, where all do not
       fit into `SHARE` of what is free.
 
     Raises:
-      UserError: not even the parts fit.
+      UserError: not even the shards fit.
     """
     whole, part = clips * clip_bytes, -(-clips // devices) * clip_bytes
 
@@ -112,13 +113,13 @@ def layout_for(clips: int, clip_bytes: int, devices: int, free: int | None) -> s
     )
 
 
-def parts_of(rows: np.ndarray, devices: int, seed: int) -> list[np.ndarray]:
+def shards_of(rows: np.ndarray, devices: int, seed: int) -> list[np.ndarray]:
     """Splits rows among devices, at random: rows that are neighbours are alike.
 
     Args:
       rows: int [n], n >= devices.
-      devices: how many parts, whose sizes differ by one at most.
-      seed: fixes the parts.
+      devices: how many shards, whose sizes differ by one at most.
+      seed: fixes the shards.
     """
     mixed = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(rows)
     return [np.sort(part) for part in np.array_split(mixed, devices)]
@@ -130,19 +131,16 @@ def local_places(mesh: Mesh) -> list[int]:
     return [i for i, device in enumerate(mesh.devices.flat) if device.process_index == mine]
 
 
-def placed(
-    frames: Sequence[np.ndarray | None], sound: Sequence[np.ndarray | None], rows: int, mesh: Mesh,
-    side: int, layout: str,
-) -> Resident:  # fmt: skip
-    """Brings clips into the devices' memory.
+def place_on_devices(
+    caches: Sequence[ClipCache], rows: int, mesh: Mesh, layout: str
+) -> DeviceClips:
+    """Brings decoded clips into the devices' memory.
 
     Args:
-      frames: uint8 [n,G,H,W,3] each, or None: one array of all clips ("replicated"), or one of each
-        device of this process, in the order of the mesh ("sharded").
-      sound: int16 [n,S+1] each, or None, likewise.
-      rows: n of the largest part, to which the others are filled up with zeros.
+      caches: one of all clips ("replicated"), or one of each device of this process, in the order
+        of the mesh ("sharded").
+      rows: clips of the largest shard, to which the others are filled up with zeros.
       mesh: from `mesh.make_mesh`.
-      side: H = W.
       layout: one of `LAYOUTS`.
 
     Returns:
@@ -169,4 +167,5 @@ def placed(
         shape = (mesh.size, rows, *parts[0].shape[1:])
         return jax.make_array_from_callback(shape, sharding, of_device)
 
-    return Resident(laid(frames), laid(sound), side)
+    frames, sound = [cache.frames for cache in caches], [cache.sound for cache in caches]
+    return DeviceClips(laid(frames), laid(sound), caches[0].index.shape.image_size)

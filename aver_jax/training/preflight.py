@@ -1,4 +1,4 @@
-"""What can be told to be wrong before a training begins, each in one line."""
+"""Validates config, data and run folder before a training begins."""
 
 import math
 from pathlib import Path
@@ -8,12 +8,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from aver_jax import config as configs
+from aver_jax.config import choice, differences, flat_fields, to_json
 from aver_jax.errors import UserError
 from aver_jax.evaluation.evaluator import SCORES
 from aver_jax.frontend import training_inputs
-from aver_jax.input.clips import MODALITIES, ClipShape
+from aver_jax.input import ClipShape
+from aver_jax.modality import Modality, modalities_of
 from aver_jax.models.norm import STATISTICS
+from aver_jax.runs.checkpoints import last_saved_step
 from aver_jax.runs.run_folder import read_config
 from aver_jax.runtime.mesh import MAPPINGS
 from aver_jax.training.batches import CACHES
@@ -59,9 +61,9 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
     """Raises UserError for what can be told before any data is read."""
     if not config.data.path:
         raise UserError("no dataset given; set --config.data.path to a folder aver prepare made")
-    configs.choice("config.optimizer.name", config.optimizer.name, OPTIMIZERS)
-    configs.choice("config.schedule.name", config.schedule.name, SCHEDULES)
-    configs.choice("config.parallel", config.parallel, MAPPINGS)
+    choice("config.optimizer.name", config.optimizer.name, OPTIMIZERS)
+    choice("config.schedule.name", config.schedule.name, SCHEDULES)
+    choice("config.parallel", config.parallel, MAPPINGS)
     if config.parallel == "pmap" and jax.process_count() > 1:
         # What pmap returns lies on a process' own devices: validation and checkpoints span all.
         raise UserError(
@@ -69,29 +71,19 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
             "leave it at 'shard_map'"
         )
     known = [f"validation/{name}" for name in SCORES]
-    configs.choice("config.evaluation.select", config.evaluation.select, known)
-    values = configs.flat_fields(configs.to_json(config))
+    choice("config.evaluation.select", config.evaluation.select, known)
+    values = flat_fields(to_json(config))
     for name, (low, high) in _BOUNDS.items():
         if not low <= values[name] <= high:
             raise UserError(f"config.{name} is {values[name]}; expected {low} to {high}")
-    _check_cache(config)
-    shape = ClipShape(
-        config.data.num_frames,
-        config.data.image_size,
-        config.data.max_seconds,
-        tuple(config.data.modalities),
-    )
-    side = shape.image_size
-    of_modality = {
-        "frames": {"frames": ((1, shape.num_frames, side, side, 3), np.uint8)},
-        "audio": {"audio": ((1, shape.num_samples), np.int16), "audio_length": ((1,), np.int32)},
+    shape = ClipShape.from_config(config.data)
+    _check_cache(config, shape.modalities)
+    arrays = {**shape.arrays, "seed": ((), np.uint32)}
+    batch = {
+        name: jax.ShapeDtypeStruct((1, *dims), dtype) for name, (dims, dtype) in arrays.items()
     }
-    batch = {"seed": jax.ShapeDtypeStruct((1,), np.uint32)}
-    for modality in shape.modalities:
-        for name, (dimensions, dtype) in of_modality[modality].items():
-            batch[name] = jax.ShapeDtypeStruct(dimensions, dtype)
     for folder in filter(None, config.init.values()):
-        if not has_begun(workdir):
+        if last_saved_step(workdir) is None:
             read_config(Path(folder))
     try:
         jax.eval_shape(lambda batch: training_inputs(config, batch), batch)
@@ -99,16 +91,16 @@ def check_settings(config: ConfigDict, workdir: Path) -> None:
         raise UserError(f"config.{error}") from error
 
 
-def _check_cache(config: ConfigDict) -> None:
+def _check_cache(config: ConfigDict, modalities: tuple[Modality, ...]) -> None:
     data = config.data
-    configs.choice("config.data.cache", data.cache, CACHES)
-    if data.cache != "none" and "frames" in data.modalities and not data.cache_frames:
+    choice("config.data.cache", data.cache, CACHES)
+    if data.cache != "none" and Modality.VIDEO in modalities and not data.cache_frames:
         raise UserError(
             f"config.data.cache is {data.cache!r} with config.data.cache_frames 0; a cache holds "
             "some evenly spaced frames of each clip: set --config.data.cache_frames=16, or another "
             "number"
         )
-    if "frames" in data.modalities and 0 < data.cache_frames < data.num_frames:
+    if Modality.VIDEO in modalities and 0 < data.cache_frames < data.num_frames:
         raise UserError(
             f"config.data.cache_frames is {data.cache_frames}; expected at least the "
             f"{data.num_frames} frames of config.data.num_frames, or 0 for every frame of a clip"
@@ -123,23 +115,20 @@ def _check_cache(config: ConfigDict) -> None:
 
 def check_statistics(config: ConfigDict, variables: dict[str, Any]) -> None:
     """Raises UserError if batches are too small for the statistics of the model's batch norms."""
-    parts = config.optimizer.accumulate
-    clips = config.batch_size // parts
+    microbatches = config.optimizer.accumulate
+    clips = config.batch_size // microbatches
     if STATISTICS in variables and clips < 2:
         raise UserError(
-            f"config.batch_size {config.batch_size} in {parts} parts (config.optimizer.accumulate) "
-            f"is {clips} clip at a time; {config.model.name} normalises over at least 2"
+            f"config.batch_size {config.batch_size} in {microbatches} microbatches "
+            f"(config.optimizer.accumulate) is {clips} clip at a time; {config.model.name} "
+            f"normalises over at least 2"
         )
-
-
-def has_begun(workdir: Path) -> bool:
-    """Tells whether the run folder holds a checkpoint to go on from."""
-    return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("[0-9]*"))
 
 
 def check_modalities(config: ConfigDict, model: Any) -> None:
     """Raises UserError unless the batches hold what the model reads."""
-    wanted, given = set(model.input_shapes(1)) & set(MODALITIES), set(config.data.modalities)
+    given = set(modalities_of(config.data.modalities))
+    wanted = {modality for modality in Modality if modality.array in model.input_shapes(1)}
     if wanted != given:
         raise UserError(
             f"config.data.modalities is {', '.join(sorted(given)) or 'empty'}; "
@@ -147,15 +136,13 @@ def check_modalities(config: ConfigDict, model: Any) -> None:
         )
 
 
-def check_same_run(workdir: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
+def check_same_run(workdir: Path, config: ConfigDict, metadata: dict[str, Any]) -> None:
     """Raises UserError if the run folder holds a run of another config or dataset."""
     # Without a checkpoint there is nothing to go on with, and nothing to lose.
-    if not has_begun(workdir):
+    if last_saved_step(workdir) is None:
         return
-    old, old_facts = read_config(workdir)
-    changed = changed_fields(
-        {**configs.to_json(old), **old_facts}, {**configs.to_json(config), **facts}
-    )
+    old, old_metadata = read_config(workdir)
+    changed = changed_fields({**to_json(old), **old_metadata}, {**to_json(config), **metadata})
     if changed:
         raise UserError(f"{workdir} holds another run ({changed}); choose another --workdir")
 
@@ -164,11 +151,11 @@ def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Returns, in words, how a run's fields differ where that makes it another run; "" if not.
 
     Args:
-      before, now: configs (and facts) as nested dicts of JSON types.
+      before, now: configs (and metadata) as nested dicts of JSON types.
     """
     changed = [
         f"{name} was {old}, now {new}"
-        for name, old, new in configs.differences(_told(before), _told(now))
+        for name, old, new in differences(_told(before), _told(now))
         if name not in _MAY_DIFFER
     ]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -177,8 +164,12 @@ def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 def _told(fields: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields that say something: a subtree that comes from no run is not one."""
-    return {
+    said = {
         name: value
-        for name, value in configs.flat_fields(fields).items()
+        for name, value in flat_fields(fields).items()
         if value or name.partition(".")[0] != "init"
     }
+    # Runs of before 2026-12 say "frames".
+    if "data.modalities" in said:
+        said["data.modalities"] = list(modalities_of(said["data.modalities"]))
+    return said

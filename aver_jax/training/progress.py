@@ -85,7 +85,7 @@ class Progress:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """What happens inside counts as waiting for data."""
+        """Times the block as data wait."""
         began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - began
@@ -99,9 +99,9 @@ class Progress:
         self._read(previous)
         self._bar.update(steps * self._batch_size)
 
-    def started(self, seconds: float) -> None:
-        """Takes the seconds from the start to the end of the first step, for the next line."""
-        self._startup = seconds
+    def started(self, began: float) -> None:
+        """Takes the start-up, from `began` (`time.perf_counter`) to now, for the next line."""
+        self._startup = seconds = time.perf_counter() - began
         if not self._quiet:
             tqdm.write(f"first step done after {seconds:.1f} s", file=sys.stderr)
 

@@ -1,5 +1,7 @@
-"""The train step: loss and gradient of one device's examples, and the update."""
+"""The train step: loss and gradients of one device's examples, the update, and both compiled."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,18 +12,26 @@ import optax
 
 from aver_jax.frontend import example_keys, stream_keys, training_inputs
 from aver_jax.frontend.keys import MODEL
-from aver_jax.models import auxiliary_logits, with_axis
+from aver_jax.models import auxiliary_logits, init_variables, layers_apart, with_axis
 from aver_jax.models.param_paths import frozen_mask
 from aver_jax.models.timesformer.unstacked import stacked
-from aver_jax.runtime.mesh import AXIS
-from aver_jax.training.device_cache import Resident, gathered
-from aver_jax.training.state import TrainState
+from aver_jax.runtime.mesh import AXIS, map_step
+from aver_jax.training.device_cache import DeviceClips, gathered
+from aver_jax.training.optimizer import (
+    check_freeze,
+    learning_rate,
+    make_optimizer,
+    make_plateau_update,
+    plateau,
+)
+from aver_jax.training.settings import StepSettings
+from aver_jax.training.state import TrainState, create_state
 
 Batch = dict[str, jax.Array]
 
 
 def make_loss(model: Any, config: Any) -> Callable[..., Any]:
-    """Returns `loss(params, collections, batch, seed, resident=None)`.
+    """Returns `loss(params, collections, batch, seed, clips=None)`.
 
     It gives (loss, (collections, metrics)).
 
@@ -35,15 +45,15 @@ def make_loss(model: Any, config: Any) -> Callable[..., Any]:
 
     Args of `loss`:
       params, collections: the model's variables.
-      batch: of `aver_jax.input`; with `resident`, the plan of one.
+      batch: of `aver_jax.input`; with `clips`, the plan of one.
       seed: uint32 [], the experiment's seed.
-      resident: the clips that a plan takes its batch from, in this device's memory.
+      clips: the clips that a plan takes its batch from, in this device's memory.
     """
     auxiliary = auxiliary_logits(model)
 
-    def loss(params, collections, batch: Batch, seed: jax.Array, resident: Resident | None = None):
-        if resident is not None:
-            batch = gathered(resident, batch)
+    def loss(params, collections, batch: Batch, seed: jax.Array, clips: DeviceClips | None = None):
+        if clips is not None:
+            batch = gathered(clips, batch)
         inputs = training_inputs(SimpleNamespace(seed=seed, frontend=config.frontend), batch)
         keys = stream_keys(example_keys(seed, batch["seed"]), MODEL)
         (logits, taps), updated = model.apply(
@@ -73,18 +83,18 @@ def make_loss(model: Any, config: Any) -> Callable[..., Any]:
 
 
 def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
-    """Returns `gradients(state, batch, resident=None)` for one device.
+    """Returns `gradients(state, batch, clips=None)` for one device.
 
     It gives ((grads, collections), metrics).
 
     Runs inside a map over `AXIS`; what it returns is averaged over the devices, and the statistics
     of batch normalisation are those of all devices' examples. With `config.optimizer.accumulate`
-    = k the device works through its examples in k parts, so that the step, the schedule and the
-    position in the data mean the same for every k. Batch statistics are then those of each part,
-    and the running ones move k times a step.
+    = k the device works through its examples in k microbatches, so that the step, the schedule
+    and the position in the data mean the same for every k. Batch statistics are then those of each
+    microbatch, and the running ones move k times a step.
     """
     loss = make_loss(with_axis(model, AXIS), config)
-    parts = config.optimizer.accumulate
+    microbatches = config.optimizer.accumulate
     frozen = tuple(config.freeze)
 
     def trained(params):
@@ -95,34 +105,34 @@ def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
             params,
         )
 
-    def of_part(params, collections, batch, seed, resident):
+    def of_microbatch(params, collections, batch, seed, clips):
         return jax.value_and_grad(
-            lambda p: loss(trained(p), collections, batch, seed, resident), has_aux=True
+            lambda p: loss(trained(p), collections, batch, seed, clips), has_aux=True
         )(params)
 
-    def gradients(state: TrainState, batch: Batch, resident: Resident | None = None):
+    def gradients(state: TrainState, batch: Batch, clips: DeviceClips | None = None):
         params = state.variables["params"]
         collections = {k: v for k, v in state.variables.items() if k != "params"}
-        if parts == 1:
-            (_, (collections, metrics)), grads = of_part(
-                params, collections, batch, state.seed, resident
+        if microbatches == 1:
+            (_, (collections, metrics)), grads = of_microbatch(
+                params, collections, batch, state.seed, clips
             )
         else:
-            # Every k-th example: the parts hold the same examples on any number of devices.
+            # Every k-th example: microbatches hold the same examples on any number of devices.
             split = jax.tree.map(
-                lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
+                lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
             )
 
-            def one(carry, part):
+            def one(carry, microbatch):
                 collections, total = carry
-                (_, (collections, metrics)), grads = of_part(
-                    params, collections, part, state.seed, resident
+                (_, (collections, metrics)), grads = of_microbatch(
+                    params, collections, microbatch, state.seed, clips
                 )
                 return (collections, jax.tree.map(jnp.add, total, grads)), metrics
 
             zeros = jax.tree.map(jnp.zeros_like, params)
             (collections, total), metrics = jax.lax.scan(one, (collections, zeros), split)
-            grads = jax.tree.map(lambda g: g / parts, total)
+            grads = jax.tree.map(lambda g: g / microbatches, total)
             metrics = jax.tree.map(jnp.mean, metrics)
         if jax.lax.axis_size(AXIS) > 1:  # of one device's, the mean would be a copy
             (grads, collections), metrics = jax.lax.pmean(((grads, collections), metrics), AXIS)
@@ -156,3 +166,69 @@ def make_update(optimizer: optax.GradientTransformation, config: Any) -> Callabl
         )
 
     return update
+
+
+# Compiled steps stay in memory: enough for the networks of a study, one after the other.
+_KEPT = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """The compiled train step of a model, built once in a process for equal settings.
+
+    A training of another fold or seed, or on another dataset of equal size, runs the step of the
+    first: nothing is traced or compiled again.
+
+    Attributes:
+      shapes: the model's variables as shapes.
+      schedule: step -> learning rate.
+      init: `(variables, seed) -> TrainState` before the first step.
+      compiled: `(layout, K) -> step`, where `step(state, host batch, clips) -> (state, metrics)` is
+        that of `mesh.map_step`; it donates the old state. Equal arguments give the same function.
+      reduce_lr_on_plateau: `(plateau state, validation loss) -> plateau state`.
+    """
+
+    shapes: dict[str, Any]
+    schedule: optax.Schedule
+    init: Callable[[dict[str, Any], Any], TrainState]
+    compiled: Callable[[str | None, int], Callable[..., tuple[TrainState, dict[str, jax.Array]]]]
+    reduce_lr_on_plateau: Callable[[Any, Any], Any]
+
+    @property
+    def step(self) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+        """One step of a whole batch from the host: `(state, batch) -> (state, metrics)`."""
+        return self.compiled(None, 1)
+
+
+@functools.lru_cache(_KEPT)
+def train_step(
+    model: Any, settings: StepSettings, steps_per_epoch: int, mesh: jax.sharding.Mesh
+) -> TrainStep:
+    """Returns the compiled step that trains a model.
+
+    Args:
+      model: a flax module, compared by its fields.
+      settings: of the experiment.
+      steps_per_epoch: what the schedule's epochs are in steps.
+      mesh: from `mesh.make_mesh`.
+
+    Raises:
+      UserError: `config.freeze` names nothing of the model.
+    """
+    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    check_freeze({"params": shapes["params"]}, settings.freeze)
+    schedule = learning_rate(settings, steps_per_epoch)
+    optimizer = make_optimizer(settings, schedule)
+    gradients, update = make_gradients(model, settings), make_update(optimizer, settings)
+
+    @jax.jit  # compiled whole: one by one, the zeros of every shape would be a function each
+    def init(variables: dict[str, Any], seed: Any) -> TrainState:
+        return create_state(
+            layers_apart(model, variables), optimizer, plateau(settings), settings.ema_decay, seed
+        )
+
+    @functools.cache
+    def compiled(layout: str | None, count: int):
+        return map_step(gradients, update, mesh, settings.parallel, layout=layout, steps=count)
+
+    return TrainStep(shapes, schedule, init, compiled, jax.jit(make_plateau_update(settings)))

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from aver_jax.errors import UserError
 from aver_jax.evaluation import job, metrics
-from aver_jax.evaluation.evaluator import Evaluator, collect_logits
+from aver_jax.evaluation.evaluator import Evaluator, collect_logits, evaluation_loader
 from aver_jax.evaluation.forward import Forward
 from aver_jax.input import Dataset
 from aver_jax.runtime.mesh import make_mesh
@@ -151,7 +151,8 @@ def test_one_clip_per_row_on_one_device_and_on_four(dataset, config):
     found = []
     for devices in (1, 4):
         forward = Forward(BrightnessModel(), config, make_mesh(devices))
-        evaluator = Evaluator(forward, config, dataset, rows, labels, "validation")
+        loader = evaluation_loader(config, make_mesh(devices))
+        evaluator = Evaluator(forward, loader, dataset, rows, labels, "validation")
         found.append((evaluator.collect(VARIABLES), dict(evaluator.run(VARIABLES))))
     (one, scores), (four, same_scores) = found
     np.testing.assert_array_equal(one.rows, rows)
@@ -166,7 +167,8 @@ def test_one_clip_per_row_on_one_device_and_on_four(dataset, config):
 
 def test_the_forward_pass_is_traced_once(dataset, config):
     forward = Forward(BrightnessModel(), config, make_mesh(2))
-    evaluator = Evaluator(forward, config, dataset, np.arange(10), np.arange(30) % 3, "validation")
+    loader, labels = evaluation_loader(config, make_mesh(2)), np.arange(30) % 3
+    evaluator = Evaluator(forward, loader, dataset, np.arange(10), labels, "validation")
     before = BrightnessModel.traces
     for sharpness in (1.0, 2.0, 3.0):
         list(evaluator.run({"params": {"sharpness": np.float32(sharpness)}}))
@@ -213,8 +215,8 @@ def test_branches_and_features_of_views_are_averaged_like_the_logits():
 
 def test_validation_scores_each_branch(dataset, config):
     forward = Forward(TwoBranches(), config, make_mesh(2))
-    labels = np.arange(30) % 3
-    evaluator = Evaluator(forward, config, dataset, np.arange(30), labels, "validation")
+    loader, labels = evaluation_loader(config, make_mesh(2)), np.arange(30) % 3
+    evaluator = Evaluator(forward, loader, dataset, np.arange(30), labels, "validation")
     scores = dict(evaluator.run(VARIABLES))
     assert scores["validation/war_video"] == scores["validation/war"] == pytest.approx(0.9)
     assert scores["validation/war_audio"] == pytest.approx(1 / 3)

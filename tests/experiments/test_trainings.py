@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aver_jax.cli import main
-from aver_jax.training import compiled_step
+from aver_jax.training.step import train_step
 
 # The shipped config, shrunk: what is tested is what users run.
 TINY = [
@@ -32,10 +32,10 @@ def words(dataset, folder, *more: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_network_compiles_once_for_all_folds_and_seeds(synthetic_dataset, tmp_path):
-    compiled_step._training.cache_clear()
+    train_step.cache_clear()
     more = ["--folds", "1,2", "--seeds", "3,4", "--networks", "audio,video,late,n2"]
     assert main(words(synthetic_dataset, tmp_path / "study", *more)) == 0
-    assert compiled_step._training.cache_info().misses == 4
+    assert train_step.cache_info().misses == 4
     cells = tmp_path / "study" / "cells"
     assert len(list(cells.glob("*/result.json"))) == 4 * 2 * 2
     # The branches of late fusion are the networks it was built from, left as they were.

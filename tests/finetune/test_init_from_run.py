@@ -12,7 +12,7 @@ from aver_jax.config import base_config
 from aver_jax.errors import UserError
 from aver_jax.finetune.init_from_run import initialize_from, leaves, merge
 from aver_jax.models import build_model, init_variables
-from aver_jax.runs.run_folder import FACTS, write_run
+from aver_jax.runs.run_folder import METADATA, write_run
 
 BRANCH = {"stage_sizes": (1,), "width": 4, "stem": "conv3", "features": 4, "scoring_hidden": 6}
 FUSION = {"name": "mrpn", "network": "late", **BRANCH}
@@ -46,9 +46,9 @@ def variables_of(seed: int, classes: tuple[str, ...] = CLASSES, **fields) -> dic
 def write(folder: Path, variables: dict, classes: tuple[str, ...] = CLASSES, **fields) -> Path:
     config = base_config()
     config.model = ConfigDict(fields if "name" in fields else {**SIZE, **fields})
-    facts = {name: {} for name in FACTS}
-    facts.update(classes=list(classes), protocol="", modalities=["frames"])
-    write_run(folder, config, facts, variables)
+    metadata = {name: {} for name in METADATA}
+    metadata.update(classes=list(classes), protocol="", modalities=["frames"])
+    write_run(folder, config, metadata, variables)
     return folder
 
 

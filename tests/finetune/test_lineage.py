@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from aver_jax.config import base_config
 from aver_jax.errors import UserError
-from aver_jax.finetune.lineage import check_origins
+from aver_jax.finetune.lineage import check_parent_runs
 from aver_jax.input import open_dataset, split
 from aver_jax.runs.run_folder import write_config
 
@@ -30,7 +30,7 @@ def config_of(fold: int = 1, init: dict | None = None, **fields) -> ConfigDict:
     return config
 
 
-def write(folder: Path, dataset, config: ConfigDict, /, **facts) -> Path:
+def write(folder: Path, dataset, config: ConfigDict, /, **metadata) -> Path:
     folder.mkdir()
     own = {
         "classes": list(dataset.classes),
@@ -39,14 +39,14 @@ def write(folder: Path, dataset, config: ConfigDict, /, **facts) -> Path:
         "preparation": dict(dataset.preparation),
         "dataset": {"name": dataset.name, "index_sha256": dataset.fingerprint},
     }
-    write_config(folder, config, own | facts)
+    write_config(folder, config, own | metadata)
     return folder
 
 
 def check(config: ConfigDict, dataset, held=frozenset()) -> list[str]:
     data = config.data
     parts = split(dataset, data.protocol, data.fold, data.target)
-    return check_origins(config, dataset, parts, PARAMS, held)
+    return check_parent_runs(config, dataset, parts, PARAMS, held)
 
 
 def test_a_run_of_the_same_fold_is_a_start(dataset, tmp_path):
@@ -99,7 +99,7 @@ def test_converted_weights_have_seen_nothing(dataset, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "facts", "clue"),
+    ("fields", "metadata", "clue"),
     [
         (
             {"frontend__normalization": "imagenet"},
@@ -112,9 +112,9 @@ def test_converted_weights_have_seen_nothing(dataset, tmp_path):
     ],
 )
 def test_a_frozen_branch_must_see_the_frames_it_was_trained_on(
-    fields, facts, clue, dataset, tmp_path
+    fields, metadata, clue, dataset, tmp_path
 ):
-    run = write(tmp_path / "run", dataset, config_of(**fields), **facts)
+    run = write(tmp_path / "run", dataset, config_of(**fields), **metadata)
     with pytest.raises(UserError, match=rf"^config.init.video={run}: video is frozen.*\(.*{clue}"):
         check(config_of(init={"video": run}), dataset, HELD)
     with pytest.raises(UserError, match=rf"^config.init.model={run}: video is frozen.*\(.*{clue}"):

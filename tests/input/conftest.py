@@ -1,10 +1,12 @@
 """A dataset whose pixels and samples say which frame of which clip they are."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 
-from aver_jax.input import Dataset, open_dataset
+from aver_jax.input import ClipShape, Dataset, Loader, open_dataset
 from data_prep.dataset import DatasetWriter
 
 CLIPS, SIDE, RATE = 13, 48, 16_000
@@ -56,3 +58,14 @@ def dataset(tmp_path_factory, records) -> Dataset:
             writer.add(record)
         writer.close()
     return open_dataset(out)
+
+
+def loader_of(options):
+    """A loader of the options that are its own or its clips', and the options left."""
+    left = {"image_size": SIDE} | options
+    shape, own = {}, {}
+    for target, cls in ((shape, ClipShape), (own, Loader)):
+        for field in dataclasses.fields(cls):
+            if field.name in left:
+                target[field.name] = left.pop(field.name)
+    return Loader(ClipShape(**shape), **own), left

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from aver_jax.errors import UserError
-from aver_jax.input import SideBySide, cache, cache_bytes, decode_cache, training_batches
+from aver_jax.input import Loader, SideBySide, cache, cache_bytes, decode_cache, training_batches
 from aver_jax.input.clips import ClipShape, clip_arrays, clip_window
 from aver_jax.input.sampling import frame_indices
 
-from .conftest import CLIPS
+from .conftest import CLIPS, loader_of
 
 ROWS = np.random.default_rng(0).permutation(CLIPS)[:11].astype(np.int32)
 LABELS = (np.arange(CLIPS) % 3).astype(np.int32)
@@ -25,11 +25,12 @@ def train(dataset, steps, made_of=None, grid=5, **options):
         "num_frames": 4,
         "image_size": 32,
         "max_seconds": 0.6,
-        "cache_frames": grid,
+        "grid": grid,
         "cache": made_of,
         "rows": ROWS,
     } | options
-    batches = training_batches(dataset, options.pop("rows"), LABELS, **options)
+    loader, options = loader_of(options)
+    batches = training_batches(dataset, options.pop("rows"), LABELS, loader, **options)
     taken = list(islice(batches, steps))
     batches.close()
     return taken
@@ -114,8 +115,7 @@ def test_parts_have_streams_of_their_own_and_no_seed_twice(dataset):
     parts = [ROWS[:6], ROWS[6:]]
     iterators = [
         training_batches(
-            dataset, rows, LABELS, batch_size=2, seed=7, num_frames=4, image_size=32,
-            max_seconds=0.6, cache_frames=5, part=(i, 2),
+            dataset, rows, LABELS, Loader(ClipShape(4, 32, 0.6, grid=5), 2), seed=7, shard=(i, 2),
             cache=decoded(dataset, ("frames",), rows=rows).index,
         )
         for i, rows in enumerate(parts)

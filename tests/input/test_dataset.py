@@ -46,12 +46,12 @@ class Refuse:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import numpy as np
-from aver_jax.input import open_dataset, training_batches
+from aver_jax.input import ClipShape, Loader, open_dataset, training_batches
 dataset = open_dataset({str(dataset.path)!r})
 labels = np.zeros({CLIPS}, np.int32)
 batches = training_batches(
-    dataset, np.arange({CLIPS}), labels, batch_size=4, seed=0, image_size={SIDE},
-    modalities=("frames", "audio"),
+    dataset, np.arange({CLIPS}), labels,
+    Loader(ClipShape(image_size={SIDE}, modalities=("video", "audio")), 4), seed=0,
 )
 print(next(batches)["frames"].shape)
 assert "tensorflow" not in sys.modules

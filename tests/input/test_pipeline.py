@@ -16,7 +16,7 @@ from aver_jax.input import (
 from aver_jax.input.clips import ClipShape, clip_arrays
 from aver_jax.input.sampling import clip_seconds, frame_indices
 
-from .conftest import CLIPS, RATE, SIDE
+from .conftest import CLIPS, RATE, SIDE, loader_of
 
 ROWS = np.arange(CLIPS)
 LABELS = (ROWS % 3).astype(np.int32)
@@ -24,16 +24,16 @@ BOTH = ("frames", "audio")
 
 
 def train(dataset, steps, **options):
-    options = {"batch_size": 4, "seed": 7, "num_frames": 4, "image_size": SIDE} | options
-    batches = training_batches(dataset, ROWS, LABELS, **options)
+    loader, options = loader_of({"batch_size": 4, "seed": 7, "num_frames": 4} | options)
+    batches = training_batches(dataset, ROWS, LABELS, loader, **options)
     taken = list(islice(batches, steps))
     batches.close()
     return taken
 
 
 def evaluate(dataset, rows=ROWS, **options):
-    options = {"batch_size": 4, "num_frames": 4, "image_size": SIDE} | options
-    return list(evaluation_batches(dataset, rows, LABELS, **options))
+    loader, options = loader_of({"batch_size": 4, "num_frames": 4} | options)
+    return list(evaluation_batches(dataset, rows, LABELS, loader, **options))
 
 
 def assert_same(one, other):
@@ -114,7 +114,8 @@ def test_a_clip_is_cut_anew_in_every_pass(dataset):
 
 
 def test_one_clip_alone_can_train(dataset):
-    batches = training_batches(dataset, ROWS[3:4], LABELS, batch_size=1, seed=0, image_size=SIDE)
+    loader, _ = loader_of({"batch_size": 1})
+    batches = training_batches(dataset, ROWS[3:4], LABELS, loader, seed=0)
     assert [next(batches)["row"].tolist() for _ in range(3)] == [[3]] * 3
     batches.close()
 
@@ -261,7 +262,7 @@ def test_an_epoch_is_the_whole_batches_of_one_pass():
         ({"batch_size": 6, "process_count": 4}, "6 is not divisible by 4 processes"),
         ({"batch_size": 32}, "13 clips, expected at least one batch of 32"),
         ({"min_slice": 0.0}, "min_slice is 0.0"),
-        ({"modalities": ("video",)}, "modalities are"),
+        ({"modalities": ("face",)}, "data.modalities is face; expected"),
         ({"num_frames": 0}, "num_frames is 0"),
     ],
 )

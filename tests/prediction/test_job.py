@@ -31,14 +31,14 @@ def written_run(folder, modalities, **model):
     )  # fmt: skip
     config.model.update(model)
     module = model_of(config, len(CLASSES))
-    facts = {
+    metadata = {
         "classes": CLASSES,
         "dataset": {},
         "protocol": "synthetic_fifths",
         "modalities": list(modalities),
         "preparation": {"detector": "haar", "margin": 1.3, "size": 64},
     }
-    write_run(folder, config, facts, drawn_variables(module))
+    write_run(folder, config, metadata, drawn_variables(module))
     return folder
 
 

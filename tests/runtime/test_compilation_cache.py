@@ -11,7 +11,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from aver_jax.config import load_config, override
 from aver_jax.runtime.compilation_cache import FOLDER, keep_compiled
-from aver_jax.training import job
+from aver_jax.training import job, setup
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -109,7 +109,7 @@ def test_a_training_keeps_its_programs_beside_its_run_folder(
     def tell(folder):
         raise Told(folder)
 
-    monkeypatch.setattr(job, "keep_compiled", tell)
+    monkeypatch.setattr(setup, "keep_compiled", tell)
     config = load_config("timesformer.py:size=demo,dataset=synthetic")
     config = override(config, [f"--config.data.path={synthetic_dataset}", "--config.batch_size=4"])
     with pytest.raises(Told) as told:

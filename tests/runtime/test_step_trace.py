@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 from aver_jax.cli import main
 from aver_jax.config import load_config, override
 from aver_jax.errors import UserError
-from aver_jax.runtime.step_trace import StepTrace, parse_range
-from aver_jax.training import job
+from aver_jax.runtime.step_trace import StepTrace, check_range, parse_range
+from aver_jax.training import hooks, job
 
 
 def test_a_range_is_two_steps():
@@ -74,9 +74,9 @@ def test_nothing_is_traced_unless_asked(tmp_path, calls):
         (9, 9, "--profile 3:5: the run is finished at step 9; give another --workdir"),
     ],
 )
-def test_a_range_that_the_run_does_not_reach_is_one_line(tmp_path, done, total, clue):
+def test_a_range_that_the_run_does_not_reach_is_one_line(done, total, clue):
     with pytest.raises(UserError, match=f"^{clue}"):
-        StepTrace(tmp_path, (3, 5), done, total, True)
+        check_range((3, 5), done, total)
 
 
 def words(dataset, workdir):
@@ -92,7 +92,7 @@ def words(dataset, workdir):
 def test_a_signal_leaves_the_trace_and_says_where_it_is(
     synthetic_dataset, tmp_path, monkeypatch, capsys
 ):
-    class Stopped(job.StopSignal):
+    class Stopped(hooks.StopSignal):
         @property
         def number(self):
             self.asked += 1
@@ -102,7 +102,7 @@ def test_a_signal_leaves_the_trace_and_says_where_it_is(
         def number(self, value):
             self.asked = 0
 
-    monkeypatch.setattr(job, "StopSignal", Stopped)
+    monkeypatch.setattr(hooks, "StopSignal", Stopped)
     name, fields, workdir = words(synthetic_dataset, tmp_path / "run")
     config = override(load_config(name), fields)
     with config.unlocked():

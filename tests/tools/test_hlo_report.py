@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aver_jax.config import load_config, override
-from aver_jax.runs.run_folder import FACTS, write_config
+from aver_jax.runs.run_folder import METADATA, write_config
 from tools import hlo_report
 from tools.hlo.costs import alike, costs
 from tools.hlo.report import make_report, text
@@ -425,7 +425,7 @@ def test_the_command_reports_on_a_program(program, tmp_path, capsys):
     assert hlo_report.main(words) == 0
     printed = capsys.readouterr().out
     assert "copies and transposes: " in printed
-    assert "transformer.py:" in printed
+    assert "blocks.py:" in printed
     content = json.loads(out.read_text())
     assert content["program"] == program
     assert content["memory"]["argument"] > 0
@@ -456,20 +456,20 @@ def test_errors_are_one_line(words, message, capsys):
 def test_a_trace_of_another_run_is_one_line(tmp_path, capsys):
     config = load_config(TINY[TINY.index("--config") + 1])
     config = override(config, [word for word in TINY if word.startswith("--config.")])
-    facts = dict.fromkeys(FACTS) | {"classes": [], "modalities": [], "preparation": {}}
+    metadata = dict.fromkeys(METADATA) | {"classes": [], "modalities": [], "preparation": {}}
     (tmp_path / "profile").mkdir()
     write_trace(tmp_path / "profile" / "a.trace.json.gz", [])
     words = [*TINY, "--trace", str(tmp_path / "profile"), "--batch_size", "8"]
     config.batch_size = 8
-    write_config(tmp_path, config, facts)
+    write_config(tmp_path, config, metadata)
     hlo_report.check_run(tmp_path / "profile" / "a.trace.json.gz", config)
     config.batch_size = 16
-    write_config(tmp_path, config, facts)
+    write_config(tmp_path, config, metadata)
     assert hlo_report.main(words) == 2
     error = capsys.readouterr().err
     assert error.endswith("of another program: config.batch_size was 16, here 8\n")
     config.data.cache = "device"
-    write_config(tmp_path, config, facts)
+    write_config(tmp_path, config, metadata)
     assert hlo_report.main(words) == 2
     assert "profile a run with --config.data.cache=none" in capsys.readouterr().err
 

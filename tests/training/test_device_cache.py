@@ -12,12 +12,12 @@ from aver_jax.input import ClipCache, ClipIndex, ClipShape
 from aver_jax.runtime.mesh import MAPPINGS, make_mesh, map_step, replicated, to_devices
 from aver_jax.training import device_cache
 from aver_jax.training.device_cache import (
-    Resident,
+    DeviceClips,
     free_memory,
     gathered,
     layout_for,
-    parts_of,
-    placed,
+    place_on_devices,
+    shards_of,
 )
 from aver_jax.training.optimizer import learning_rate, make_optimizer, plateau
 from aver_jax.training.state import create_state
@@ -61,8 +61,7 @@ def drawn(cache, count, seed):
 
 def on_devices(cache, devices=1):
     mesh = make_mesh(devices)
-    frames, sound = [cache.frames], [cache.sound]
-    return placed(frames, sound, len(cache.frames), mesh, SIDE, "replicated")
+    return place_on_devices([cache], len(cache.frames), mesh, "replicated")
 
 
 def test_the_device_takes_the_batch_that_the_host_would_make():
@@ -79,7 +78,7 @@ def test_the_device_takes_the_batch_that_the_host_would_make():
 @pytest.mark.parametrize("absent", ["frames", "sound"])
 def test_one_modality_alone_is_taken_alone(absent):
     clips = on_devices(cache_of())
-    left = Resident(**{"frames": clips.frames, "sound": clips.sound, "side": SIDE, absent: None})
+    left = DeviceClips(**{"frames": clips.frames, "sound": clips.sound, "side": SIDE, absent: None})
     plan, batch = drawn(cache_of(), 3, 1)
     names = {"frames": ("frame_index", "frame_times"), "sound": ("audio_start", "audio_length")}
     for name in names[absent]:
@@ -190,10 +189,7 @@ def test_each_device_takes_from_its_own_part(mapping):
         {name: np.concatenate([pair[which][name] for pair in pairs]) for name in pairs[0][which]}
         for which in (0, 1)
     )
-    clips = placed(
-        [cache.frames for cache in caches], [cache.sound for cache in caches], 7, mesh, SIDE,
-        "sharded",
-    )  # fmt: skip
+    clips = place_on_devices(caches, 7, mesh, "sharded")
     assert clips.frames.shape == (2, 7, GRID, SIDE * SIDE * 3)
     assert {shard.data.shape[0] for shard in clips.frames.addressable_shards} == {1}
     state, step = program_of(config, mesh, "sharded", 1)
@@ -268,10 +264,10 @@ def test_devices_that_are_cpus_share_the_hosts_memory():
 
 def test_parts_are_disjoint_even_and_mixed():
     rows = np.arange(0, 46, 2)
-    parts = parts_of(rows, 4, seed=1)
+    parts = shards_of(rows, 4, seed=1)
     assert sorted(map(len, parts)) == [5, 6, 6, 6]
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), rows)
     assert all(len(set(part // 2 % 2)) == 2 for part in parts)
-    again = parts_of(rows, 4, seed=1)
+    again = shards_of(rows, 4, seed=1)
     assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
-    assert not np.array_equal(parts_of(rows, 4, seed=2)[0], parts[0])
+    assert not np.array_equal(shards_of(rows, 4, seed=2)[0], parts[0])

@@ -21,7 +21,7 @@ from aver_jax.config import load_config, override, to_json
 from aver_jax.errors import UserError
 from aver_jax.runs.metrics_log import read_metrics
 from aver_jax.runtime import preemption
-from aver_jax.training import job
+from aver_jax.training import hooks, job
 
 # The shipped config, shrunk: what is tested is what users run.
 TINY = [
@@ -99,7 +99,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_parameters(
             self.asked = 0
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "StopSignal", Preempted)
+        patch.setattr(hooks, "StopSignal", Preempted)
         with pytest.raises(SystemExit) as stopped:
             job.train(tiny(synthetic_dataset), tmp_path / "run", quiet=True)
     assert stopped.value.code == 128 + signal.SIGTERM
@@ -227,7 +227,7 @@ ERRORS = {
     "negative seed": (["--config.seed=-1"], "seed is -1"),
     "no frames": (["--config.data.num_frames=0"], "num_frames is 0"),
     "no layers": (["--config.model.depth=0"], "depth is 0"),
-    "another modality": (["--config.data.modalities=('audio',)"], "needs frames"),
+    "another modality": (["--config.data.modalities=('audio',)"], "needs video"),
     "unknown init subtree": (["--config.init.head2=nowhere"], "nowhere"),
     "unknown normalization": (["--config.frontend.normalization=zca"], "per_clip"),
     "freeze that matches nothing": (["--config.freeze=('head2',)"], "patch_embed"),

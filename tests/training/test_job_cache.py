@@ -16,7 +16,7 @@ from aver_jax.config import load_config, override
 from aver_jax.errors import UserError
 from aver_jax.input import cache
 from aver_jax.runs.metrics_log import read_metrics
-from aver_jax.training import batches, device_cache, job
+from aver_jax.training import batches, device_cache, hooks, job, preflight
 
 # The shipped config, shrunk; the 12 training clips make 3 steps an epoch.
 TINY = (
@@ -100,9 +100,9 @@ def test_the_log_tells_the_share_of_waiting_and_the_first_line_the_start(many_at
 def test_a_stopped_run_goes_on_with_another_cache_and_other_dispatches(
     many_at_once, synthetic_dataset, tmp_path, monkeypatch
 ):
-    add, stops = job.Progress.add, []
+    add, stops = hooks.Progress.add, []
 
-    class Preempted(job.StopSignal):
+    class Preempted(hooks.StopSignal):
         def __init__(self):
             super().__init__()
             stops.append(self)
@@ -114,8 +114,8 @@ def test_a_stopped_run_goes_on_with_another_cache_and_other_dispatches(
 
     fields = ("data.cache=device", "steps_per_dispatch=2")
     with monkeypatch.context() as patch:
-        patch.setattr(job, "StopSignal", Preempted)
-        patch.setattr(job.Progress, "add", add_and_ask)
+        patch.setattr(hooks, "StopSignal", Preempted)
+        patch.setattr(hooks.Progress, "add", add_and_ask)
         with pytest.raises(SystemExit):
             run_of(tiny(synthetic_dataset, *fields), tmp_path / "run")
     assert numbers(tmp_path / "run") == numbers(many_at_once)[:2]
@@ -158,13 +158,15 @@ def test_clips_too_many_for_one_device_are_divided(
     mapping, synthetic_dataset, tmp_path, monkeypatch, capsys
 ):
     placed, layouts = [], []
-    lay, place = device_cache.layout_for, device_cache.placed
+    lay, place = device_cache.layout_for, device_cache.place_on_devices
     # A clip is 5 * 12 * 12 * 3 bytes of frames and 25,602 of sound.
     monkeypatch.setattr(device_cache, "free_memory", lambda mesh, host: 200_000)
     monkeypatch.setattr(
         device_cache, "layout_for", lambda *args: layouts.append(lay(*args)) or layouts[-1]
     )
-    monkeypatch.setattr(device_cache, "placed", lambda *a: placed.append(place(*a)) or placed[-1])
+    monkeypatch.setattr(
+        device_cache, "place_on_devices", lambda *a: placed.append(place(*a)) or placed[-1]
+    )
     config = tiny(
         synthetic_dataset, "data.cache=device", f"parallel={mapping}", "epochs=1.0",
         "steps_per_dispatch=3",
@@ -174,7 +176,7 @@ def test_clips_too_many_for_one_device_are_divided(
     assert placed[0].sound.shape == (4, 3, 12_801)
     assert [line["step"] for line in numbers(tmp_path / "run")] == [2, 3, 3]
     errors = capsys.readouterr().err
-    assert "each of 4 devices holds and draws from its own part of the clips" in errors
+    assert "each of 4 devices holds and draws from its own shard of the clips" in errors
     assert "first step done after" in errors
     assert "the cache of 3 clips x 5 frames of 12 px: 0.00 GB, decoded in" in errors
 
@@ -205,7 +207,7 @@ def test_a_cache_that_cannot_be_is_one_line(fields, clue, synthetic_dataset, tmp
 def test_sound_alone_needs_no_grid(synthetic_dataset, tmp_path):
     config = tiny(synthetic_dataset, "data.cache=host", "data.cache_frames=0")
     config.data.modalities = ("audio",)
-    job.check_settings(config, tmp_path)
+    preflight.check_settings(config, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["host", "device"])

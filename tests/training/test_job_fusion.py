@@ -15,12 +15,12 @@ from aver_jax.errors import UserError
 from aver_jax.evaluation import metrics
 from aver_jax.evaluation.job import evaluate_run
 from aver_jax.frontend import evaluation_inputs
-from aver_jax.input import evaluation_batches, open_dataset, split
+from aver_jax.input import ClipShape, Loader, evaluation_batches, open_dataset, split
 from aver_jax.models import init_variables
 from aver_jax.runs.checkpoints import Checkpoints, abstract_like
 from aver_jax.runs.metrics_log import read_metrics
-from aver_jax.runs.run_folder import FACTS, model_of, write_run
-from aver_jax.training import job
+from aver_jax.runs.run_folder import METADATA, model_of, write_run
+from aver_jax.training import hooks, job
 
 CLASSES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 # The shipped config, shrunk; the 12 training clips make 3 steps.
@@ -86,8 +86,8 @@ def test_views_are_slices_of_time_that_face_and_voice_share(fusion_run, syntheti
     dataset, data = open_dataset(synthetic_dataset), config.data
     parts = split(dataset, data.protocol, data.fold, data.target)
     (batch,) = evaluation_batches(
-        dataset, parts.validation, parts.labels, batch_size=2 * len(parts.validation), views=2,
-        num_frames=2, image_size=12, max_seconds=1.0, modalities=data.modalities, threads=0,
+        dataset, parts.validation, parts.labels,
+        Loader(ClipShape.from_config(data), 2 * len(parts.validation), threads=0), views=2,
     )  # fmt: skip
     whole, views = 16_000, batch["audio_length"].reshape(-1, 2)
     assert (views < whole).all()
@@ -125,14 +125,14 @@ def branch_runs(tmp_path_factory, synthetic_dataset) -> dict[str, Path]:
     runs = {}
     for seed, modality in enumerate(("video", "audio")):
         config = tiny(modality, synthetic_dataset)
-        facts = {name: {} for name in FACTS}
-        facts.update(classes=list(CLASSES), protocol="", modalities=list(config.data.modalities))
+        metadata = {name: {} for name in METADATA}
+        metadata.update(classes=list(CLASSES), protocol="", modalities=list(config.data.modalities))
         model = model_of(config, len(CLASSES))
         rng = np.random.default_rng(seed)
         shapes = jax.eval_shape(lambda model=model: init_variables(model, jax.random.key(0)))
         runs[modality] = tmp_path_factory.mktemp("runs") / modality
         write_run(
-            runs[modality], config, facts,
+            runs[modality], config, metadata,
             jax.tree.map(lambda x, rng=rng: rng.uniform(0.1, 1, x.shape).astype(x.dtype), shapes),
         )  # fmt: skip
     return runs
@@ -180,7 +180,7 @@ def test_a_stopped_fusion_goes_on_to_the_same_parameters_and_statistics(
     else:
         config = late_config(synthetic_dataset, branch_runs)
 
-    class Preempted(job.StopSignal):
+    class Preempted(hooks.StopSignal):
         @property
         def number(self):
             self.asked += 1
@@ -191,7 +191,7 @@ def test_a_stopped_fusion_goes_on_to_the_same_parameters_and_statistics(
             self.asked = 0
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "StopSignal", Preempted)
+        patch.setattr(hooks, "StopSignal", Preempted)
         with pytest.raises(SystemExit):
             job.train(config, tmp_path / "run", quiet=True, report=False)
     assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == 2

@@ -20,8 +20,8 @@ FIELDS = (
 )  # fmt: skip
 # `aver` on devices with as little memory as the first word says.
 SMALL = (
-    "import sys; from aver_jax import resident; from aver_jax.cli import main; "
-    "resident.free_memory = lambda *_: int(sys.argv[1]); sys.exit(main(sys.argv[2:]))"
+    "import sys; from aver_jax.training import device_cache; from aver_jax.cli import main; "
+    "device_cache.free_memory = lambda *_: int(sys.argv[1]); sys.exit(main(sys.argv[2:]))"
 )
 
 

@@ -45,8 +45,8 @@ def test_settings_are_checked_with_the_modalities_of_the_config(tmp_path, modali
         ("frontend.spectrogram.scale", "mel", r"config.frontend.spectrogram.scale is 'mel'"),
         ("frontend.sound", {"gain": -3.0}, r"config.frontend.sound.gain is -3.0; expected 0"),
         ("frontend.sound", {"pitch": 1.0}, r"config.frontend.sound has unknown fields pitch"),
-        ("data.modalities", ("video",), r"modalities are \('video',\), expected"),
-        ("data.modalities", (), r"modalities are \(\), expected one or more"),
+        ("data.modalities", ("face",), r"config.data.modalities is face; expected one or more of"),
+        ("data.modalities", (), r"config.data.modalities is empty; expected one or more of"),
     ],
 )
 def test_wrong_settings_of_sound_are_one_line(tmp_path, field, value, message):
@@ -85,7 +85,7 @@ def test_a_model_of_sound_needs_sound_alone():
     config.model.name = "listener"
     for given in (("frames",), ("frames", "audio")):
         config.data.modalities = given
-        with pytest.raises(UserError, match=r"modalities is .*frames; listener needs audio"):
+        with pytest.raises(UserError, match=r"modalities is .*video; listener needs audio"):
             check_modalities(config, Listener())
 
 
@@ -94,6 +94,6 @@ def test_batch_norm_needs_two_clips_at_a_time():
     config.batch_size, config.optimizer.accumulate = 8, 4
     check_statistics(config, {"params": {}, "batch_stats": {}})
     config.optimizer.accumulate = 8
-    with pytest.raises(UserError, match=r"batch_size 8 in 8 parts .* is 1 clip at a time"):
+    with pytest.raises(UserError, match=r"batch_size 8 in 8 microbatches .* is 1 clip at a time"):
         check_statistics(config, {"params": {}, "batch_stats": {}})
     check_statistics(config, {"params": {}})

@@ -80,7 +80,7 @@ def test_the_seconds_of_the_start_are_on_the_first_line_alone(tmp_path, clock):
         clock.now += 1.0
         progress.add(step, metrics_of(1.0))
         if step == 1:
-            progress.started(7.5)
+            progress.started(began=clock.now - 7.5)
         progress.log_training(step, 1.0)
     progress.close()
     assert logged(tmp_path, "startup_seconds") == {1: 7.5}

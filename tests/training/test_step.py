@@ -185,11 +185,11 @@ def test_plateau_scale_multiplies_the_update(batches):
     config = config_of(optimizer__momentum=0.0)
     config.schedule.update({"name": "plateau", "plateau_factor": 0.5, "plateau_patience": 2})
     advance = make_plateau_update(config)
-    plateau = plateau(config).init({})
+    slowed = plateau(config).init({})
     scales = []
     for loss in (1.0, 0.9, 0.95, 0.95, 0.95):
-        plateau = advance(plateau, jnp.float32(loss))
-        scales.append(float(plateau.scale))
+        slowed = advance(slowed, jnp.float32(loss))
+        scales.append(float(slowed.scale))
     assert scales == [1.0, 1.0, 1.0, 0.5, 0.5]
 
     params = {"head": {"kernel": jnp.ones((2, 2))}}
@@ -197,7 +197,7 @@ def test_plateau_scale_multiplies_the_update(batches):
     state = create_state({"params": params}, rule, plateau(config), 0.0, seed=0)
     update = make_update(rule, config)
     full = update(state, (params, {}))
-    half = update(state.__class__(**{**vars(state), "plateau": plateau}), (params, {}))
+    half = update(state.__class__(**{**vars(state), "plateau": slowed}), (params, {}))
     change = np.asarray(full.variables["params"]["head"]["kernel"]) - 1
     np.testing.assert_allclose(
         half.variables["params"]["head"]["kernel"] - 1, change / 2, rtol=1e-6

@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 from aver_jax.config import base_config
 from aver_jax.models import build_model, init_variables
 from aver_jax.runtime.mesh import make_mesh, replicated
-from aver_jax.training import compiled_step
+from aver_jax.training.settings import StepSettings
+from aver_jax.training.step import train_step
 
 BATCH, STEPS = 8, 3
 MODEL = {
@@ -67,11 +68,11 @@ def batches():
 
 def trained(model, config, batches, devices):
     mesh = make_mesh(devices)
-    program = compiled_step.training(model, config, 10, mesh)
-    state = program.create(init_variables(model, jax.random.key(0)), config.seed)
+    train = train_step(model, StepSettings.from_config(config), 10, mesh)
+    state = train.init(init_variables(model, jax.random.key(0)), config.seed)
     state = jax.device_put(state, replicated(mesh))
     for batch in batches:
-        state, metrics = program.step(state, batch)
+        state, metrics = train.step(state, batch)
     return jax.device_get((state.variables, metrics))
 
 

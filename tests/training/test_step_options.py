@@ -14,7 +14,7 @@ from aver_jax import load_run
 from aver_jax.config import base_config, load_config, override
 from aver_jax.report import sections
 from aver_jax.runs.metrics_log import read_metrics
-from aver_jax.training import job
+from aver_jax.training import hooks, job
 from aver_jax.training.step import make_loss
 
 # The shipped config, shrunk; the 12 training clips make 3 steps an epoch.
@@ -179,9 +179,9 @@ def train_until_stopped(config: ConfigDict, run: Path, monkeypatch, after: int) 
 
 def preempt(monkeypatch, after: int) -> None:
     """A stop signal arrives during a step."""
-    add = job.Progress.add
+    add = hooks.Progress.add
 
-    class Preempted(job.StopSignal):
+    class Preempted(hooks.StopSignal):
         def __init__(self):
             super().__init__()
             stops.append(self)
@@ -192,8 +192,8 @@ def preempt(monkeypatch, after: int) -> None:
             stops[-1].number = signal.SIGTERM
 
     stops: list[Preempted] = []
-    monkeypatch.setattr(job, "StopSignal", Preempted)
-    monkeypatch.setattr(job.Progress, "add", add_and_ask)
+    monkeypatch.setattr(hooks, "StopSignal", Preempted)
+    monkeypatch.setattr(hooks.Progress, "add", add_and_ask)
 
 
 def test_an_unrolled_run_goes_on_in_a_loop_over_its_layers(

@@ -11,8 +11,9 @@ from aver_jax.bench import cases
 from aver_jax.bench.experiment import experiment, made_up_batch, model_of_case, noisy_variables
 from aver_jax.models.timesformer.unstacked import Layers
 from aver_jax.runtime.mesh import make_mesh, replicated
-from aver_jax.training import compiled_step
+from aver_jax.training.settings import StepSettings
 from aver_jax.training.state import TrainState
+from aver_jax.training.step import train_step
 from tools.hlo.programs import jitted
 
 DEPTH = 3
@@ -38,22 +39,24 @@ def program_of(
     config.freeze = freeze
     config.parallel = mapping
     mesh = make_mesh(devices)
-    return compiled_step.training(model_of_case(case_of(unroll)), config, 10, mesh), mesh
+    return train_step(
+        model_of_case(case_of(unroll)), StepSettings.from_config(config), 10, mesh
+    ), mesh
 
 
 def trained(unroll: int, together: bool = False, **how) -> tuple[TrainState, TrainState]:
     """Returns the state after some steps, by one dispatch if `together`, and its shapes."""
     program, mesh = program_of(unroll, **how)
-    state = program.create(noisy_variables(case_of(unroll)), 0)
+    state = program.init(noisy_variables(case_of(unroll)), 0)
     state = jax.device_put(state, replicated(mesh))
     batches = [made_up_batch(case_of(unroll), seed) for seed in range(STEPS)]
     if together:
         stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
-        state, _ = program.steps(None, STEPS)(state, stacked)
+        state, _ = program.compiled(None, STEPS)(state, stacked)
     else:
         for batch in batches:
             state, _ = program.step(state, batch)
-    return state, jax.eval_shape(program.create, program.shapes, 0)
+    return state, jax.eval_shape(program.init, program.shapes, 0)
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +106,10 @@ def test_a_state_comes_back_from_its_checkpoint(looped):
 @pytest.mark.parametrize(("unroll", "remat"), [(1, "none"), (DEPTH, "none"), (DEPTH, "dots")])
 def test_no_stack_is_left_in_an_unrolled_step(unroll, remat):
     case = case_of(unroll, remat=remat)
-    program = compiled_step.training(
-        model_of_case(case), experiment(case), 10, make_mesh(devices=1)
+    program = train_step(
+        model_of_case(case), StepSettings.from_config(experiment(case)), 10, make_mesh(devices=1)
     )
-    state = jax.eval_shape(program.create, program.shapes, 0)
+    state = jax.eval_shape(program.init, program.shapes, 0)
     text = jitted(program.step).lower(state, made_up_batch(case), None).compile().as_text()
     kernels = [x for x in jax.tree.leaves(program.shapes["params"]["blocks"]) if x.ndim == 3]
     shapes = {",".join(map(str, kernel.shape)) for kernel in kernels}

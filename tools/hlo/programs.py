@@ -12,32 +12,26 @@ from ml_collections import ConfigDict
 
 from aver_jax.errors import UserError
 from aver_jax.evaluation.forward import compiled_forward
-from aver_jax.input import SAMPLE_RATE
+from aver_jax.input import ClipShape
 from aver_jax.runs.run_folder import model_of
 from aver_jax.runtime.mesh import AXIS, check_batch_size, make_mesh, replicated
-from aver_jax.training import compiled_step
+from aver_jax.training.settings import StepSettings
+from aver_jax.training.step import train_step
 
 PROGRAMS = ("train", "inference")
 
 
 def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the arrays of one batch of `config.batch_size` clips, as shapes."""
-    count, data = config.batch_size, config.data
     shapes = {
+        **ClipShape.from_config(config.data).arrays,
         "label": ((), np.int32),
         "mask": ((), np.bool_),
         "row": ((), np.int32),
         "seed": ((), np.uint32),
     }
-    if "frames" in data.modalities:
-        image = (data.num_frames, data.image_size, data.image_size, 3)
-        shapes["frames"] = (image, np.uint8)
-        shapes["frame_times"] = ((data.num_frames,), np.float32)
-    if "audio" in data.modalities:
-        shapes["audio"] = ((round(data.max_seconds * SAMPLE_RATE),), np.int16)
-        shapes["audio_length"] = ((), np.int32)
     return {
-        name: jax.ShapeDtypeStruct((count, *shape), dtype)
+        name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
         for name, (shape, dtype) in shapes.items()
     }
 
@@ -63,7 +57,7 @@ def compiled(config: ConfigDict, classes: int, program: str) -> jax.stages.Compi
     check_batch_size(config.batch_size, mesh, accumulate)
     model = model_of(config, classes)
     # A schedule's epochs do not change the program.
-    training = compiled_step.training(model, config, steps_per_epoch=100, mesh=mesh)
+    training = train_step(model, StepSettings.from_config(config), 100, mesh)
 
     def placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
         return jax.tree.map(
@@ -76,7 +70,7 @@ def compiled(config: ConfigDict, classes: int, program: str) -> jax.stages.Compi
         variables = placed(training.shapes, replicated(mesh))
         return _compiled_afresh(jitted(forward.__call__).lower(variables, batch))
     seed = jax.ShapeDtypeStruct((), np.uint32)
-    state = jax.eval_shape(training.create, training.shapes, seed)
+    state = jax.eval_shape(training.init, training.shapes, seed)
     state = placed(state, replicated(mesh))
     return _compiled_afresh(jitted(training.step).lower(state, batch, None))
 
