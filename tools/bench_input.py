@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from aver_jax.bench.made_up import write_dataset
+from aver_jax.bench.worker.inputs import write_dataset
 from aver_jax.errors import UserError
 from aver_jax.input import open_dataset, training_batches
 

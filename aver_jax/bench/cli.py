@@ -122,7 +122,7 @@ def with_fields(case: Case, words: list[str]) -> Case:
 
 def _check_models(cases: list[Case]) -> None:
     """Raises UserError for fields that a model does not have or take, before anything starts."""
-    from aver_jax.bench.experiment import model_of_case
+    from aver_jax.bench.worker.inputs import model_of_case
 
     for case in cases:
         try:
@@ -140,7 +140,7 @@ def settings_of(
 
     data = args.data
     if data is None and any(case.task == "input" for case in cases):
-        from aver_jax.bench.made_up import write_dataset
+        from aver_jax.bench.worker.inputs import write_dataset
 
         data = scratch / "data"
         write_dataset(data)

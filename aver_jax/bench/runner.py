@@ -13,9 +13,9 @@ from typing import Any
 
 from aver_jax.bench import timing
 from aver_jax.bench.agreement import Disagreement, checked_agreement
-from aver_jax.bench.answers import read_result
 from aver_jax.bench.cases import Case
-from aver_jax.bench.child import Child, Failed
+from aver_jax.bench.subprocess_worker import Child, Failed
+from aver_jax.bench.worker.protocol import read_result
 
 #: The side that the others are compared with.
 OURS = "aver_jax"

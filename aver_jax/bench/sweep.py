@@ -9,8 +9,8 @@ from typing import Any
 
 from aver_jax.bench import timing
 from aver_jax.bench.cases import Case
-from aver_jax.bench.child import Child, Failed
 from aver_jax.bench.runner import OURS, Settings, our_side
+from aver_jax.bench.subprocess_worker import Child, Failed
 from aver_jax.errors import UserError
 
 _GROWS = {

@@ -7,7 +7,7 @@ import pytest
 
 from aver_jax.bench.cases import SETS, SWEPT, TASKS, case_of, matching, timesformer
 from aver_jax.bench.cli import with_fields
-from aver_jax.bench.experiment import experiment, model_of_case
+from aver_jax.bench.worker.inputs import experiment, model_of_case
 from aver_jax.config import check_fields
 from aver_jax.errors import UserError
 from aver_jax.models.timesformer.timesformer import SIZES

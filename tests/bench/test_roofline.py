@@ -1,7 +1,7 @@
 """The floor of a call: what binds, and rates measured twice."""
 
-from aver_jax.bench.rates import measured_rates
 from aver_jax.bench.roofline import Rates, faster, floor_of
+from aver_jax.bench.worker.rates import measured_rates
 
 RATES = Rates({"float32": 1e12}, 1e11)
 

@@ -11,11 +11,10 @@ import pytest
 
 from aver_jax.bench import pages, runner
 from aver_jax.bench.cases import SETS
-from aver_jax.bench.pages import write_benchmark
+from aver_jax.bench.pages import benchmark_page, write_benchmark
 from aver_jax.bench.plot import benchmark_figure
 from aver_jax.bench.results import run_benchmark
 from aver_jax.bench.runner import Settings, Side, run_case
-from aver_jax.bench.table import benchmark_page
 
 CASE = next(case for case in SETS["mini"] if case.task == "inference")
 FAKE = str(Path(__file__).with_name("fake_worker.py"))

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from aver_jax.bench.cases import SETS
-from aver_jax.bench.experiment import model_of_case
 from aver_jax.bench.plot import sweeps_figure
 from aver_jax.bench.sweep import points_of, sweep_table
+from aver_jax.bench.worker.inputs import model_of_case
 from aver_jax.errors import UserError
 
 FULL = SETS["full"][0]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from aver_jax.bench import exchange as ours
-from aver_jax.bench import experiment, work
 from aver_jax.bench.cases import Case
+from aver_jax.bench.worker import case_files as ours
+from aver_jax.bench.worker import inputs as experiment
+from aver_jax.bench.worker import tasks as work
 from tools.baseline import exchange
 from tools.baseline.batches import HostBatch
 from tools.baseline.classifier import Classifier, Mode

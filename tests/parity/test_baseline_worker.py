@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from aver_jax.bench import exchange as ours
 from aver_jax.bench.cases import Case
-from aver_jax.bench.made_up import write_dataset
-from aver_jax.bench.work import make_ready as made_by_aver_jax
+from aver_jax.bench.worker import case_files as ours
+from aver_jax.bench.worker.inputs import write_dataset
+from aver_jax.bench.worker.tasks import make_ready as made_by_aver_jax
 from aver_jax.input import ClipShape, clip_arrays, open_dataset
 from tools.baseline import choose, exchange, sides
 from tools.baseline.data import Clips, loader

@@ -67,7 +67,7 @@ def test_folder_opens_as_a_run_and_a_training_starts_from_its_cnn(source, tmp_pa
     state = torchvision_state()
     cnn = {name: tree["video"]["cnn"] for name, tree in loaded.variables.items()}
     assert loaded.classes == ("untrained",)
-    assert loaded.modalities == ("frames",)
+    assert loaded.modalities == ("video",)
     np.testing.assert_array_equal(
         cnn["params"]["conv1"]["kernel"], state["conv1.weight"].transpose(2, 3, 1, 0)
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aver_jax.bench import cases
-from aver_jax.bench.experiment import experiment, made_up_batch, model_of_case, noisy_variables
+from aver_jax.bench.worker.inputs import experiment, made_up_batch, model_of_case, noisy_variables
 from aver_jax.models.timesformer.unstacked import Layers
 from aver_jax.runtime.mesh import make_mesh, replicated
 from aver_jax.training.settings import StepSettings

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aver_jax.bench.answers import read_arrays
+from aver_jax.bench.worker.protocol import read_arrays
 
 
 @dataclasses.dataclass(frozen=True)

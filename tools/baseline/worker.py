@@ -17,9 +17,13 @@ from typing import Any
 
 import torch
 
-from aver_jax.bench import resident_set
-from aver_jax.bench.answers import write_result
-from aver_jax.bench.serving import Handlers, serve
+from aver_jax.bench.worker.protocol import (
+    Handlers,
+    peak_resident_set,
+    reset_peak_resident_set,
+    serve,
+    write_result,
+)
 from aver_jax.runtime.cpu_allocator import keep_freed_memory
 from tools.baseline import exchange
 from tools.baseline.sides import NotDone, Ready, make_ready
@@ -100,7 +104,7 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     else:
-        resident_set.reset_peak()
+        reset_peak_resident_set()
 
 
 def peak_memory(device: torch.device) -> tuple[int, str]:
@@ -108,7 +112,7 @@ def peak_memory(device: torch.device) -> tuple[int, str]:
     if device.type == "cuda":
         # What was reserved: the pool of a CUDA graph counts as free once it is captured.
         return torch.cuda.max_memory_reserved(), "device memory"
-    return resident_set.peak(), "resident set"
+    return peak_resident_set(), "resident set"
 
 
 def settings_of_an_expert() -> None:

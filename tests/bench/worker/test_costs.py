@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from aver_jax.bench import costs
 from aver_jax.bench.cases import SETS, resnet, timesformer, without_model
+from aver_jax.bench.worker import costs
 
 MINI = {c.task: c for c in SETS["mini"] if c.model.get("name") == "timesformer"}
 

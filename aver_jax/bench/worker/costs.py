@@ -15,8 +15,8 @@ import numpy as np
 from jax.extend import core
 
 from aver_jax.bench.cases import Case
-from aver_jax.bench.experiment import experiment, has_model, made_up_shapes
-from aver_jax.bench.experiment import model_of_case as model_of
+from aver_jax.bench.worker.inputs import experiment, has_model, made_up_shapes
+from aver_jax.bench.worker.inputs import model_of_case as model_of
 from aver_jax.frontend import evaluation_inputs
 from aver_jax.models.counting import multiply_adds
 from aver_jax.training.step import make_loss

@@ -23,12 +23,17 @@ import jax
 import jax.monitoring
 
 from aver_jax import __version__
-from aver_jax.bench import costs, exchange, resident_set
-from aver_jax.bench.answers import write_result
 from aver_jax.bench.cases import case_of
-from aver_jax.bench.rates import measured_rates
-from aver_jax.bench.serving import Handlers, serve
-from aver_jax.bench.work import Work, make_ready
+from aver_jax.bench.worker import case_files, costs
+from aver_jax.bench.worker.protocol import (
+    Handlers,
+    peak_resident_set,
+    reset_peak_resident_set,
+    serve,
+    write_result,
+)
+from aver_jax.bench.worker.rates import measured_rates
+from aver_jax.bench.worker.tasks import Work, make_ready
 from aver_jax.runtime.cpu_allocator import computes_on_cpu, keep_freed_memory
 
 SIDE = "aver_jax"
@@ -59,12 +64,12 @@ class _Side:
         }
         if request.get("exchange"):
             folder = Path(request["exchange"])
-            exchange.write(folder, self._case, self._work, data, threads)
+            case_files.write(folder, self._case, self._work, data, threads)
             write_result(folder, SIDE, self._work.result)
         if self._case.task == "train":
             answer["losses"] = self._work.result["losses"].tolist()
         gc.collect()
-        resident_set.reset_peak()
+        reset_peak_resident_set()
         return answer | {"peak_bytes": peak_memory()[0]}
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def peak_memory() -> tuple[int, str]:
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         return statistics["peak_bytes_in_use"], "device memory"
-    return resident_set.peak(), "resident set"
+    return peak_resident_set(), "resident set"
 
 
 def _start() -> Handlers:

@@ -16,7 +16,7 @@ import numpy as np
 
 from aver_jax import relevance
 from aver_jax.bench.cases import Case
-from aver_jax.bench.experiment import experiment, made_up_batch, model_of_case, noisy_variables
+from aver_jax.bench.worker.inputs import experiment, made_up_batch, model_of_case, noisy_variables
 from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.frontend import augment, evaluation_inputs
 from aver_jax.frontend.keys import AUGMENTATION, example_keys, stream_keys

@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from aver_jax.bench import exchange, worker
-from aver_jax.bench.answers import read_result
 from aver_jax.bench.cases import SETS
-from aver_jax.bench.experiment import made_up_batch, made_up_shapes, noisy_variables
-from aver_jax.bench.serving import answered
-from aver_jax.bench.work import make_ready
+from aver_jax.bench.worker import __main__ as worker
+from aver_jax.bench.worker import case_files
+from aver_jax.bench.worker.inputs import made_up_batch, made_up_shapes, noisy_variables
+from aver_jax.bench.worker.protocol import answered, read_result
+from aver_jax.bench.worker.tasks import make_ready
 
 MINI = {case.task: case for case in reversed(SETS["mini"])}
 
@@ -35,13 +35,13 @@ def test_losses_are_the_same_on_any_number_of_devices():
 
 def test_no_layer_does_nothing():
     variables = noisy_variables(MINI["train"])
-    assert all(np.ptp(leaf) > 0 for leaf in exchange.named_leaves(variables).values())
+    assert all(np.ptp(leaf) > 0 for leaf in case_files.named_leaves(variables).values())
 
 
 def test_what_other_sides_read_is_there(tmp_path):
     case = MINI["relevance"]
     work = make_ready(case)
-    exchange.write(tmp_path, case, work, None, 2)
+    case_files.write(tmp_path, case, work, None, 2)
     told = json.loads((tmp_path / "case.json").read_text())
     assert told["case"]["name"] == case.name
     assert told["target"] == work.result["target"].tolist()
@@ -87,7 +87,7 @@ def test_a_worker_answers_in_one_line_also_when_it_fails(tmp_path):
     side = worker._Side()
     handlers = {"prepare": side.prepare, "time": side.time, "facts": side.facts}
     case = dataclasses.asdict(MINI["spectrogram"])
-    words = {"do": "prepare", "case": case, "exchange": str(tmp_path), "side": "aver_jax"}
+    words = {"do": "prepare", "case": case, "case_files": str(tmp_path), "side": "aver_jax"}
     said = answered(handlers, json.dumps(words))
     assert said["first_call_seconds"] > 0
     assert read_result(tmp_path, "aver_jax")["audio"].shape[2:] == (257, 250)

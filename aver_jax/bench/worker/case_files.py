@@ -14,16 +14,16 @@ from typing import Any
 
 import jax
 
-from aver_jax.bench.answers import write_arrays
 from aver_jax.bench.cases import Case
-from aver_jax.bench.experiment import (
+from aver_jax.bench.worker.inputs import (
     NUM_CLASSES,
     experiment,
     has_model,
     model_of_case,
     named_leaves,
 )
-from aver_jax.bench.work import CHECKED_STEPS, Work
+from aver_jax.bench.worker.protocol import write_arrays
+from aver_jax.bench.worker.tasks import CHECKED_STEPS, Work
 from aver_jax.config import to_json
 from aver_jax.frontend import augment, spectrogram
 from aver_jax.models import auxiliary_logits
