@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from aver_jax.errors import UserError
-from aver_jax.experiments.facts import skipped_of
+from aver_jax.experiments.pages.provenance import skipped_of
 from aver_jax.input import open_dataset, split
 from aver_jax.jobs import run_job
 from aver_jax.runtime.atomic_files import write_whole

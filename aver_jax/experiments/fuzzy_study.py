@@ -11,8 +11,8 @@ import sys
 
 from aver_jax.errors import UserError
 from aver_jax.experiments.corpora import Rendering, contents_of, make_corpus, plan_corpora
-from aver_jax.experiments.fuzzy_page import build_page
-from aver_jax.experiments.grid import (
+from aver_jax.experiments.grid.processes import check_workers, run_in_processes
+from aver_jax.experiments.grid.trainings import (
     Grid,
     base_of,
     check_cells,
@@ -20,9 +20,9 @@ from aver_jax.experiments.grid import (
     fold_numbers,
     plan_cells,
 )
-from aver_jax.experiments.outcomes import Failure, read_outcomes
-from aver_jax.experiments.page import Page
-from aver_jax.experiments.processes import check_workers, run_in_processes
+from aver_jax.experiments.pages.fuzzy_study import build_page
+from aver_jax.experiments.pages.page import Page
+from aver_jax.experiments.stats.predictions import Failure, read_outcomes
 
 
 def run_study(

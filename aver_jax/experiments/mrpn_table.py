@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from aver_jax.errors import UserError
-from aver_jax.experiments import tables
-from aver_jax.experiments.grid import (
+from aver_jax.experiments.grid.processes import check_workers, run_in_processes
+from aver_jax.experiments.grid.trainings import (
     NETWORKS,
     Cell,
     Grid,
@@ -14,10 +14,10 @@ from aver_jax.experiments.grid import (
     fold_numbers,
     plan_cells,
 )
-from aver_jax.experiments.mrpn_page import build_page
-from aver_jax.experiments.outcomes import Failure, read_outcomes
-from aver_jax.experiments.page import Page
-from aver_jax.experiments.processes import check_workers, run_in_processes
+from aver_jax.experiments.pages import tables
+from aver_jax.experiments.pages.mrpn_table import build_page
+from aver_jax.experiments.pages.page import Page
+from aver_jax.experiments.stats.predictions import Failure, read_outcomes
 from aver_jax.input import open_dataset
 
 _AUGMENTED = ("audio", "video", "n0")

@@ -10,8 +10,8 @@ from aver_jax.config import to_json
 from aver_jax.evaluation import scores
 from aver_jax.evaluation.evaluator import ClipLogits
 from aver_jax.evaluation.job import Evaluation
-from aver_jax.experiments import figures
-from aver_jax.experiments import grid as grids
+from aver_jax.experiments.grid import trainings
+from aver_jax.experiments.pages import figures
 from aver_jax.input import open_dataset, split
 
 #: Network -> share of the test clips that it gets right, with an LSTM.
@@ -33,8 +33,8 @@ def trained(monkeypatch) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(to_json(config)))
 
-    monkeypatch.setattr(grids, "train", train)
-    monkeypatch.setattr(grids, "evaluate_run", made_up)
+    monkeypatch.setattr(trainings, "train", train)
+    monkeypatch.setattr(trainings, "evaluate_run", made_up)
     # A thousand steps of t-SNE would take longer than all the rest.
     monkeypatch.setattr(figures, "embedded", lambda features: features[:, :2])
     return folders

@@ -10,8 +10,7 @@ import pytest
 from aver_jax.cli import main
 from aver_jax.errors import UserError
 from aver_jax.evaluation.bootstrap import Interval
-from aver_jax.experiments import corpora, fuzzy_study, verdict
-from aver_jax.experiments import grid as grids
+from aver_jax.experiments import corpora, fuzzy_study
 from aver_jax.experiments.corpora import (
     Corpus,
     Rendering,
@@ -20,9 +19,11 @@ from aver_jax.experiments.corpora import (
     make_corpus,
     plan_corpora,
 )
-from aver_jax.experiments.fuzzy_page import among_clips, not_neutral
-from aver_jax.experiments.grid import Cell
-from aver_jax.experiments.outcomes import Comparison, Outcome
+from aver_jax.experiments.grid import trainings
+from aver_jax.experiments.grid.trainings import Cell
+from aver_jax.experiments.pages import verdict
+from aver_jax.experiments.pages.fuzzy_study import among_clips, not_neutral
+from aver_jax.experiments.stats.predictions import Comparison, Outcome
 from aver_jax.input import open_dataset
 
 RENDERING = Rendering(clips=12, actors=2, size=96, fps=6, seconds=1.0, crop=32, seed=0)
@@ -161,7 +162,7 @@ def test_the_page_has_curves_differences_and_a_verdict(trained, copied_corpora, 
     assert "nan" not in text
     assert "| fuzzy30: clear | fuzzy30: unclear | conflict60: clear |" in text
     assert "UAR on the test clips that are clear in every corpus" in text
-    assert "2 actors tested: an interval over so few is too narrow, so that nothing" in text
+    assert "2 actors tested: an interval over so few is too narrow, so nothing" in text
     assert "Few seeds: what another seed would change is hardly known." in text
     assert main(words(tmp_path, *more)) == 0
     assert len(trained) == 72
@@ -182,14 +183,14 @@ def test_what_was_not_run_is_not_on_the_page(trained, copied_corpora, tmp_path):
 def test_a_failed_training_leaves_a_page_that_says_so(
     trained, copied_corpora, tmp_path, monkeypatch, capsys
 ):
-    train = grids.train
+    train = trainings.train
 
     def diverging(config, folder, quiet, report):
         if folder.name.startswith("n2_lstm_fuzzy30"):
             raise UserError(f"{folder}/metrics.jsonl: the loss is not finite")
         train(config, folder, quiet=quiet, report=report)
 
-    monkeypatch.setattr(grids, "train", diverging)
+    monkeypatch.setattr(trainings, "train", diverging)
     more = ["--shares", "0,0.3", "--conflicts", "", "--networks", "n0,n2", "--folds", "1"]
     assert main(words(tmp_path, *more)) == 3
     assert len(trained) == 3
@@ -197,7 +198,7 @@ def test_a_failed_training_leaves_a_page_that_says_so(
     assert f"failed: {cell}: " in capsys.readouterr().err
     text = (tmp_path / "study" / "page.md").read_text()
     assert f"- {cell}: metrics.jsonl: the loss is not finite" in text
-    assert "Missing cells: 1 training failed." in text
+    assert "Missing runs: 1 training failed." in text
     stored = json.loads((tmp_path / "study" / "cells" / cell / "result.json").read_text())
     assert stored["failed"].endswith("the loss is not finite")
     assert str(tmp_path) not in text

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from aver_jax.cli import main
-from aver_jax.experiments import cli, published, tables
-from aver_jax.experiments import grid as grids
-from aver_jax.experiments.facts import without_folders
-from aver_jax.experiments.page import Page, percent, points_span, printed, span
+from aver_jax.experiments import cli
+from aver_jax.experiments.grid import trainings
+from aver_jax.experiments.pages import published, tables
+from aver_jax.experiments.pages.page import Table, percent, points_span, printed, span
+from aver_jax.experiments.pages.provenance import without_folders
 from aver_jax.input import open_dataset
 from aver_jax.models.resnet.sequence import AGGREGATORS
 
@@ -47,7 +48,7 @@ def test_the_page_has_the_tables_of_the_thesis_and_is_written_where_asked(
 
     scores = table(text, "WAR by network and fold")
     assert scores[0] == ["network", "fold 1", "fold 3", "mean ± SD"]
-    assert [line[0] for line in scores[2:]] == list(grids.NETWORKS.values())
+    assert [line[0] for line in scores[2:]] == list(trainings.NETWORKS.values())
     # Half of 6 test clips, in each fold and seed.
     assert scores[3] == ["video", "50.0%", "50.0%", "50.0 ± 0.0%"]
     differences = {line[0]: line[1:] for line in table(text, "WAR differences")[2:]}
@@ -216,7 +217,7 @@ def test_folders_are_left_out_of_a_line():
 
 
 def test_flags_name_every_network_and_aggregator():
-    assert tuple(cli._NETWORKS.split(",")) == tuple(grids.NETWORKS)
+    assert tuple(cli._NETWORKS.split(",")) == tuple(trainings.NETWORKS)
     assert tuple(cli._AGGREGATORS.split(",")) == tuple(tables.AGGREGATORS) == AGGREGATORS
 
 
@@ -235,9 +236,8 @@ def test_people_and_papers_stand_beside_numbers_of_the_same_dataset(synthetic_da
     )
     lines = {}
     for target in ("intended", "voice"):
-        page = Page("x")
-        published.add_published(page, [], crema_d, target, np.arange(30))
-        lines[target] = {row[0]: row[1] for row in table("\n\n".join(page._parts), "Accuracies")}
+        found = published.accuracies([], crema_d, target, np.arange(30))
+        lines[target] = {row[0]: row[1] for row in found.rows}
     assert lines["intended"]["one human rater, video"] == "58.2%"
     assert lines["intended"]["majority of human raters, audio"] == "50.0%"
     assert lines["intended"]["thesis: N2 (MRPN), ResNet-18 + LSTM"] == "80.59%"
@@ -257,4 +257,4 @@ def test_numbers_as_text():
 
 def test_a_row_of_another_length_than_its_head_is_an_error():
     with pytest.raises(ValueError, match="2 cells under 3 columns"):
-        Page("x").table("caption", ["a", "b", "c"], [["1", "2"]])
+        Table(["a", "b", "c"], [["1", "2"]])

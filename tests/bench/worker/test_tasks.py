@@ -87,7 +87,7 @@ def test_a_worker_answers_in_one_line_also_when_it_fails(tmp_path):
     side = worker._Side()
     handlers = {"prepare": side.prepare, "time": side.time, "facts": side.facts}
     case = dataclasses.asdict(MINI["spectrogram"])
-    words = {"do": "prepare", "case": case, "case_files": str(tmp_path), "side": "aver_jax"}
+    words = {"do": "prepare", "case": case, "exchange": str(tmp_path), "side": "aver_jax"}
     said = answered(handlers, json.dumps(words))
     assert said["first_call_seconds"] > 0
     assert read_result(tmp_path, "aver_jax")["audio"].shape[2:] == (257, 250)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aver_jax.experiments.outcomes import MARGIN, Comparison
-from aver_jax.experiments.page import percent, points
+from aver_jax.experiments.pages.page import percent, points
+from aver_jax.experiments.stats.predictions import Comparison
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,6 @@ CLAIMS = (
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold (lower)", "undecided"
 _WORDS = {True: HOLDS, False: FAILS, None: UNDECIDED}
 _NO_WORSE = {True: "no worse", False: "worse", None: "undecided"}
-#: What the two words of `cell` mean.
-LEGEND = (
-    f"First whether the claim holds, then whether the first network is no worse by "
-    f"{100 * MARGIN:g} points, then the difference"
-)
 
 
 def judged(comparison: Comparison) -> str:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 
 from aver_jax.errors import UserError
-from aver_jax.experiments.grid import Cell, Grid, check_cells, run_cells
+from aver_jax.experiments.grid.trainings import Cell, Grid, check_cells, run_cells
 from aver_jax.runtime.preemption import StopSignal
 from data_prep.workers import available_cores, interrupts_blocked
 

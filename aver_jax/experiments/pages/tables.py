@@ -1,14 +1,15 @@
 """The tables of the networks' comparison, in the layout of the thesis' Tables 5.1 to 5.4."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from aver_jax.evaluation import metrics
-from aver_jax.experiments import page, thesis
-from aver_jax.experiments.grid import NETWORKS
-from aver_jax.experiments.outcomes import (
-    LEAST_ACTORS,
+from aver_jax.experiments.grid.trainings import NETWORKS
+from aver_jax.experiments.pages import page, published
+from aver_jax.experiments.pages.page import Table
+from aver_jax.experiments.stats.predictions import (
     MARGIN,
     Answers,
     Comparison,
@@ -21,9 +22,6 @@ from aver_jax.experiments.outcomes import (
     spread,
 )
 from aver_jax.models.resnet import sequence
-from data_prep.wording import counted
-
-Table = tuple[list[str], list[list[str]]]
 
 #: Which network is compared with which; "best" is the better single modality.
 DIFFERENCES = (
@@ -42,8 +40,6 @@ _NAMES = {"lstm": "LSTM", "bilstm": "bidirectional LSTM", "transformer": "Transf
 AGGREGATORS = {kind: _NAMES.get(kind, kind) for kind in sequence.AGGREGATORS}
 #: The variant of training on whole clips, and how the thesis marks it (Table 5.1).
 WHOLE_CLIPS = "nt"
-# Resampling fewer seeds than this shows little of what another one would change.
-_FEW_SEEDS = 3
 #: Of a table of the thesis: it prints the folds alone.
 COMPUTED = "mean ± SD (computed here)"
 _THESIS_NAMES = {"audio": "AM", "video": "VM", "n0": "JM (N0)"}
@@ -51,11 +47,11 @@ _THESIS_NAMES = {"audio": "AM", "video": "VM", "n0": "JM (N0)"}
 
 def fold_name(protocol: str, fold: int) -> str:
     """A fold as a column's head: "A1,2" of ravdess_pairs, "fold 1" of any other protocol."""
-    return thesis.RAVDESS_PAIRS[fold - 1] if protocol == "ravdess_pairs" else f"fold {fold}"
+    return published.RAVDESS_PAIRS[fold - 1] if protocol == "ravdess_pairs" else f"fold {fold}"
 
 
 def by_fold(rows: Mapping[str, Sequence[Outcome]], protocol: str, score: str = "war") -> Table:
-    """Networks in rows, folds in columns, then mean and deviation over folds and seeds.
+    """Networks in rows, folds in columns, then mean and std over folds and seeds.
 
     Args:
       rows: the row's name -> its outcomes; a row without outcomes is left out.
@@ -68,9 +64,9 @@ def by_fold(rows: Mapping[str, Sequence[Outcome]], protocol: str, score: str = "
     for name, some in rows.items():
         if some:
             means = [spread(chosen(some, fold=fold), score).mean for fold in folds]
-            whole = page.mean_and_deviation(*spread(some, score)[:2])
+            whole = page.mean_and_std(*spread(some, score)[:2])
             lines.append([name, *map(page.percent, means), whole])
-    return head, lines
+    return Table(head, lines)
 
 
 def modalities(outcomes: Sequence[Outcome], protocol: str) -> Table:
@@ -98,13 +94,13 @@ def summary(outcomes: Sequence[Outcome]) -> Table:
             own = chosen(outcomes, network=network, aggregator=aggregator, variant="")
             if not own:
                 continue
-            scores = [page.mean_and_deviation(*spread(own, s)[:2]) for s in ("war", "uar")]
+            scores = [page.mean_and_std(*spread(own, s)[:2]) for s in ("war", "uar")]
             cells = []
             for statistic in (metrics.war, metrics.uar):
                 found = pooled(own, statistic)
                 cells += [page.percent(found.value), page.span(found.low, found.high)]
             lines.append([f"{name}, {known}", *scores, *cells])
-    return head, lines
+    return Table(head, lines)
 
 
 def comparisons(
@@ -138,26 +134,19 @@ _DIFFERENCE = [
     "scores higher?",
     f"no worse by {_WITHIN}?",
 ]
-HOW_DECIDED = (
-    "Paired: both networks on the same clips, folds and seeds. The first interval decides: actors "
-    "and seeds are resampled together, crossed (pigeonhole bootstrap, Owen 2007). *Scores higher*: "
-    "the interval lies above 0 (no: below 0). *No worse*: it lies above "
-    f"-{_WITHIN} (no: below that), so that equality can be confirmed as well. Else, and always "
-    f"with fewer than {LEAST_ACTORS} actors, the answer is undecided. The interval over actors "
-    "alone and the difference of each seed are there for information."
-)
 _WORDS = {True: "yes", False: "no", None: "undecided"}
 
 
 def differences(outcomes: Sequence[Answers]) -> Table:
     """Paired differences of WAR in percentage points, with intervals and what they decide."""
     single = best_single(outcomes)
-    return _DIFFERENCE, [
+    rows = [
         _difference(
             short(one), f"best single ({single})" if other == "best" else short(other), found
         )
         for (one, other), found in comparisons(outcomes).items()
     ]
+    return Table(_DIFFERENCE, rows)
 
 
 def aggregator_differences(outcomes: Sequence[Answers]) -> Table:
@@ -172,7 +161,7 @@ def aggregator_differences(outcomes: Sequence[Answers]) -> Table:
                 lines.append(
                     _difference(f"{name}: {AGGREGATORS[other]}", AGGREGATORS[first], found)
                 )
-    return _DIFFERENCE, lines
+    return Table(_DIFFERENCE, lines)
 
 
 def _difference(one: str, other: str, found: Comparison) -> list[str]:
@@ -187,53 +176,19 @@ def _difference(one: str, other: str, found: Comparison) -> list[str]:
     ]
 
 
-def primary(outcomes: Sequence[Answers], where: str) -> str:
-    """The answer to the primary question, in a sentence.
+def primary(outcomes: Sequence[Answers]) -> dict[str, Any]:
+    """Returns the names of the networks that a page is about, and how they compare.
 
     Args:
       outcomes: of one aggregator; those of several variants are compared each with its like.
-      where: the clips, in words.
     """
     one, other = PRIMARY
     found = compare(chosen(outcomes, network=one), chosen(outcomes, network=other))
-    asked = f"Primary comparison: {short(one)} - {short(other)}, WAR on {where}."
-    if found is None:
-        return f"{asked} It was not run."
-    return (
-        f"{asked} {page.points(found.value)} points, 95% {page.points_span(*found.interval)}; "
-        f"scores higher: {_WORDS[found.higher]}; no worse by {_WITHIN}: {_WORDS[found.no_worse]}. "
-        "Every other comparison is secondary."
-    )
+    return {"names": [short(one), short(other)], "found": found}
 
 
-def cautions(outcomes: Sequence[Answers], verdicts: int) -> str:
-    """What to keep in mind with the intervals, in words.
-
-    Args:
-      outcomes: whose actors and seeds count.
-      verdicts: how many the page has.
-    """
-    actors = len(np.unique(np.concatenate([o.actors for o in outcomes])))
-    seeds = len({o.cell.seed for o in outcomes})
-    text = (
-        f"The intervals are not adjusted for the number of comparisons: the page has {verdicts} "
-        f"verdicts, of which about {0.05 * verdicts:.1f} would be false if each had a chance of 5% "
-        "of being so."
-    )
-    if actors < LEAST_ACTORS:
-        text += (
-            f" {counted(actors, 'actor')} tested: an interval over so few is too narrow, so that "
-            "nothing is decided."
-        )
-    if seeds == 1:
-        text += " One seed was run: the intervals are over actors alone."
-    if seeds < _FEW_SEEDS:
-        text += " Few seeds: what another seed would change is hardly known."
-    return text
-
-
-def opinions(outcomes: Sequence[Outcome]) -> Table:
-    """What the branches inside a fusion network say by themselves, beside their own trainings."""
+def branches(outcomes: Sequence[Outcome]) -> Table:
+    """Returns the WAR of the branches inside a fusion network, beside their own trainings."""
     head = ["branch of", "video", "audio"]
     lines = []
     for network, name in NETWORKS.items():
@@ -250,39 +205,57 @@ def opinions(outcomes: Sequence[Outcome]) -> Table:
                 for branch in ("video", "audio")
             ]
             lines.append([name, *map(page.percent, shares)])
-    return head, lines
+    return Table(head, lines)
 
 
-def thesis_folds(dataset: str) -> Table:
-    """Table 5.2 or 5.3 as printed, with the means of its rows; empty for another dataset."""
-    found = thesis.table_of(dataset)
+def thesis_folds(dataset: str) -> Table | None:
+    """Table 5.2 or 5.3 as printed, with the means of its rows; None for another dataset."""
+    found = published.table_of(dataset)
     if found is None:
-        return [], []
+        return None
     names, rows = found
     head = ["thesis", *names, COMPUTED]
-    return head, [
+    rows = [
         [
             NETWORKS[network],
             *map(page.percent, values),
-            page.mean_and_deviation(float(np.mean(values)), float(np.std(values, ddof=1))),
+            page.mean_and_std(float(np.mean(values)), float(np.std(values, ddof=1))),
         ]
         for network, values in rows.items()
     ]
+    return Table(head, rows)
 
 
 def thesis_augmentation() -> Table:
     """Table 5.1 as printed, with the means of its rows."""
-    head = ["thesis, RAVDESS", *thesis.RAVDESS_PAIRS, COMPUTED]
-    return head, [
+    head = ["thesis, RAVDESS", *published.RAVDESS_PAIRS, COMPUTED]
+    rows = [
         [
             f"{_THESIS_NAMES[network]} ({'T' if augmented else 'NT'})",
             *map(page.percent, values),
-            page.mean_and_deviation(float(np.mean(values)), float(np.std(values, ddof=1))),
+            page.mean_and_std(float(np.mean(values)), float(np.std(values, ddof=1))),
         ]
-        for (network, augmented), values in thesis.TABLE_5_1.items()
+        for (network, augmented), values in published.TABLE_5_1.items()
     ]
+    return Table(head, rows)
 
 
 def short(network: str) -> str:
     """A network's name in a difference: "N2", "late"."""
     return network.upper() if network in ("n0", "n1", "n2") else network
+
+
+def run_rows(outcomes: Sequence[Outcome]) -> list[list[object]]:
+    """Returns one line per training, under a head."""
+    rows: list[list[object]] = [
+        [
+            "network", "aggregator", "variant", "fold", "seed", "clips", "actors", "step", "war",
+            "uar", "macro_f1", "loss", "seconds",
+        ]
+    ]  # fmt: skip
+    for o in outcomes:
+        scores = [o.results["metrics"][s]["value"] for s in ("war", "uar", "macro_f1", "loss")]
+        run = [o.cell.network, o.cell.aggregator, o.cell.variant, o.cell.fold, o.cell.seed]
+        of_test = [o.results["clips"], o.results["actors"], o.results["step"]]
+        rows.append([*run, *of_test, *scores, o.seconds])
+    return rows

@@ -10,10 +10,17 @@ import pytest
 
 from aver_jax.config import to_json
 from aver_jax.errors import UserError
-from aver_jax.experiments import grid as grids
-from aver_jax.experiments.grid import Cell, Grid, cell_config, check_words, plan_cells, run_cells
-from aver_jax.experiments.outcomes import read_outcomes
-from aver_jax.experiments.processes import deal
+from aver_jax.experiments.grid import trainings
+from aver_jax.experiments.grid.processes import deal
+from aver_jax.experiments.grid.trainings import (
+    Cell,
+    Grid,
+    cell_config,
+    check_words,
+    plan_cells,
+    run_cells,
+)
+from aver_jax.experiments.stats.predictions import read_outcomes
 
 SPEC = "mrpn.py:size=study,dataset=synthetic"
 ALL = ("n2", "late", "audio", "video", "n0", "n1")
@@ -33,7 +40,7 @@ def test_a_network_is_trained_in_one_go_and_late_fusion_after_its_branches():
     assert len(cells) == len(set(cells)) == 6 * 2 * 2 * 2
     kinds = [(cell.network, cell.aggregator) for cell in cells]
     assert kinds == sorted(kinds, key=kinds.index)
-    assert list(dict.fromkeys(cell.network for cell in cells)) == list(grids.NETWORKS)
+    assert list(dict.fromkeys(cell.network for cell in cells)) == list(trainings.NETWORKS)
 
 
 def test_late_fusion_starts_from_the_branches_of_its_own_fold_seed_and_aggregator(grid):
@@ -87,16 +94,16 @@ def test_late_fusion_without_its_branches_is_refused():
 
 
 def test_folds_that_a_protocol_lacks_are_refused():
-    assert grids.fold_numbers("all", "ravdess_pairs") == list(range(1, 13))
-    assert grids.fold_numbers("2,4", "synthetic_fifths") == [2, 4]
+    assert trainings.fold_numbers("all", "ravdess_pairs") == list(range(1, 13))
+    assert trainings.fold_numbers("2,4", "synthetic_fifths") == [2, 4]
     for words in ("6", "0,1", "one", ""):
         with pytest.raises(UserError, match="expected all, or some of 1 to 5"):
-            grids.fold_numbers(words, "synthetic_fifths")
+            trainings.fold_numbers(words, "synthetic_fifths")
 
 
 def test_a_stopped_study_keeps_finished_cells_and_goes_on_with_the_rest(grid, trained, monkeypatch):
     cells = plan_cells(["video", "n0"], ["lstm"], [1, 2], [0])
-    train, lines = grids.train, []
+    train, lines = trainings.train, []
 
     def interrupted(config, folder, quiet, report):
         if len(trained) == 2:
@@ -104,7 +111,7 @@ def test_a_stopped_study_keeps_finished_cells_and_goes_on_with_the_rest(grid, tr
         train(config, folder, quiet=quiet, report=report)
 
     with monkeypatch.context() as patch:
-        patch.setattr(grids, "train", interrupted)
+        patch.setattr(trainings, "train", interrupted)
         with pytest.raises(SystemExit) as stop:
             run_cells(grid, cells, lines.append)
     assert stop.value.code == 128 + signal.SIGTERM
@@ -152,8 +159,8 @@ def test_a_cell_of_another_experiment_or_dataset_is_refused_before_any_training(
         run_cells(other, cells)
     # What does not change what a training computes may differ.
     quick = Grid(grid.spec, grid.workdir, (*grid.overrides, "--config.data.threads=3"))
-    grids.check_cells(quick, cells)
-    monkeypatch.setattr(grids, "_fingerprint", lambda path: "of other clips")
+    trainings.check_cells(quick, cells)
+    monkeypatch.setattr(trainings, "_fingerprint", lambda path: "of other clips")
     with pytest.raises(UserError, match=r"dataset was .* now of other clips"):
         run_cells(grid, cells)
     assert len(trained) == 1
@@ -171,7 +178,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again_when_asked_di
     grid, trained, monkeypatch
 ):
     cells = plan_cells(["audio", "video", "late"], ["lstm"], [1], [0])
-    train, lines, tried = grids.train, [], []
+    train, lines, tried = trainings.train, [], []
 
     def diverging(config, folder, quiet, report):
         tried.append(folder.name)
@@ -179,7 +186,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again_when_asked_di
             raise UserError("the loss is not finite")
         train(config, folder, quiet=quiet, report=report)
 
-    monkeypatch.setattr(grids, "train", diverging)
+    monkeypatch.setattr(trainings, "train", diverging)
     run_cells(grid, cells, lines.append)
     assert tried == ["audio_lstm_fold1_seed0", "video_lstm_fold1_seed0"]
     assert "[2/3] video_lstm_fold1_seed0 failed: the loss is not finite" in lines

@@ -15,9 +15,9 @@ import numpy as np
 
 from aver_jax.errors import UserError
 from aver_jax.evaluation import bootstrap, metrics
-from aver_jax.experiments.crossed import crossed_difference
-from aver_jax.experiments.grid import Cell, Grid
-from aver_jax.experiments.results import failure_of, read_result
+from aver_jax.experiments.grid.run_result import failure_of, read_result
+from aver_jax.experiments.grid.trainings import Cell, Grid
+from aver_jax.experiments.stats.two_way_bootstrap import crossed_difference
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 

@@ -7,9 +7,8 @@ import pytest
 
 from aver_jax.errors import UserError
 from aver_jax.evaluation import metrics
-from aver_jax.experiments.crossed import crossed_difference
-from aver_jax.experiments.grid import Cell
-from aver_jax.experiments.outcomes import (
+from aver_jax.experiments.grid.trainings import Cell
+from aver_jax.experiments.stats.predictions import (
     Outcome,
     averaged_confusion,
     best_single,
@@ -18,6 +17,7 @@ from aver_jax.experiments.outcomes import (
     pooled,
     spread,
 )
+from aver_jax.experiments.stats.two_way_bootstrap import crossed_difference
 
 ACTORS = 12
 

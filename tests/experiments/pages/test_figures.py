@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from aver_jax.experiments import figures
+from aver_jax.experiments.pages import figures
 from aver_jax.report.figures import png
 
 CLASSES = ("ANG", "DIS", "FEA")

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from aver_jax.config import base_config, load_config, override, to_json
 from aver_jax.errors import UserError
 from aver_jax.evaluation.job import evaluate_run
-from aver_jax.experiments.results import (
+from aver_jax.experiments.grid.run_result import (
     failure_of,
     read_result,
     result_path,

@@ -1,11 +1,11 @@
 """The page of the study of unclear clips: curves, differences, and a verdict on each claim."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from aver_jax.evaluation import metrics
-from aver_jax.experiments import facts, figures, page, tables, verdict
 from aver_jax.experiments.corpora import (
     CLEAR,
     CONDITIONS,
@@ -15,9 +15,10 @@ from aver_jax.experiments.corpora import (
     Rendering,
     clear_in_all,
 )
-from aver_jax.experiments.grid import NETWORKS
-from aver_jax.experiments.mrpn_page import ROLES, cell_rows
-from aver_jax.experiments.outcomes import (
+from aver_jax.experiments.grid.trainings import NETWORKS
+from aver_jax.experiments.pages import figures, page, provenance, tables, verdict
+from aver_jax.experiments.pages.page import Page, Table
+from aver_jax.experiments.stats.predictions import (
     Answers,
     Comparison,
     Failure,
@@ -27,7 +28,6 @@ from aver_jax.experiments.outcomes import (
     pooled,
     spread,
 )
-from aver_jax.experiments.page import Page
 from aver_jax.report.figures import png
 from data_prep.wording import counted
 
@@ -72,68 +72,47 @@ def build_page(
     """
     shared = clear_in_all(contents)
     same = [among_clips(o, shared) for o in outcomes]
-    where = _where(outcomes)
-    result = Page("Fusion networks and unclear clips")
-    result.text(_facts(outcomes, corpora, contents, rendering, command))
-    if failures:
-        result.text(facts.missing(failures))
-    result.text(
-        "A fuzzy clip's face or voice shows nothing or a blend of two emotions, its label is in "
-        "the other one; in a conflicting clip one of them shows another emotion, more weakly. "
-        "Shares are of the clips of a whole corpus that are not neutral: a neutral clip is always "
-        "clear. The parts of a fold are dealt by actor, so that their shares are near that, not "
-        "equal to it; the last table has the numbers. "
-        f"{_same_clips(outcomes, shared)}"
-    )
+    names = [corpus.name for corpus in corpora]
     networks = [name for name in NETWORKS if chosen(outcomes, network=name)]
-    result.text("\n".join(f"- {ROLES[network]}" for network in networks))
-
-    result.section("Verdict")
-    _add_verdict(result, outcomes, same, corpora)
-
-    result.section("Scores")
-    result.figure(
-        "shares",
-        png(figures.score_curves(_panels(outcomes, same, corpora))),
-        "Scores against the share of unclear clips: the mean over seeds and the range they span; "
-        f"above WAR on all test clips, below UAR on the clips that are clear in every corpus "
-        f"({where})",
-    )
-    result.table(
-        f"WAR on all test clips, mean ± SD over folds and seeds ({where})",
-        ["network", *(corpus.name for corpus in corpora)],
-        [
-            [NETWORKS[n], *(_mean(chosen(outcomes, network=n, variant=c.name)) for c in corpora)]
-            for n in networks
-        ],
-    )
-    _add_parts(result, outcomes, corpora, contents)
-    result.section("Differences")
-    result.text(
-        f"{tables.HOW_DECIDED} The best single modality is chosen on the test clips of the same "
-        "corpus, which favours it."
-    )
-    for corpus in corpora:
-        result.table(
-            f"Corpus {corpus.name}, WAR on all test clips ({where})",
-            *tables.differences(chosen(outcomes, variant=corpus.name)),
-        )
-    result.section("Numbers")
-    result.table(
-        f"Clips of each corpus by fold: {' / '.join(CONDITIONS)}",
-        ["corpus, fold", *PARTS],
-        [
+    context = {
+        "data": _data(outcomes, corpora, contents, rendering),
+        "trainings": provenance.trainings(outcomes),
+        "command": command,
+        "failures": provenance.missing(failures),
+        "same": _same_clips(outcomes, shared),
+        "networks": networks,
+        "where": _where(outcomes),
+        "together": " and ".join([", ".join(names[:-1]), names[-1]]) if names[1:] else names[0],
+        "primary": tables.primary(outcomes),
+        "tested": provenance.tested(outcomes),
+        **_claims(outcomes, same, corpora),
+        "scores": Table(
+            ["network", *names],
             [
-                f"{corpus.name}, fold {fold}",
-                *(" / ".join(map(str, parts[fold, part].values())) for part in PARTS),
-            ]
-            for corpus in corpora
-            for parts in [contents[corpus.name].parts]
-            for fold in sorted({fold for fold, _ in parts})
-        ],
+                [NETWORKS[n], *(_mean(chosen(outcomes, network=n, variant=name)) for name in names)]
+                for n in networks
+            ],
+        ),
+        "by_clarity": _by_clarity(outcomes, corpora, contents),
+        "differences": {name: tables.differences(chosen(outcomes, variant=name)) for name in names},
+        "conditions": CONDITIONS,
+        "corpus_clips": Table(
+            ["corpus, fold", *PARTS],
+            [
+                [
+                    f"{corpus.name}, fold {fold}",
+                    *(" / ".join(map(str, parts[fold, part].values())) for part in PARTS),
+                ]
+                for corpus in corpora
+                for parts in [contents[corpus.name].parts]
+                for fold in sorted({fold for fold, _ in parts})
+            ],
+        ),
+    }
+    shares = png(figures.score_curves(_panels(outcomes, same, corpora)))
+    return Page(
+        "fuzzy_study.md.jinja", context, {"shares": shares}, {"cells": tables.run_rows(outcomes)}
     )
-    result.numbers("cells", cell_rows(outcomes))
-    return result
 
 
 def comparisons_along(
@@ -146,12 +125,11 @@ def comparisons_along(
     }
 
 
-def _add_verdict(
-    result: Page, outcomes: Sequence[Outcome], same: Sequence[Answers], corpora: Sequence[Corpus]
-) -> None:
-    where = _where(outcomes)
+def _claims(
+    outcomes: Sequence[Outcome], same: Sequence[Answers], corpora: Sequence[Corpus]
+) -> dict[str, Any]:
+    """Returns what the page says of each claim, and how many verdicts it has."""
     names = [corpus.name for corpus in corpora]
-    together = " and ".join([", ".join(names[:-1]), names[-1]]) if names[1:] else names[0]
     sets: list[tuple[str, Sequence[Answers], Statistic]] = [
         ("WAR on all test clips", outcomes, metrics.war),
         ("UAR on the test clips that are clear in every corpus", same, metrics.uar),
@@ -165,57 +143,49 @@ def _add_verdict(
     claimed = {claim.pair for claim in verdict.CLAIMS}
     printed = [pair for of_one in found[0].values() for pair in of_one]
     printed += [pair for of_one in found[1].values() for pair in of_one if pair in claimed]
-    verdicts = 2 * (1 + len(printed))
-    result.text(tables.primary(outcomes, f"all test clips of {together} together ({where})"))
-    result.text(
-        "A claim that one network scores higher than another *holds* where the 95% interval of the "
-        "paired difference, over actors and seeds, lies above 0; it *does not hold* where it lies "
-        f"below 0; else it is *undecided*. {tables.cautions(outcomes, verdicts)}"
-    )
-    for kind, word in _CLAIMS_OF.items():
-        if len(_along(corpora, kind)) > (CLEAR in names):
-            result.text(verdict.paragraph(word, comparisons_along(outcomes, corpora, kind)))
+    paragraphs = [
+        verdict.paragraph(word, comparisons_along(outcomes, corpora, kind))
+        for kind, word in _CLAIMS_OF.items()
+        if len(_along(corpora, kind)) > (CLEAR in names)
+    ]
+    claim_tables = []
     for (text, _, _), of_set in zip(sets, found, strict=True):
         rows = []
         for claim in verdict.CLAIMS:
             comparisons = [of_set[name].get(claim.pair) for name in names]
             if any(comparisons):
                 rows.append([claim.text, *map(verdict.cell, comparisons)])
-        result.table(
-            f"{text}. {verdict.LEGEND} in percentage points ({where})", ["claim", *names], rows
-        )
+        claim_tables.append((text, Table(["claim", *names], rows)))
+    return {
+        "verdicts": 2 * (1 + len(printed)),
+        "verdict_paragraphs": paragraphs,
+        "claim_tables": claim_tables,
+    }
 
 
-def _add_parts(
-    result: Page,
-    outcomes: Sequence[Outcome],
-    corpora: Sequence[Corpus],
-    contents: Mapping[str, Contents],
-) -> None:
+def _by_clarity(
+    outcomes: Sequence[Outcome], corpora: Sequence[Corpus], contents: Mapping[str, Contents]
+) -> Table:
+    """Returns the WAR on the clear and on the unclear clips that are not neutral."""
     some = [corpus for corpus in corpora if corpus.name != CLEAR]
-    networks = [name for name in NETWORKS if chosen(outcomes, network=name)]
-    parts = [
+    networks = [name for name in NETWORKS if some and chosen(outcomes, network=name)]
+    halves = [
         [not_neutral(o, contents[o.cell.variant], clear) for o in outcomes]
         for clear in (True, False)
     ]
-    result.table(
-        "WAR on the test clips that are not neutral, the clear and the unclear ones apart, all "
-        f"folds and seeds together ({_where(outcomes)})",
-        ["network", *(f"{c.name}: {part}" for c in some for part in ("clear", "unclear"))],
+    rows = [
         [
-            [
-                NETWORKS[network],
-                *(
-                    _together(chosen(part, network=network, variant=corpus.name))
-                    for corpus in some
-                    for part in parts
-                ),
-            ]
-            for network in networks
+            NETWORKS[network],
+            *(
+                _together(chosen(half, network=network, variant=corpus.name))
+                for corpus in some
+                for half in halves
+            ),
         ]
-        if some
-        else [],
-    )
+        for network in networks
+    ]
+    head = [f"{corpus.name}: {half}" for corpus in some for half in ("clear", "unclear")]
+    return Table(["network", *head], rows)
 
 
 def _along(corpora: Sequence[Corpus], kind: str) -> dict[float, str]:
@@ -268,7 +238,7 @@ def _by_seed(answers: Sequence[Answers], statistic: Statistic) -> list[float]:
 
 
 def _mean(outcomes: Sequence[Outcome]) -> str:
-    return page.mean_and_deviation(*spread(outcomes)[:2])
+    return page.mean_and_std(*spread(outcomes)[:2])
 
 
 def _together(answers: Sequence[Answers]) -> str:
@@ -284,8 +254,8 @@ def _where(outcomes: Sequence[Outcome]) -> str:
     return f"rendered clips, {results['protocol']} fold {folds}, {known}"
 
 
-def _same_clips(outcomes: Sequence[Outcome], shared: frozenset[str]) -> str:
-    """How many tested clips are clear in every corpus, in words."""
+def _same_clips(outcomes: Sequence[Outcome], shared: frozenset[str]) -> dict[str, int]:
+    """Returns how many tested clips are clear in every corpus, and how many of them neutral."""
     label = {
         clip: o.classes[number]
         for o in outcomes
@@ -293,20 +263,16 @@ def _same_clips(outcomes: Sequence[Outcome], shared: frozenset[str]) -> str:
         if clip in shared
     }
     neutral = sum(name == _NEUTRAL for name in label.values())
-    return (
-        f"{counted(len(label), 'tested clip')} are clear in every corpus, {neutral} of them "
-        "neutral: on these, the same ones at every share, a score tells what the training on "
-        "unclear clips does; UAR counts every class alike."
-    )
+    return {"clips": len(label), "neutral": neutral}
 
 
-def _facts(
+def _data(
     outcomes: Sequence[Outcome],
     corpora: Sequence[Corpus],
     contents: Mapping[str, Contents],
     rendering: Rendering,
-    command: str,
-) -> str:
+) -> dict[str, str]:
+    """Returns name -> what was tested, in words."""
     results = outcomes[0].results
     tested = np.unique(np.concatenate([o.clip_ids for o in outcomes]))
     actors = np.unique(np.concatenate([o.actors for o in outcomes]))
@@ -317,7 +283,7 @@ def _facts(
     def unclear(held):
         return sum(name != CLEAR for name in held.condition.values())
 
-    data = {
+    return {
         "dataset": f"{len(corpora)} rendered {'corpus' if len(corpora) == 1 else 'corpora'} of "
         f"{counted(rendering.clips, 'clip')} and {counted(rendering.actors, 'actor')}, frames of "
         f"{rendering.size} pixels at {rendering.fps} per second, about {rendering.seconds:g} s, "
@@ -330,4 +296,3 @@ def _facts(
         "tested": f"{counted(len(tested), 'clip')} of {counted(len(actors), 'actor')} of each "
         f"corpus, {results['target']} labels",
     }
-    return facts.provenance(outcomes, data, command)

@@ -1,0 +1,1 @@
+"""A grid of trainings: which runs, their processes, what each leaves."""

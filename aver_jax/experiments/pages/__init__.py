@@ -1,0 +1,1 @@
+"""Results pages: tables computed here, prose in templates."""

@@ -1,0 +1,64 @@
+"""What the numbers of a page must not be quoted without: where they come from."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aver_jax.experiments.grid.run_result import made_here
+from aver_jax.experiments.stats.predictions import Failure, Outcome
+
+
+def trainings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Returns how the runs of a page were made, for its template.
+
+    Versions, devices and dates are distinct ones; those of now where a run does not tell.
+    """
+    here = made_here()
+    stored = [o.made for o in outcomes if o.made]
+    # Late fusion begins at the branches of this page.
+    parents = {
+        subtree: Path(folder).name
+        for o in outcomes
+        if o.cell.network != "late"
+        for subtree, folder in o.config.get("init", {}).items()
+        if folder
+    }
+    return {
+        "count": len(outcomes),
+        "selects": sorted({o.config["evaluation"]["select"] for o in outcomes}),
+        "parents": [f"{subtree} of {name}" for subtree, name in sorted(parents.items())],
+        "seeds": sorted({o.cell.seed for o in outcomes}),
+        "hours": sum(o.seconds for o in outcomes) / 3600,
+        "made": {
+            name: "; ".join(sorted({made[name] for made in stored} or {here[name]}))
+            for name in here
+        },
+        "unknown": sum(not o.made for o in outcomes),
+    }
+
+
+def tested(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Returns the number of actors and of seeds that intervals are over."""
+    return {
+        "actors": len(np.unique(np.concatenate([o.actors for o in outcomes]))),
+        "seeds": len({o.cell.seed for o in outcomes}),
+    }
+
+
+def missing(failures: Sequence[Failure]) -> list[tuple[str, str]]:
+    """Returns (run, reason) of the trainings that failed."""
+    return [(cell.name, without_folders(reason)) for cell, reason in failures]
+
+
+def without_folders(text: str) -> str:
+    """Returns a line without the folders of its absolute paths: "/a/b/c.json" is "c.json"."""
+    return re.sub(r"(?<![\w.])~?/(?:[^\s/:;,)]+/)*(?=[^\s/])", "", text)
+
+
+def skipped_of(data: Path) -> int:
+    """Returns the number of media files that `aver prepare` skipped; 0 without its list."""
+    table = data / "skipped.csv"
+    return max(0, len(table.read_text().splitlines()) - 1) if table.exists() else 0

@@ -1,0 +1,1 @@
+"""Statistics over the runs of a grid: pooling, paired differences, verdicts."""
