@@ -14,8 +14,9 @@ def _usage() -> str:
     width = max(map(len, JOBS))
     jobs = "\n".join(f"  {job:<{width}}  {help_}" for job, (_, help_) in JOBS.items())
     return (
-        "usage: aver JOB [flags]\n\nAudio-video emotion recognition in JAX.\n\n"
-        f"jobs:\n{jobs}\n\n`aver JOB --help` lists a job's flags; `aver --version` the version."
+        "usage: aver COMMAND [flags]\n\nAudio-video emotion recognition in JAX.\n\n"
+        f"commands:\n{jobs}\n\n`aver COMMAND --help` lists a command's flags; `aver --version` the "
+        "version."
     )
 
 
@@ -46,7 +47,7 @@ def _answer(words: list[str]) -> int:
         return 0
     job, *words = words
     if job not in JOBS:
-        print(f"aver: no job {job!r}; there are: {', '.join(JOBS)}", file=sys.stderr)
+        print(f"aver: unknown command {job!r}; choose from {', '.join(JOBS)}", file=sys.stderr)
         return 2
     # Libraries tell of their own affairs there (orbax of its options); errors still come through.
     logging.getLogger("absl").setLevel(logging.ERROR)

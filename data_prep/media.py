@@ -93,7 +93,7 @@ def decode(
             raise MissingModality("zero length: a single video frame (at least 2 are needed)")
     if "audio" in require and not samples.size:
         reason = "the sound stream holds no sample that can be decoded"
-        raise MissingModality(reason if scan.has_audio else "no sound (no audio stream)")
+        raise MissingModality(reason if scan.has_audio else "no audio (no audio stream)")
 
     starts = scan.times[:1] + ([sample_start] if samples.size else [])
     origin = min(starts, default=0.0)

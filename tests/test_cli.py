@@ -35,13 +35,13 @@ def test_the_help_of_train_lists_the_fields_of_a_config(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     text = capsys.readouterr().out
-    for line in ("--config.optimizer.lr=0.001", "--config.data.modalities=('frames',)"):
+    for line in ("--config.optimizer.lr=0.001", "--config.data.modalities=('video',)"):
         assert line in text
 
 
 def test_an_unknown_job_is_named_with_the_known_ones(capsys):
     assert main(["fly"]) == 2
-    assert "no job 'fly'; there are: prepare, train" in capsys.readouterr().err
+    assert "unknown command 'fly'; choose from prepare, train" in capsys.readouterr().err
 
 
 def test_python_m_is_the_command():

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from aver_jax.frontend import evaluation_inputs
-from aver_jax.models import auxiliary_logits, build_model, init_variables
+from aver_jax.models import build_model, init_variables
 from aver_jax.relevance import explain
 
 pytestmark = pytest.mark.gpu
@@ -163,7 +163,7 @@ def training_step(model, variables, inputs):
         (logits, taps), updated = model.apply(
             {**variables, "params": params}, inputs, train=True, mutable=["batch_stats"]
         )
-        scores = [logits, *(taps[name] for name in auxiliary_logits(model))]
+        scores = [logits, *(taps[name] for name in model.auxiliary_logits)]
         total = -sum(jax.nn.log_softmax(s)[jnp.arange(16), labels].mean() for s in scores)
         return total, (logits, updated)
 

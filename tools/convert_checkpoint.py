@@ -27,8 +27,8 @@ import numpy as np
 from aver_jax.config import base_config
 from aver_jax.errors import UserError
 from aver_jax.frontend.normalize import CHANNEL_STATISTICS, NORMALIZATIONS
+from aver_jax.modality import Modality
 from aver_jax.models import init_variables
-from aver_jax.models.resnet.branch import INPUTS
 from aver_jax.models.timesformer.timesformer import ATTENTION_TYPES
 from aver_jax.models.weights.resnet import convert_resnet
 from aver_jax.models.weights.timesformer import convert
@@ -226,7 +226,7 @@ def write_resnet(args: argparse.Namespace) -> None:
     if fields["dims"] == 3 and args.modality == "audio":
         raise UserError(f"{args.source}: a 3D-ResNet is for --modality video; sound takes 2-D ones")
     config = base_config()
-    config.data.modalities = (INPUTS[args.modality],)
+    config.data.modalities = (args.modality,)
     config.frontend.normalization = "imagenet"
     config.model.update(
         {
@@ -274,7 +274,9 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     command = add("resnet", write_resnet)
-    command.add_argument("--modality", choices=INPUTS, required=True, help="whose CNN it becomes")
+    command.add_argument(
+        "--modality", choices=list(map(str, Modality)), required=True, help="whose CNN it becomes"
+    )
     command = add("timesformer", write_timesformer)
     command.add_argument("--attention", choices=ATTENTION_TYPES, help="for image-ViT weights")
     command.add_argument("--num-heads", type=int, help="default: one per 64 features")

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from aver_jax.config import to_json
 from aver_jax.frontend import evaluation_inputs
+from aver_jax.models import inference_form
 from aver_jax.runtime.mesh import map_forward, to_devices
 
 Batch = dict[str, np.ndarray]
@@ -75,7 +76,7 @@ def compiled_forward(
       features: as in `Forward`.
     """
     frontend = json.dumps(to_json(config)["frontend"], sort_keys=True)
-    return _forward(model, frontend, mesh, features)
+    return _forward(inference_form(model), frontend, mesh, features)
 
 
 @functools.lru_cache(_KEPT)

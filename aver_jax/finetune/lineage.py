@@ -15,9 +15,6 @@ from aver_jax.modality import Modality, modalities_of
 from aver_jax.models.param_paths import frozen_mask
 from aver_jax.runs.run_folder import read_config, split_of_run
 
-# What late fusion trains: all else is as earlier runs left it.
-_FUSION = "fusion"
-
 # Modality -> the fields that its inputs depend on.
 _FIELDS = {
     Modality.VIDEO: ("frontend.normalization", "data.num_frames", "data.image_size"),
@@ -39,8 +36,8 @@ def frozen_leaves(config: ConfigDict, model: Any, variables: dict[str, Any]) -> 
     """
     masked = leaves(frozen_mask(variables["params"], tuple(config.freeze)))
     frozen = {f"params/{path}" for path, fixed in masked.items() if fixed}
-    if getattr(model, "network", None) == "late":
-        split = {path for path in leaves(variables) if path.split("/")[1] != _FUSION}
+    if model.frozen_subtrees:
+        split = {p for p in leaves(variables) if p.split("/")[1] in model.frozen_subtrees}
         loose = {p for p in split if p.startswith("params/")} - frozen
         if loose:
             names = tuple(sorted({path.split("/")[1] for path in split}))

@@ -61,40 +61,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "clips",
         type=Path,
         nargs="+",
-        help="media files; networks of face and voice, save n0, also take one without the other",
+        help="media files; fusion networks except n0 accept audio-only or video-only files",
     )
     parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
     parser.add_argument(
         "--temperature",
         type=float,
         default=1.0,
-        help="divides the logits of answers, as fitted by aver evaluate --temperature (default: "
-        "1); the opinions of the branches of a network of face and voice, and the answers of one "
-        "branch alone, stay uncalibrated",
+        help="divides the logits, as fitted by aver evaluate --temperature (default: 1); "
+        "probabilities of a single branch are not calibrated",
     )
     parser.add_argument(
         "--csv",
         type=Path,
         metavar="FILE",
-        help="write the probabilities; those of the branches (video_..., audio_...) uncalibrated",
+        help="write the probabilities; per-branch ones (video_..., audio_...) are not calibrated",
     )
     parser.add_argument(
         "--features", type=Path, metavar="FILE.npz", help="write the classifier's inputs"
     )
-    relevance = parser.add_argument_group("relevance, where an answer came from")
+    relevance = parser.add_argument_group("relevance: what the prediction depends on")
     relevance.add_argument(
         "--overlay",
         type=Path,
         metavar="DIR",
-        help="write videos with a heat map over the face, and spectrograms with one over the sound",
+        help="write videos with a heat map over the face, and spectrograms with one over the audio",
     )
     relevance.add_argument(
         "--relevance",
         type=Path,
         metavar="FILE.npz",
-        help="write the maps: of frames [n, T, h, w] with the frames, of sound [n, frequencies, "
-        "times]; each is scaled by itself, maps_peak and sound_peak [n] are the highest before, "
-        "and sound_padding [n] is the share on the silence after a sound's end",
+        help="write the maps: of video [n, T, h, w] with its frames, of audio [n, frequencies, "
+        "times]. Each is scaled to 0..1; maps_peak and sound_peak [n] are the maxima before "
+        "scaling, sound_padding [n] is the share that lies on the padding after the audio's end",
     )
     relevance.add_argument(
         "--method",
@@ -104,8 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     relevance.add_argument(
         "--path",
         choices=("space_time", "spatial"),
-        help="attentions that relevance goes through, or whether Grad-CAM weighs channels for the "
-        "clip or for each frame (default: space_time where the model has it)",
+        help="attentions that relevance goes through; for Grad-CAM, channel weights per clip "
+        "(space_time) or per frame (spatial). Default: space_time where the model has it",
     )
     over_time = parser.add_argument_group("over time, for clips up to two minutes")
     over_time.add_argument(
@@ -182,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell_what_is_cut(predictions: Sequence[Prediction], slid: bool) -> None:
-    """Prints a note if clips are longer than a model of this run looks at and listens to."""
+    """Prints a note if clips are longer than the model's window."""
     cut = [
         p
         for p in predictions
@@ -191,9 +190,9 @@ def _tell_what_is_cut(predictions: Sequence[Prediction], slid: bool) -> None:
     if cut:
         length = cut[0].window[1] - cut[0].window[0]
         _note(
-            f"{counted(len(cut), 'clip')} longer than {length:g} s answered from {length:g} s "
-            "alone, in the middle unless sound or picture is missing there"
-            + ("" if slid else "; --timeline DIR slides over the rest too")
+            f"{counted(len(cut), 'clip')} {'is' if len(cut) == 1 else 'are'} longer than {length:g}"
+            f" s: predicted from {length:g} s of them, the middle unless audio or video is missing "
+            "there" + ("" if slid else "; --timeline DIR covers the whole clip")
         )
 
 
@@ -201,8 +200,8 @@ def _tell_what_is_uncalibrated(predictions: Sequence[Prediction], temperature: f
     alone = sum(bool(p.missing) for p in predictions)
     if alone and temperature != 1:
         _note(
-            f"{counted(alone, 'clip')} answered by one branch alone; the temperature "
-            f"{temperature:g} is fitted to answers from face and voice, and not applied there"
+            f"{counted(alone, 'clip')} predicted by one branch alone; the temperature "
+            f"{temperature:g} is fitted to video and audio together, and not applied there"
         )
 
 
@@ -245,7 +244,7 @@ def _relevance(predictions: Sequence[Prediction]) -> dict[str, np.ndarray]:
         for name in ("maps", "map_times", "frames", "frame_times"):
             arrays[name] = _stacked([p and getattr(p, name) for p in seen])
         arrays["maps_peak"] = np.float32([p.maps_peak for p in predictions])
-    sounds = [p.sound for p in predictions]
+    sounds = [p.audio_map for p in predictions]
     if heard := [sound for sound in sounds if sound is not None]:
         arrays["sound_maps"] = _stacked([s and s.values for s in sounds])
         arrays["sound_times"] = _stacked([s and s.times for s in sounds])

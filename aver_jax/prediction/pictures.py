@@ -10,12 +10,11 @@ from aver_jax.frontend.feature_grid import enlarged
 from aver_jax.frontend.spectrogram import checked_settings
 from aver_jax.input.clips import SAMPLE_RATE
 from aver_jax.input.time_spans import seconds_of
+from aver_jax.modality import Modality
 from aver_jax.prediction.predictor import Clip, Prediction
 from aver_jax.prediction.timeline import Timeline, gaps, timeline_csv, words_of
-from aver_jax.relevance import has_cells
 from aver_jax.report import figures
 from aver_jax.report.overlay_video import flat_words, write_overlay
-from aver_jax.report.prediction_table import BRANCHES
 from aver_jax.report.spectrogram import sound_figure
 from aver_jax.report.timeline import Stretch, timeline_figure
 from aver_jax.runs.run_folder import LoadedRun
@@ -39,17 +38,17 @@ def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedR
     if prediction.maps is not None:
         margin = run.preparation["margin"]
         shown = prediction
-        if has_cells(run.model):
+        if not run.model.has_attention:
             # Patches cover the face evenly; the cells of a ResNet lie elsewhere.
             maps = enlarged(prediction.maps, *prediction.frames.shape[1:3])
             shown = dataclasses.replace(prediction, maps=maps)
         write_overlay(folder / f"{name}.mp4", shown, run.classes, margin)
-    if prediction.sound is not None:
+    if prediction.audio_map is not None:
         settings = checked_settings(run.config.frontend.spectrogram)
         values, times, frequencies = (
-            prediction.sound.values,
-            prediction.sound.times,
-            prediction.sound.frequencies,
+            prediction.audio_map.values,
+            prediction.audio_map.times,
+            prediction.audio_map.frequencies,
         )
         start = round(float(times[0]) * SAMPLE_RATE)
         pcm = np.frombuffer(prediction.record["pcm"], "<i2")
@@ -63,7 +62,7 @@ def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedR
             settings.n_fft,
             mel=settings.bands > 0,
             notes=_sound_notes(prediction),
-            flat=flat_words(prediction.sound.peak),
+            flat=flat_words(prediction.audio_map.peak),
         )
         write_whole(folder / f"{name}_sound.png", figures.png(figure))
 
@@ -80,7 +79,7 @@ def write_timeline(
       line: what the model said about them.
       classes: C names.
     """
-    unseen = _unseen(clip) if "frames" in clip.used else []
+    unseen = _unseen(clip) if Modality.VIDEO in clip.used else []
     figure = timeline_figure(
         line.spans,
         line.probabilities,
@@ -90,7 +89,7 @@ def write_timeline(
         unseen,
         runs=[i for i in range(1, len(line.used)) if line.used[i] != line.used[i - 1]],
         alone=[
-            Stretch(part.start, part.stop, BRANCHES[words_of(part.used)])
+            Stretch(part.start, part.stop, f"{words_of(part.used)} alone")
             for part in line.regions
             if len(part.used) < len(clip.used)
         ],
@@ -104,9 +103,9 @@ def _sound_notes(prediction: Prediction) -> list[str]:
     notes = []
     (start, stop), whole = prediction.window, seconds_of(prediction.record)
     if whole - (stop - start) > 0.05:
-        notes.append(f"heard: {start:.1f} to {stop:.1f} s of {whole:.1f} s")
-    if prediction.sound.padding > 0.05:
-        share = 100 * prediction.sound.padding
+        notes.append(f"used: {start:.1f} to {stop:.1f} s of {whole:.1f} s")
+    if prediction.audio_map.padding > 0.05:
+        share = 100 * prediction.audio_map.padding
         notes.append(f"{share:.0f}% of the relevance lies on the silence after the end, not drawn")
     return notes
 

@@ -1,4 +1,4 @@
-"""A run's model applied to media files: what it says, and where its answer came from."""
+"""A run's model applied to media files: predictions, features and relevance."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +14,8 @@ from aver_jax.frontend.feature_grid import cell_centres
 from aver_jax.input import time_spans
 from aver_jax.input.clips import SAMPLE_RATE, ClipShape, span_arrays
 from aver_jax.input.sampling import view_slices
-from aver_jax.input.time_spans import NAMES
+from aver_jax.modality import Modality
+from aver_jax.models import inference_form
 from aver_jax.relevance import Relevance, explain
 from aver_jax.runs.run_folder import LoadedRun
 from data_prep.clip import Job, Preparation, prepare_clip
@@ -27,24 +28,24 @@ class Clip:
     Attributes:
       path: the file.
       record: see `data_prep.clip.prepare_clip`.
-      used: which of the model's modalities it has, of "frames" and "audio".
-      missing: why the others are missing, such as "no sound"; empty where none is.
+      used: which of the model's modalities it has, as `Modality`.
+      missing: why the others are missing, such as "no audio"; empty where none is.
     """
 
     path: Path
     record: dict[str, Any]
-    used: tuple[str, ...]
+    used: tuple[Modality, ...]
     missing: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
-    """What a model says about n spans of a clip.
+class SpanPredictions:
+    """Predictions for n spans of a clip.
 
     Attributes:
       probabilities: float32 [n, C].
-      branches: "video" or "audio" -> float32 [n, C], the opinion of that branch alone; only of
-        models whose branches have one, and of what the clip has.
+      branches: "video" or "audio" -> float32 [n, C], of that branch alone; only of models whose
+        branches classify, and of what the clip has.
       features: name -> float32 [n, D]: "features", the input of the last classifier, and the
         branches' own ("features_video", "features_audio").
     """
@@ -55,8 +56,8 @@ class Answers:
 
 
 @dataclasses.dataclass(frozen=True)
-class SoundMap:
-    """Relevance of a sound for a class, over its spectrogram.
+class AudioMap:
+    """Relevance of the audio for a class, over its spectrogram.
 
     Attributes:
       values: float32 [F, K] in 0..1, scaled by itself: 1 is the highest of the segments that the
@@ -76,17 +77,17 @@ class SoundMap:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says about one clip.
+    """The prediction for one clip.
 
     Attributes:
       path: the media file.
       probabilities: float32 [C].
-      branches: "video" or "audio" -> float32 [C], see `Answers`.
-      features: name -> float32 [D], see `Answers`.
-      used: the modalities that the answer comes from, of "frames" and "audio".
+      branches: "video" or "audio" -> float32 [C], see `SpanPredictions`.
+      features: name -> float32 [D], see `SpanPredictions`.
+      used: the modalities that the prediction is made from, as `Modality`.
       missing: why the model's other modality has no part in it; empty where it has.
-      partly: what is there in less than half of the window, such as "sound in 1.0 of 6.0 s".
-      window: (start, stop), seconds in the clip, that the answer comes from (`time_spans.window`).
+      partly: what is there in less than half of the window, such as "audio in 1.0 of 6.0 s".
+      window: (start, stop), seconds in the clip, it is made from (`time_spans.window`).
       record: the prepared clip without its images, see `data_prep.clip.prepare_clip`.
       frames: uint8 [T, H, W, 3] RGB, the crops the model saw; T is 0 where it saw none.
       frame_times: float32 [T], their seconds in the clip.
@@ -94,14 +95,14 @@ class Prediction:
         or not seen.
       map_times: float32 [T'], seconds in the clip; T' is T, or less in networks that join frames.
       maps_peak: the highest relevance before they were scaled; 0 where there is no positive one.
-      sound: the relevance of the sound, or None if not asked for or not heard.
+      audio_map: the relevance of the audio, or None if not asked for or not used.
     """
 
     path: Path
     probabilities: np.ndarray
     branches: dict[str, np.ndarray]
     features: dict[str, np.ndarray]
-    used: tuple[str, ...]
+    used: tuple[Modality, ...]
     missing: str
     partly: str
     window: tuple[float, float]
@@ -111,7 +112,7 @@ class Prediction:
     maps: np.ndarray | None = None
     map_times: np.ndarray | None = None
     maps_peak: float = float("nan")
-    sound: SoundMap | None = None
+    audio_map: AudioMap | None = None
 
 
 class Predictor:
@@ -119,8 +120,8 @@ class Predictor:
 
     Args:
       run: an open run folder.
-      temperature: divides the logits of the answer, not those of the branches' opinions nor of one
-        branch that answers alone: `aver evaluate --temperature` fits it to fused answers.
+      temperature: divides the fused logits, not those of single branches: `aver evaluate
+        --temperature` fits it to fused logits.
       method: relevance method, or None to explain nothing.
       path: relevance path, "space_time" or "spatial".
     """
@@ -140,14 +141,14 @@ class Predictor:
             data.num_frames, data.image_size, data.max_seconds, tuple(run.modalities)
         )
         self._views = view_slices(run.config.evaluation.views)
-        # N0 has no classifier for a branch alone.
-        self.does_with_one = getattr(run.model, "network", "n0") != "n0"
+        self._model = inference_form(run.model)
+        self.takes_one_modality = run.model.takes_one_modality
         self._forward = jax.jit(self._logits)
         self._inputs = jax.jit(lambda batch: evaluation_inputs(run.config, batch))
         self._assembled = jax.jit(self._whole_map)
 
     def _logits(self, variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        logits, taps = self.run.model.apply(variables, evaluation_inputs(self.run.config, batch))
+        logits, taps = self._model.apply(variables, evaluation_inputs(self.run.config, batch))
         return taps | {"logits": logits}
 
     def _whole_map(self, maps: jax.Array, segments: jax.Array) -> jax.Array:
@@ -157,16 +158,16 @@ class Predictor:
         return spectrogram.assembled(maps, settings, frames, segments)
 
     def prepare(self, path: Path) -> Clip:
-        """Reads a media file; a model that does with one modality takes what there is.
+        """Reads a media file; a model that takes one modality uses what there is.
 
         Raises:
           UnusableClip: its text says why.
         """
         job, modalities = Job(path, clip_id=path.stem), self._shape.modalities
-        if len(modalities) > 1 and self.does_with_one:
+        if len(modalities) > 1 and self.takes_one_modality:
             return self._whatever_there_is(job)
         try:
-            record = prepare_clip(job, self._preparation, [NAMES[name] for name in modalities])
+            record = prepare_clip(job, self._preparation, modalities)
         except MissingModality as reason:
             if len(modalities) == 1:
                 raise
@@ -176,15 +177,15 @@ class Predictor:
     def _whatever_there_is(self, job: Job) -> Clip:
         try:
             # Sound that is not required is taken along: one pass over the file is enough.
-            record = prepare_clip(job, self._preparation, ("video",))
+            record = prepare_clip(job, self._preparation, (Modality.VIDEO,))
         except MissingModality as no_video:
             try:
-                record = prepare_clip(job, self._preparation, ("audio",))
+                record = prepare_clip(job, self._preparation, (Modality.AUDIO,))
             except MissingModality as no_audio:
                 raise UnusableClip(f"{no_video}, and {no_audio}") from None
-            return Clip(job.path, record, ("audio",), str(no_video).partition(" (")[0])
+            return Clip(job.path, record, (Modality.AUDIO,), str(no_video).partition(" (")[0])
         if not record["pcm"]:
-            return Clip(job.path, record, ("frames",), "no sound")
+            return Clip(job.path, record, (Modality.VIDEO,), "no audio")
         return Clip(job.path, record, self._shape.modalities)
 
     def predict(self, path: Path) -> Prediction:
@@ -197,14 +198,14 @@ class Predictor:
 
     def predict_clip(self, clip: Clip) -> Prediction:
         """Predicts one clip; several views of it are averaged as in evaluation."""
-        clip = self._as_heard_and_seen(clip)
+        clip = self._within_window(clip)
         first, last = time_spans.window(clip.record, clip.used, self._shape.max_seconds)
         spans = first + self._views * (last - first)
         # Views that lack what the whole has would be of another kind.
         complete = [span for span in spans if self._complete(clip, span)]
-        answers = self.answers(clip, np.array(complete or [(first, last)]))
+        found = self.predict_spans(clip, np.array(complete or [(first, last)]))
         # As in evaluation: the views' probabilities are averaged, then the temperature applies.
-        probabilities = self.tempered(answers.probabilities.mean(axis=0), clip.used)
+        probabilities = self.tempered(found.probabilities.mean(axis=0), clip.used)
         shape = dataclasses.replace(self._shape, modalities=clip.used)
         whole = span_arrays([(clip.record, first, last)], 1, shape)
         frames = whole.get("frames", np.zeros((1, 0, 0, 0, 3), np.uint8))[0]
@@ -212,8 +213,8 @@ class Predictor:
         prediction = Prediction(
             path=clip.path,
             probabilities=probabilities,
-            branches={name: value.mean(axis=0) for name, value in answers.branches.items()},
-            features={name: value.mean(axis=0) for name, value in answers.features.items()},
+            branches={name: value.mean(axis=0) for name, value in found.branches.items()},
+            features={name: value.mean(axis=0) for name, value in found.features.items()},
             used=clip.used,
             missing=clip.missing,
             partly=_partly(clip, (first, last)),
@@ -224,7 +225,7 @@ class Predictor:
         )
         return self._explained(prediction, whole, first) if self._method else prediction
 
-    def _as_heard_and_seen(self, clip: Clip) -> Clip:
+    def _within_window(self, clip: Clip) -> Clip:
         """The clip with only those modalities used that its window holds.
 
         Raises:
@@ -233,29 +234,29 @@ class Predictor:
         span = time_spans.window(clip.record, clip.used, self._shape.max_seconds)
         if self._complete(clip, span):
             return clip
-        # Sound that ends before the picture begins, or the reverse: the larger part answers.
-        most = max(clip.used, key=lambda name: time_spans.held(clip.record, name, span))
+        # Sound that ends before the picture begins, or the reverse: the larger part is used.
+        most = max(clip.used, key=lambda name: time_spans.seconds_within(clip.record, name, span))
         (other,) = (name for name in clip.used if name != most)
-        missing = f"no {time_spans.WORDS[other]} with the {time_spans.WORDS[most]}"
-        if not self.does_with_one:
+        missing = f"no {other} with the {most}"
+        if not self.takes_one_modality:
             raise UnusableClip(self._needs_both(missing))
         return dataclasses.replace(clip, used=(most,), missing=missing)
 
     def _complete(self, clip: Clip, span: np.ndarray | tuple[float, float]) -> bool:
-        return all(time_spans.held(clip.record, name, span) for name in clip.used)
+        return all(time_spans.seconds_within(clip.record, name, span) for name in clip.used)
 
     def _needs_both(self, missing: object) -> str:
         network = self.run.model.network
-        return f"{missing}; network {network} needs the face and the sound of a clip"
+        return f"{missing}; network {network} needs the video and the audio of a clip"
 
-    def answers(
+    def predict_spans(
         self,
         clip: Clip,
         spans: np.ndarray,
         batch_size: int | None = None,
         max_seconds: float | None = None,
-    ) -> Answers:
-        """What the model says about spans of a clip, at temperature 1.
+    ) -> SpanPredictions:
+        """Returns predictions for spans of a clip, at temperature 1.
 
         Args:
           clip: a prepared clip.
@@ -284,15 +285,15 @@ class Predictor:
             del features["features"]
         branches = {
             name: _softmax(given[f"logits_{name}"])
-            for name in (NAMES[modality] for modality in clip.used)
+            for name in clip.used
             if f"logits_{name}" in given
         }
-        return Answers(_softmax(given["logits"]), branches, features)
+        return SpanPredictions(_softmax(given["logits"]), branches, features)
 
-    def tempered(self, probabilities: np.ndarray, used: tuple[str, ...]) -> np.ndarray:
+    def tempered(self, probabilities: np.ndarray, used: tuple[Modality, ...]) -> np.ndarray:
         """Probabilities [..., C] with the temperature applied, float32.
 
-        It was fitted to answers made from all of the model's modalities: those of one branch alone
+        It was fitted to predictions from all of the model's modalities: those of one branch alone
         (`used` holds fewer) stay as they are.
         """
         if len(used) < len(self._shape.modalities):
@@ -316,23 +317,25 @@ class Predictor:
                 modality=modality,
                 target=int(prediction.probabilities.argmax()),
                 # Segments are put together first.
-                normalize=modality == "frames",
+                normalize=modality == Modality.VIDEO,
             )
-            if modality == "frames":
+            if modality == Modality.VIDEO:
                 found["maps"] = np.asarray(relevance.maps[0])
                 found["maps_peak"] = float(relevance.peak[0])
                 found["map_times"] = _resampled(prediction.frame_times, len(found["maps"]))
             else:
-                found["sound"] = self._sound_map(relevance, batch, inputs["audio_segments"], start)
+                found["audio_map"] = self._audio_map(
+                    relevance, batch, inputs["audio_segments"], start
+                )
         return dataclasses.replace(prediction, **found)
 
-    def _sound_map(
+    def _audio_map(
         self,
         relevance: Relevance,
         batch: Mapping[str, np.ndarray],
         segments: jax.Array,
         start: float,
-    ) -> SoundMap | None:
+    ) -> AudioMap | None:
         settings = spectrogram.checked_settings(self.run.config.frontend.spectrogram)
         heard = int(spectrogram.num_frames(settings, batch["audio_length"])[0])
         if not heard:
@@ -342,7 +345,7 @@ class Predictor:
         # The frame at the very end of a sound may be in no segment.
         heard = min(heard, whole.shape[1])
         total = float(whole.sum())
-        return SoundMap(
+        return AudioMap(
             values=_scaled(whole)[:, :heard],
             times=np.float32(start + np.arange(heard) * (settings.hop / SAMPLE_RATE)),
             frequencies=np.float32(spectrogram.frequencies(settings)),
@@ -359,9 +362,9 @@ def _covered(settings: spectrogram.Settings, segments: int) -> int:
 def _partly(clip: Clip, span: tuple[float, float]) -> str:
     """What is there in less than half of a span; empty where all is."""
     length = span[1] - span[0]
-    parts = {name: time_spans.held(clip.record, name, span) for name in clip.used}
+    parts = {name: time_spans.seconds_within(clip.record, name, span) for name in clip.used}
     return ", ".join(
-        f"{time_spans.WORDS[name]} in {part:.1f} of {length:.1f} s"
+        f"{name} in {part:.1f} of {length:.1f} s"
         for name, part in parts.items()
         if part < length / 2
     )

@@ -7,6 +7,7 @@ import numpy as np
 
 from aver_jax.errors import UserError
 from aver_jax.input import time_spans
+from aver_jax.modality import Modality
 from aver_jax.prediction.predictor import Clip, Predictor
 from aver_jax.runtime.atomic_files import csv_text
 
@@ -21,28 +22,28 @@ LEAST_GAP = 0.25
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """A stretch of a clip (seconds), and the modalities that its windows are answered from."""
+    """A stretch of a clip (seconds), and the modalities that its windows are predicted from."""
 
     start: float
     stop: float
-    used: tuple[str, ...]
+    used: tuple[Modality, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """What a model says about each of n windows of a clip.
+    """Predictions for n windows of a clip.
 
     Attributes:
       spans: float64 [n, 2], start and stop in seconds of the clip, ascending.
-      used: n times the modalities that a window is answered from, of "frames" and "audio".
+      used: n times the modalities that a window is predicted from, as `Modality`.
       probabilities: float32 [n, C].
-      branches: "video" or "audio" -> float32 [n, C], the opinions of that branch alone; NaN in
-        windows that it has no part in.
+      branches: "video" or "audio" -> float32 [n, C], of that branch alone; NaN in windows that
+        it has no part in.
       regions: the stretches that the windows lie in, ascending.
     """
 
     spans: np.ndarray
-    used: tuple[tuple[str, ...], ...]
+    used: tuple[tuple[Modality, ...], ...]
     probabilities: np.ndarray
     branches: dict[str, np.ndarray]
     regions: tuple[Region, ...]
@@ -54,10 +55,10 @@ def timeline(
     """Slides a window over a clip of any length.
 
     No window holds frames without their sound, or the reverse: where a clip has only one of them,
-    the windows are answered by the branch of that one, if the network has branches that answer.
+    the windows are predicted by the branch of that one, if the network has such branches.
 
     Args:
-      predictor: its temperature applies, save to the answers of one branch alone.
+      predictor: its temperature applies, but not to predictions of one branch alone.
       clip: from `Predictor.prepare`.
       window: seconds; default: the shortest slice that the model was trained on
         (`config.data.min_slice` of the clip, or of `config.data.max_seconds` if that is less).
@@ -68,15 +69,15 @@ def timeline(
     """
     data = predictor.run.config.data
     if window is None:
-        found = [time_spans.extents(clip.record)[name] for name in clip.used]
-        length = max(stop for _, stop in found) - min(start for start, _ in found)
+        extents = [time_spans.extents(clip.record)[name] for name in clip.used]
+        length = max(stop for _, stop in extents) - min(start for start, _ in extents)
         window = data.min_slice * min(data.max_seconds, length)
-    parts = regions(clip, window, predictor.does_with_one)
+    parts = regions(clip, window, predictor.takes_one_modality)
     hop = hop or window / WINDOWS_PER_LENGTH
     spans = [windows(part.start, part.stop, window, hop) for part in parts]
     longest = max(float((s[:, 1] - s[:, 0]).max()) for s in spans)
     given = [
-        predictor.answers(
+        predictor.predict_spans(
             dataclasses.replace(clip, used=part.used),
             some,
             BATCH_SIZE,
@@ -84,14 +85,14 @@ def timeline(
         )
         for part, some in zip(parts, spans, strict=True)
     ]
-    names = dict.fromkeys(name for answers in given for name in answers.branches)
+    names = dict.fromkeys(name for found in given for name in found.branches)
     return Timeline(
         np.concatenate(spans),
         tuple(part.used for part, some in zip(parts, spans, strict=True) for _ in some),
         np.concatenate(
             [
-                predictor.tempered(answers.probabilities, part.used)
-                for answers, part in zip(given, parts, strict=True)
+                predictor.tempered(found.probabilities, part.used)
+                for found, part in zip(given, parts, strict=True)
             ]
         ),
         {
@@ -104,18 +105,18 @@ def timeline(
     )
 
 
-def regions(clip: Clip, window: float, does_with_one: bool) -> tuple[Region, ...]:
+def regions(clip: Clip, window: float, takes_one_modality: bool) -> tuple[Region, ...]:
     """The stretches of a clip that windows slide over, ascending.
 
     First of all where all that is used is there at once. Before and after it, stretches of at least
-    half a window of one modality alone, where the network does with one; shorter ones, as nearly
+    half a window of one modality alone, where the network takes one; shorter ones, as nearly
     every clip has, would be no window to speak of.
     """
     both, found = time_spans.shared(clip.record, clip.used), time_spans.extents(clip.record)
-    if both is None and not does_with_one:
+    if both is None and not takes_one_modality:
         return (Region(0.0, time_spans.seconds_of(clip.record), clip.used),)
     parts = [] if both is None else [Region(*both, clip.used)]
-    for name in clip.used if does_with_one and len(clip.used) > 1 else ():
+    for name in clip.used if takes_one_modality and len(clip.used) > 1 else ():
         start, stop = found[name]
         alone = [(start, stop)] if both is None else [(start, both[0]), (both[1], stop)]
         parts += [Region(a, b, (name,)) for a, b in alone if b - a >= window / 2]
@@ -136,9 +137,9 @@ def gaps(clip: Clip, parts: Sequence[Region]) -> list[tuple[float, float, str]]:
         if span[1] - span[0] < LEAST_GAP:
             continue
         lacking = [
-            time_spans.WORDS[name]
+            name
             for name in clip.used
-            if time_spans.held(clip.record, name, span) < (span[1] - span[0]) / 2
+            if time_spans.seconds_within(clip.record, name, span) < (span[1] - span[0]) / 2
         ]
         left.append((*span, f"no {' and no '.join(lacking)}" if lacking else "too short"))
     return left
@@ -170,10 +171,10 @@ def windows(first: float, last: float, window: float, hop: float) -> np.ndarray:
     return np.stack([starts, starts + window], axis=1)
 
 
-def timeline_csv(line: Timeline, classes: list[str] | tuple[str, ...]) -> str:
+def timeline_csv(line: Timeline, classes: list[str] | tuple[Modality, ...]) -> str:
     """CSV, a line per window: start, stop, prediction, a probability per class and branch.
 
-    Where windows are answered from different modalities, also from which: "both" or one of them.
+    Where windows are predicted from different modalities, also from which: "both" or one of them.
     Branches' probabilities are uncalibrated, and empty where a branch has no part.
     """
     several = len(set(line.used)) > 1
@@ -183,7 +184,7 @@ def timeline_csv(line: Timeline, classes: list[str] | tuple[str, ...]) -> str:
     rows: list[list[object]] = [head]
     for place, (start, stop) in enumerate(line.spans):
         values = line.probabilities[place]
-        opinions = [
+        of_branches = [
             None if np.isnan(x) else float(x)
             for branch in line.branches.values()
             for x in branch[place]
@@ -191,10 +192,10 @@ def timeline_csv(line: Timeline, classes: list[str] | tuple[str, ...]) -> str:
         # To the sample; six significant digits would not tell windows of a long clip apart.
         cells = [f"{start:.4f}", f"{stop:.4f}", classes[int(values.argmax())]]
         words = [words_of(line.used[place])] if several else []
-        rows.append([*cells, *map(float, values), *words, *opinions])
+        rows.append([*cells, *map(float, values), *words, *of_branches])
     return csv_text(rows)
 
 
-def words_of(used: tuple[str, ...]) -> str:
+def words_of(used: tuple[Modality, ...]) -> str:
     """What the modalities of a window are called: "both", "video" or "audio"."""
-    return "both" if len(used) > 1 else time_spans.NAMES[used[0]]
+    return "both" if len(used) > 1 else used[0]

@@ -4,9 +4,8 @@ from aver_jax.relevance.explain import (
     METHODS,
     Relevance,
     explain,
-    has_cells,
     methods_of,
     paths_of,
 )
 
-__all__ = ["METHODS", "Relevance", "explain", "has_cells", "methods_of", "paths_of"]
+__all__ = ["METHODS", "Relevance", "explain", "methods_of", "paths_of"]

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from aver_jax.modality import Modality
+from aver_jax.models import inference_form
 from aver_jax.relevance import attention, grad_cam
 from aver_jax.relevance.capture import captured
 
@@ -30,12 +32,12 @@ class Relevance(NamedTuple):
 
 def methods_of(model: Any) -> tuple[str, ...]:
     """The methods that explain a model, its default first."""
-    return tuple(attention.METHODS) if _has_attention(model) else grad_cam.METHODS
+    return tuple(attention.METHODS) if model.has_attention else grad_cam.METHODS
 
 
 def paths_of(model: Any) -> tuple[str, ...]:
     """The paths that a model's relevance can go through, its default first."""
-    return tuple(attention.PATHS[model.attention]) if _has_attention(model) else grad_cam.PATHS
+    return tuple(attention.PATHS[model.attention]) if model.has_attention else grad_cam.PATHS
 
 
 def explain(
@@ -44,7 +46,7 @@ def explain(
     inputs: Mapping[str, Array],
     method: str | None = None,
     path: str = "space_time",
-    modality: str = "frames",
+    modality: str = "video",
     target: Any = None,
     normalize: bool = True,
 ) -> Relevance:
@@ -68,7 +70,7 @@ def explain(
         `audio_segments` int [B].
       method: one of `methods_of(model)`; None is the first of them.
       path: one of `paths_of(model)`.
-      modality: whose relevance, "frames" or "audio".
+      modality: whose relevance, "video" (or "frames", its array) or "audio".
       target: class index, one for all or int [B]; None explains the predicted class of each clip.
       normalize: min-max scaled to 0..1 over a clip's whole volume, so that its frames compare (a
         constant map becomes 0). False gives the cls row of the recursion, or the class activation
@@ -85,10 +87,10 @@ def explain(
         do not hold, or a target that does not fit the batch and the classes.
     """
     method = method or methods_of(model)[0]
-    _check(model, inputs, method, path, modality)
-    batch = inputs[modality].shape[0]
+    array = _check(model, inputs, method, path, modality)
+    batch, model = inputs[array].shape[0], inference_form(model)
     chosen = _checked_target(target, batch, model.num_classes)
-    raw, scaled, *rest = _compiled(model, method, path, modality)(variables, inputs, chosen)
+    raw, scaled, *rest = _compiled(model, method, path, array)(variables, inputs, chosen)
     return Relevance(scaled if normalize else raw, *rest)
 
 
@@ -96,7 +98,7 @@ def explain(
 def _compiled(
     model: Any, method: str, path: str, modality: str
 ) -> Callable[..., tuple[Array, ...]]:
-    of_inputs = _attention_maps if _has_attention(model) else _class_activation
+    of_inputs = _attention_maps if model.has_attention else _class_activation
 
     def maps(variables: Any, inputs: Mapping[str, Array], target: Array) -> tuple[Array, ...]:
         found, raw, valid = of_inputs(model, variables, inputs, target, method, path, modality)
@@ -135,16 +137,8 @@ def _scaled(maps: Array, valid: Array) -> Array:
     return jnp.where(varies, (maps - low) / jnp.where(varies, high - low, 1), 0)
 
 
-def has_cells(model: Any) -> bool:
-    """Whether a model's maps are of cells of a ResNet (`frontend.cells`), and not of patches."""
-    return not _has_attention(model)
-
-
-def _has_attention(model: Any) -> bool:
-    return hasattr(model, "attention")
-
-
-def _check(model: Any, inputs: Mapping[str, Array], method: str, path: str, modality: str) -> None:
+def _check(model: Any, inputs: Mapping[str, Array], method: str, path: str, modality: str) -> str:
+    """Returns the name of the modality's array in the inputs."""
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     if method not in methods_of(model):
@@ -159,17 +153,20 @@ def _check(model: Any, inputs: Mapping[str, Array], method: str, path: str, moda
             f"path {path!r} does not exist in {model.attention} attention; "
             f"use path={paths_of(model)[0]!r}"
         )
-    known = [name for name in grad_cam.TAPS if name in model.input_shapes(1)]
-    if modality not in known or modality not in inputs:
+    names = (*Modality, "frames")
+    array = Modality(modality).array if modality in names else ""
+    known = [repr(str(name)) for name in model.modalities]
+    if array not in inputs or Modality(modality) not in model.modalities:
         raise ValueError(
             f"modality is {modality!r} and the inputs are {', '.join(sorted(inputs))}; a "
-            f"{type(model).__name__} is explained by modality {' or '.join(map(repr, known))}"
+            f"{type(model).__name__} is explained by modality {' or '.join(known)}"
         )
     if isinstance(model.num_classes, Mapping):
         raise ValueError(
             f"the model has several targets ({', '.join(model.num_classes)}); relevance explains "
             "the classes of models with one"
         )
+    return array
 
 
 def _checked_target(target: Any, batch: int, num_classes: int) -> Array:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from aver_jax.report.overlay import draw_frame, heat_at, square_region
-from aver_jax.report.prediction_table import BRANCHES
 from aver_jax.runtime.atomic_files import whole
 from data_prep import media
 
@@ -30,7 +29,7 @@ def overlay_frames(
     moments = (prediction.map_times, relevance / max(relevance.max(), 1e-12))
     label = classes[int(prediction.probabilities.argmax())]
     opinions = [
-        (BRANCHES[name], classes[int(values.argmax())], values.max())
+        (f"{name} alone", classes[int(values.argmax())], values.max())
         for name, values in prediction.branches.items()
         # One branch alone is the answer itself.
         if len(prediction.branches) > 1

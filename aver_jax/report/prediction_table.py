@@ -5,20 +5,18 @@ from typing import Any
 
 import numpy as np
 
+from aver_jax.modality import Modality
 from aver_jax.runtime.atomic_files import csv_text
 from data_prep.clip import sampled_faces
 from data_prep.wording import one_line
-
-# What the opinions of a model's branches are called, here and on pictures.
-BRANCHES = {"video": "video alone", "audio": "audio alone"}
 
 
 def table(predictions: Sequence[Any], classes: Sequence[str]) -> str:
     """The class probabilities as text, a line per clip, the highest marked by a star.
 
     Args:
-      predictions: `predictor.Prediction` each. Where branches have opinions of their own, these
-        stand beside the answer, and what it was made from.
+      predictions: `predictor.Prediction` each. Those of single branches stand beside the fused one,
+        and what it was made from.
       classes: C names.
     """
     best = [classes[int(p.probabilities.argmax())] for p in predictions]
@@ -30,19 +28,19 @@ def table(predictions: Sequence[Any], classes: Sequence[str]) -> str:
             for i, name in enumerate(classes)
         ),
     ]
-    branches = [name for name in BRANCHES if any(name in p.branches for p in predictions)]
+    branches = [name for name in Modality if any(name in p.branches for p in predictions)]
     for name in branches:
-        cells = [_opinion(p.branches.get(name), classes) for p in predictions]
-        columns.append(_column(BRANCHES[name], cells))
+        cells = [_branch(p.branches.get(name), classes) for p in predictions]
+        columns.append(_column(f"{name} alone", cells))
     if any(p.missing or p.partly or len(p.used) > 1 for p in predictions):
         columns.append(_column("used", [used(p) for p in predictions]))
-    if any("frames" in p.used for p in predictions):
+    if any(Modality.VIDEO in p.used for p in predictions):
         columns.append(_column("face found in", [_faces(p) for p in predictions]))
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
 
 
 def used(prediction: Any) -> str:
-    """What an answer was made from: "both", or the one modality and why not the other.
+    """Returns what a prediction was made from: "both", or the one modality and why not the other.
 
     What was there only for a smaller part of the time is told with it.
     """
@@ -50,7 +48,7 @@ def used(prediction: Any) -> str:
     if len(prediction.used) > 1:
         words = "both"
     else:
-        words = {"frames": "video", "audio": "audio"}[prediction.used[0]]
+        words = str(prediction.used[0])
         words += " only" if prediction.missing else ""
     return f"{words} ({notes})" if notes else words
 
@@ -60,24 +58,24 @@ def probabilities_csv(predictions: Sequence[Any], classes: Sequence[str]) -> str
 
     Where a model has several modalities, also what was used, and each branch's own prediction and
     probabilities (`video_prediction`, `video_ANG`, ...; empty where a clip lacks the modality).
-    A temperature is fitted to fused answers: branches' columns, and answers of one branch alone,
-    are uncalibrated.
+    A temperature is fitted to fused logits: branches' columns, and predictions of one branch
+    alone, are uncalibrated.
     """
     several = any(p.missing or p.partly or len(p.used) > 1 for p in predictions)
-    branches = [name for name in BRANCHES if any(name in p.branches for p in predictions)]
+    branches = [name for name in Modality if any(name in p.branches for p in predictions)]
     head = ["file", "prediction", *classes, *(["used"] if several else [])]
     for name in branches:
         head += [f"{name}_prediction", *(f"{name}_{c}" for c in classes)]
     rows: list[Sequence[object]] = [head]
     for p in predictions:
-        row = [str(p.path), *_answer(p.probabilities, classes), *([used(p)] if several else [])]
+        row = [str(p.path), *_cells(p.probabilities, classes), *([used(p)] if several else [])]
         for name in branches:
-            row += _answer(p.branches.get(name), classes)
+            row += _cells(p.branches.get(name), classes)
         rows.append(row)
     return csv_text(rows)
 
 
-def _answer(probabilities: np.ndarray | None, classes: Sequence[str]) -> list[object]:
+def _cells(probabilities: np.ndarray | None, classes: Sequence[str]) -> list[object]:
     if probabilities is None:
         return [None] * (1 + len(classes))
     return [classes[int(probabilities.argmax())], *map(float, probabilities)]
@@ -93,7 +91,7 @@ def _share(probabilities: np.ndarray, place: int) -> str:
     return f"{probabilities[place]:.3f}{'*' if place == probabilities.argmax() else ' '}"
 
 
-def _opinion(probabilities: np.ndarray | None, classes: Sequence[str]) -> str:
+def _branch(probabilities: np.ndarray | None, classes: Sequence[str]) -> str:
     if probabilities is None:
         return "-"
     best = int(probabilities.argmax())
@@ -101,7 +99,7 @@ def _opinion(probabilities: np.ndarray | None, classes: Sequence[str]) -> str:
 
 
 def _faces(prediction: Any) -> str:
-    if "frames" not in prediction.used:
+    if Modality.VIDEO not in prediction.used:
         return "-"
     found, sampled = sampled_faces(prediction.record)
     return f"{found} of {sampled} frames"

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from aver_jax.report.figures import LIGHT, Theme, new_figure, themed
-from aver_jax.report.prediction_table import BRANCHES
 
 # Okabe and Ito's set without its yellow, which vanishes on white. Nothing is told by colour alone:
 # neighbours have other dashes, and names stand at the ends of lines.
@@ -87,7 +86,7 @@ def timeline_figure(
         )
         for axes, (name, opinions) in zip(grid[2:], branches.items(), strict=True):
             _lines(axes, centres, np.asarray(opinions), classes, 1.1, pieces)
-            axes.set_ylabel(BRANCHES[name])
+            axes.set_ylabel(f"{name} alone")
         for axes in grid[1:]:
             axes.set_ylim(0, 1)
             axes.set_xlim(min(ends), max(ends))

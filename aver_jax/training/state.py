@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from aver_jax.models.timesformer.unstacked import stacked, taken_apart_like
+from aver_jax.models.timesformer.unstacked import stacked, unstack_like
 
 
 @jax.tree_util.register_dataclass
@@ -15,8 +15,8 @@ from aver_jax.models.timesformer.unstacked import stacked, taken_apart_like
 class TrainState:
     """The state of a training.
 
-    Layers that a step does not loop over stand apart in it (`unstacked.Layers`), in moments and
-    averages too. What is taken out of the state, for checkpoints and evaluation, has them stacked.
+    Unrolled layers are stored unstacked (`models.timesformer.unstacked.Layers`), moments and
+    averages too. What leaves the state, for checkpoints and evaluation, has them stacked.
 
     Attributes:
       step: int32 [], optimizer updates done so far.
@@ -39,7 +39,7 @@ class TrainState:
     def items(self) -> dict[str, Any]:
         """Returns the state as the items of a checkpoint; the seed is the config's.
 
-        Stacks are made of layers that stand apart: for as long as the items are held, that is a
+        Unstacked layers are stacked: for as long as the items are held, that is a
         second copy in memory. All else is the state's own, and the next step gives it away.
         """
         training = {"step": self.step, "opt_state": self.opt_state, "plateau": self.plateau}
@@ -57,7 +57,7 @@ class TrainState:
         """Returns the state that `items` was taken from; `example` has its structure."""
         ema = {"params": items["ema"], **items.get("ema_statistics", {})} if "ema" in items else {}
         state = cls(variables=items["variables"], ema=ema, seed=seed, **items["training"])
-        return taken_apart_like(state, example)
+        return unstack_like(state, example)
 
     def evaluation_variables(self) -> dict[str, Any]:
         """Returns what evaluation applies: the moving average where one is kept."""

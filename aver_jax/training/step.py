@@ -12,7 +12,7 @@ import optax
 
 from aver_jax.frontend import example_keys, stream_keys, training_inputs
 from aver_jax.frontend.keys import MODEL
-from aver_jax.models import auxiliary_logits, init_variables, layers_apart, with_axis
+from aver_jax.models import init_variables, unstacked_layers
 from aver_jax.models.param_paths import frozen_mask
 from aver_jax.models.timesformer.unstacked import stacked
 from aver_jax.runtime.mesh import AXIS, map_step
@@ -49,7 +49,7 @@ def make_loss(model: Any, config: Any) -> Callable[..., Any]:
       seed: uint32 [], the experiment's seed.
       clips: the clips that a plan takes its batch from, in this device's memory.
     """
-    auxiliary = auxiliary_logits(model)
+    auxiliary = model.auxiliary_logits
 
     def loss(params, collections, batch: Batch, seed: jax.Array, clips: DeviceClips | None = None):
         if clips is not None:
@@ -93,7 +93,7 @@ def make_gradients(model: Any, config: Any) -> Callable[..., Any]:
     and the position in the data mean the same for every k. Batch statistics are then those of each
     microbatch, and the running ones move k times a step.
     """
-    loss = make_loss(with_axis(model, AXIS), config)
+    loss = make_loss(model.with_axis(AXIS), config)
     microbatches = config.optimizer.accumulate
     frozen = tuple(config.freeze)
 
@@ -224,7 +224,11 @@ def train_step(
     @jax.jit  # compiled whole: one by one, the zeros of every shape would be a function each
     def init(variables: dict[str, Any], seed: Any) -> TrainState:
         return create_state(
-            layers_apart(model, variables), optimizer, plateau(settings), settings.ema_decay, seed
+            unstacked_layers(model, variables),
+            optimizer,
+            plateau(settings),
+            settings.ema_decay,
+            seed,
         )
 
     @functools.cache

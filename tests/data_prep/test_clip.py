@@ -45,7 +45,7 @@ def test_a_clip_is_prepared_the_same_every_time(face_clip):
 def test_a_model_of_one_modality_does_without_the_other(broken_folder):
     silent = Job(broken_folder / "1001_MTI_ANG_XX.mp4")
     assert prepare_clip(silent, PREPARATION, ("video",))["pcm"] == b""
-    with pytest.raises(MissingModality, match="no sound"):
+    with pytest.raises(MissingModality, match="no audio"):
         prepare_clip(silent, PREPARATION)
     sound_only = prepare_clip(Job(broken_folder / "1001_TAI_ANG_XX.mp4"), PREPARATION, ("audio",))
     assert sound_only["frames"] == []

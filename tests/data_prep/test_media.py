@@ -192,7 +192,7 @@ def test_what_is_not_required_may_be_missing(tmp_path):
     clip = decode(tmp_path / "silent.mp4", require=("video",))
     assert len(clip.frames) == 4
     assert clip.pcm.shape == (0,)
-    with pytest.raises(UnusableClip, match="no sound"):
+    with pytest.raises(UnusableClip, match="no audio"):
         decode(tmp_path / "silent.mp4")
 
 
@@ -211,7 +211,7 @@ def test_a_recording_longer_than_the_limit_is_refused(tmp_path, monkeypatch):
         ("1001_ITS_ANG_XX.flv", "truncated"),
         ("1001_IWW_ANG_XX.mp4", "not a media file"),
         ("1001_TAI_ANG_XX.mp4", r"no video stream \(sound only\)"),
-        ("1001_MTI_ANG_XX.mp4", "no sound"),
+        ("1001_MTI_ANG_XX.mp4", "no audio"),
         ("1001_ITH_ANG_XX.mp4", "single video frame"),
         ("absent.mp4", "no such file"),
         ("", "a folder"),

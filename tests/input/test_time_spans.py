@@ -6,7 +6,7 @@ import pytest
 from aver_jax.input import time_spans
 from aver_jax.input.clips import clip_window
 
-BOTH = ("frames", "audio")
+BOTH = ("video", "audio")
 
 
 def record(picture, sound):
@@ -18,7 +18,7 @@ def record(picture, sound):
     }
 
 
-@pytest.mark.parametrize("used", [("frames",), ("audio",), BOTH])
+@pytest.mark.parametrize("used", [("video",), ("audio",), BOTH])
 @pytest.mark.parametrize(("picture", "sound"), [((0, 10), 9.8), ((0.1, 4), 3.7), ((0, 9), 10)])
 def test_ordinary_clips_are_looked_at_where_evaluation_looks(picture, sound, used):
     clip = record(picture, sound)
@@ -31,7 +31,7 @@ def test_ordinary_clips_are_looked_at_where_evaluation_looks(picture, sound, use
         ((0, 10), 1, BOTH, (0, 6)),
         ((0, 10), 3, BOTH, (0, 6)),
         ((0, 0.5), 11.5, BOTH, (0, 6)),
-        ((0, 0.5), 11.5, ("frames",), (0, 6)),
+        ((0, 0.5), 11.5, ("video",), (0, 6)),
         ((8, 10), 10, BOTH, (4, 10)),
         ((0, 10), 6.5, BOTH, (0.5, 6.5)),
         ((0, 7), 10, BOTH, (1, 7)),
@@ -45,8 +45,8 @@ def test_the_middle_is_moved_to_where_both_are(picture, sound, used, expected):
 
 def test_how_much_of_a_span_a_modality_fills():
     clip = record((1, 4), 2.0)
-    assert time_spans.held(clip, "frames", (0, 3)) == pytest.approx(2)
-    assert time_spans.held(clip, "audio", (1.5, 9)) == pytest.approx(0.5)
-    assert time_spans.held(clip, "audio", (2, 9)) == 0
-    assert time_spans.held(record((1, 4), 0), "audio", (0, 9)) == 0
+    assert time_spans.seconds_within(clip, "video", (0, 3)) == pytest.approx(2)
+    assert time_spans.seconds_within(clip, "audio", (1.5, 9)) == pytest.approx(0.5)
+    assert time_spans.seconds_within(clip, "audio", (2, 9)) == 0
+    assert time_spans.seconds_within(record((1, 4), 0), "audio", (0, 9)) == 0
     assert time_spans.shared(record((3, 4), 2), BOTH) is None

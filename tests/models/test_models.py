@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from aver_jax import models
-from aver_jax.models import auxiliary_logits, build_model, init_variables, with_axis
+from aver_jax.models import build_model, init_variables
 from aver_jax.models.timesformer.timesformer import SIZES
 
 
@@ -54,11 +54,11 @@ def test_drawing_variables_is_compiled_once_for_equal_models():
 
 def test_models_know_their_axis_and_their_further_losses():
     timesformer = build_model({"name": "timesformer", **SIZES["demo"]}, 6)
-    assert with_axis(timesformer, "data") is timesformer
-    assert auxiliary_logits(timesformer) == ()
+    assert timesformer.with_axis("data") is timesformer
+    assert timesformer.auxiliary_logits == ()
     model = build_model({"name": "mrpn"}, 6)
-    assert with_axis(model, "data").axis_name == "data"
-    assert auxiliary_logits(model) == ("logits_video", "logits_audio")
+    assert model.with_axis("data").axis_name == "data"
+    assert model.auxiliary_logits == ("logits_video", "logits_audio")
 
 
 @pytest.mark.parametrize("name", ["mrpn", "resnet_lstm"])

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from aver_jax.models import auxiliary_logits
 from aver_jax.models.counting import parameter_count
 from aver_jax.models.fusion.mrpn import Mrpn
 
@@ -306,7 +305,7 @@ def both(request):
             scores = scores_of(logits, taps)
             value = -sum(
                 jax.nn.log_softmax(scores[name])[jnp.arange(CLIPS), labels].mean()
-                for name in ("logits", *auxiliary_logits(ours))
+                for name in ("logits", *ours.auxiliary_logits)
             )
             return value, (scores, updated["batch_stats"])
 

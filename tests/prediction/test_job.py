@@ -157,12 +157,12 @@ def test_a_fused_model_does_with_what_a_clip_has(heard_runs, partial_clips, tmp_
     code = main(["predict", str(heard_runs["n2"]), *map(str, files), *words])
     out, err = capsys.readouterr()
     assert code == 3
-    assert "nothing.mp4: no face found (0 of 8 sampled frames), and no sound" in err
+    assert "nothing.mp4: no face found (0 of 8 sampled frames), and no audio" in err
     assert "(grad_cam, space_time)" in out
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert [row["used"] for row in rows] == [
         "both",
-        "video only (no sound)",
+        "video only (no audio)",
         "audio only (no face found)",
         "audio only (no video stream)",
     ]
@@ -215,11 +215,11 @@ def test_sound_and_picture_outside_the_middle_are_heard_and_seen(
     assert main(["predict", str(heard_runs["n2"]), *map(str, files), *words]) == 0
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert [row["used"] for row in rows] == [
-        "both (sound in 0.5 of 2.0 s)",
-        "both (picture in 0.5 of 2.0 s)",
+        "both (audio in 0.5 of 2.0 s)",
+        "both (video in 0.5 of 2.0 s)",
     ]
     assert len(list((tmp_path / "o").iterdir())) == 4
-    assert "2 clips longer than 2 s answered from 2 s alone" in capsys.readouterr().err
+    assert "2 clips are longer than 2 s: predicted from 2 s of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("network", ["n0", "n2"])
@@ -233,13 +233,13 @@ def test_sound_that_ends_before_the_picture_begins_is_missing(heard_runs, clips,
     }
     clip = dataclasses.replace(clip, record=late)
     if network == "n0":
-        with pytest.raises(UnusableClip, match="no sound with the picture; network n0 needs"):
+        with pytest.raises(UnusableClip, match="no audio with the video; network n0 needs"):
             predictor.predict_clip(clip)
         return
     found = predictor.predict_clip(clip)
-    assert (found.used, found.missing, found.sound) == (
-        ("frames",),
-        "no sound with the picture",
+    assert (found.used, found.missing, found.audio_map) == (
+        ("video",),
+        "no audio with the video",
         None,
     )
     assert found.window[1] == pytest.approx(3 + count / 10, abs=0.01)
@@ -269,7 +269,7 @@ def test_n0_needs_face_and_sound(heard_runs, partial_clips, tmp_path, capsys):
     assert main(["predict", str(heard_runs["n0"]), silent]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[0].endswith(
-        "no sound (no audio stream); network n0 needs the face and the sound of a clip"
+        "no audio (no audio stream); network n0 needs the video and the audio of a clip"
     )
     assert len(lines) == 2
     table = tmp_path / "p.csv"
@@ -314,7 +314,7 @@ def test_a_timeline_slides_over_all_of_an_uneven_clip(heard_runs, uneven_clips, 
         assert float(rows[-1]["stop"]) == pytest.approx(5, abs=0.1)
     assert main(["predict", str(heard_runs["n0"]), film, *words]) == 0
     err = capsys.readouterr().err
-    assert "film.mp4: no window of the timeline from 0.5 to 5.0 s: no sound" in err
+    assert "film.mp4: no window of the timeline from 0.5 to 5.0 s: no audio" in err
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,13 @@ def record(frames=30, first=0.1, seconds=2.0):
     }
 
 
-BOTH = ("frames", "audio")
+BOTH = ("video", "audio")
 
 
 @pytest.mark.parametrize(
     ("clip", "used", "alone", "expected"),
     [
-        (record(), ("frames",), True, [(0.1, 3.1, "video")]),
+        (record(), ("video",), True, [(0.1, 3.1, "video")]),
         (record(), ("audio",), True, [(0.0, 2.0, "audio")]),
         # A tenth of a second is no window to speak of; a second is.
         (record(), BOTH, True, [(0.1, 2.0, "both"), (2.0, 3.1, "video")]),
@@ -96,7 +96,7 @@ def test_what_no_window_covers_is_said():
     assert gaps(clip, regions(clip, 0.5, True)) == []
     ((start, stop, why),) = gaps(clip, regions(clip, 0.5, False))
     assert (start, stop) == pytest.approx((0.5, 4.0))
-    assert why == "no picture"
+    assert why == "no video"
 
 
 class ReadsPixelsAndSamples:
@@ -105,10 +105,13 @@ class ReadsPixelsAndSamples:
     Of frames alone they are twice as high.
     """
 
-    network = "n2"
+    takes_one_modality = True
 
     def __init__(self):
         self.compiled = 0
+
+    def for_inference(self, unrolled):
+        return self
 
     def apply(self, variables, inputs):
         self.compiled += 1
@@ -129,12 +132,12 @@ def predictor():
 
     config = base_config()
     config.data.update(
-        {"num_frames": 2, "image_size": 8, "max_seconds": 1.0, "modalities": ("frames", "audio")}
+        {"num_frames": 2, "image_size": 8, "max_seconds": 1.0, "modalities": ("video", "audio")}
     )
     config.frontend.normalization = "half"
     preparation = {"detector": "haar", "margin": 1.3, "size": 8}
     run = LoadedRun(
-        "run", ReadsPixelsAndSamples(), {}, config, CLASSES, "p", ("frames", "audio"),
+        "run", ReadsPixelsAndSamples(), {}, config, CLASSES, "p", ("video", "audio"),
         preparation, {}, 0,
     )  # fmt: skip
     return Predictor(run, temperature=2.0)
@@ -158,7 +161,7 @@ def test_every_window_is_answered_from_its_own_frames_and_sound(predictor, tmp_p
     assert sum(len(used) == 2 for used in short.used) == 9
     assert predictor.run.model.compiled == compiled + 1
     # Two seconds of picture remain after the sound: the video branch's, at temperature 1.
-    alone = np.array([used == ("frames",) for used in short.used])
+    alone = np.array([used == ("video",) for used in short.used])
     assert alone.sum() == 25
     np.testing.assert_allclose(short.spans[alone][[0, -1]], [[1.0, 1.5], [2.5, 3.0]], atol=1e-6)
     assert np.isnan(short.branches["audio"][alone]).all()
@@ -182,12 +185,12 @@ def softmax(x):
 def test_the_table_has_a_line_per_window():
     spans = windows(0, 2, 1, 0.5)
     probabilities = np.float32([[0.2, 0.5, 0.3], [0.6, 0.2, 0.2], [0.1, 0.1, 0.8]])
-    parts = (Region(0, 1.5, BOTH), Region(1, 2, ("frames",)))
+    parts = (Region(0, 1.5, BOTH), Region(1, 2, ("video",)))
     opinions = probabilities[::-1].copy()
     line = Timeline(spans, (BOTH,) * 3, probabilities, {"audio": opinions}, parts[:1])
     assert "used" not in timeline_csv(line, CLASSES)
     opinions[2] = np.nan
-    line = Timeline(spans, (BOTH, BOTH, ("frames",)), probabilities, {"audio": opinions}, parts)
+    line = Timeline(spans, (BOTH, BOTH, ("video",)), probabilities, {"audio": opinions}, parts)
     rows = list(csv.DictReader(timeline_csv(line, CLASSES).splitlines()))
     assert [row["prediction"] for row in rows] == ["DIS", "ANG", "FEA"]
     assert [(row["start"], row["stop"]) for row in rows][1] == ("0.5000", "1.5000")
@@ -221,11 +224,11 @@ def test_stretches_of_one_branch_and_without_windows_are_drawn_and_lines_break()
     values = softmax(np.random.default_rng(0).normal(size=(4, 3)))
     figure = timeline_figure(
         spans, values, CLASSES, {}, "clip", runs=[2],
-        alone=[Stretch(2, 3.5, "video alone")], uncovered=[Stretch(3.5, 5, "no picture")],
+        alone=[Stretch(2, 3.5, "video alone")], uncovered=[Stretch(3.5, 5, "no video")],
     )  # fmt: skip
     top = figure.axes[1]
     texts = [text.get_text() for text in top.texts]
-    assert {"video alone", "no picture", *CLASSES} <= set(texts)
+    assert {"video alone", "no video", *CLASSES} <= set(texts)
     assert top.get_xlim() == (0, 5)
     assert len(top.lines) == 2 * 3 + 2
     styles = {line.get_linestyle() for line in top.lines[::2][:3]}

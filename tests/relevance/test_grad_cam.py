@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aver_jax.modality import Modality
 from aver_jax.relevance import explain, methods_of, paths_of
 from aver_jax.relevance.grad_cam import grad_cam
 
@@ -19,6 +20,11 @@ class TwoBranches:
     """maps = inputs through a matrix; features = tanh of means weighted in time; logits linear."""
 
     num_classes: int = CLASSES
+    modalities = (Modality.VIDEO, Modality.AUDIO)
+    has_attention = False
+
+    def for_inference(self, unrolled):
+        return self
 
     def input_shapes(self, batch):
         shapes = {"frames": (batch, FRAMES, 8, 8, 3), "audio": (batch, SEGMENTS, 9, 10)}
@@ -151,7 +157,7 @@ def test_a_clip_without_one_modality_is_explained_by_the_other(case):
         ({"method": "tibav"}, "'tibav' does not explain a TwoBranches; it offers grad_cam"),
         ({"method": "lime"}, "method is 'lime'; expected one of .*tibav.*grad_cam"),
         ({"path": "temporal"}, "path is 'temporal'; expected 'space_time' or 'spatial'"),
-        ({"modality": "text"}, "modality is 'text'.*by modality 'frames' or 'audio'"),
+        ({"modality": "text"}, "modality is 'text'.*by modality 'video' or 'audio'"),
         ({"target": 3}, "target has class 3; expected 0 to 2"),
     ],
 )

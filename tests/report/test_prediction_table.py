@@ -11,9 +11,9 @@ from aver_jax.report import prediction_table
 CLASSES = ["ANG", "calm and quiet"]
 
 
-def prediction(name, used=("frames", "audio"), missing="", branches=None, best=0, partly=""):
+def prediction(name, used=("video", "audio"), missing="", branches=None, best=0, partly=""):
     probabilities = np.float32([0.7, 0.3] if best == 0 else [0.3, 0.7])
-    frames = 0 if "frames" not in used else 20
+    frames = 0 if "video" not in used else 20
     return types.SimpleNamespace(
         path=Path("clips") / name,
         probabilities=probabilities,
@@ -28,7 +28,7 @@ def prediction(name, used=("frames", "audio"), missing="", branches=None, best=0
 BOTH = {"video": np.float32([0.9, 0.1]), "audio": np.float32([0.2, 0.8])}
 FUSED = [
     prediction("a.mp4", branches=BOTH),
-    prediction("quiet.mp4", ("frames",), "no sound", {"video": BOTH["video"]}, best=1),
+    prediction("quiet.mp4", ("video",), "no audio", {"video": BOTH["video"]}, best=1),
     prediction("b.mp3", ("audio",), "no video stream", {"audio": BOTH["audio"]}),
 ]
 
@@ -45,14 +45,14 @@ def test_branches_stand_beside_the_answer():
     assert shown == ["calm and quiet 0.800", "-", "calm and quiet 0.800"]
     column = head.index("used")
     shown = [line[column:].split("  ")[0].strip() for line in lines]
-    assert shown == ["both", "video only (no sound)", "audio only (no video stream)"]
+    assert shown == ["both", "video only (no audio)", "audio only (no video stream)"]
     assert [line.count("*") for line in lines] == [1, 1, 1]
     assert lines[0].endswith("8 of 8 frames")
     assert lines[2].endswith("-")
 
 
 def test_a_model_of_one_modality_has_no_empty_columns():
-    face = prediction_table.table([prediction("a.mp4", ("frames",))], CLASSES)
+    face = prediction_table.table([prediction("a.mp4", ("video",))], CLASSES)
     assert "used" not in face
     assert "alone" not in face
     assert "face found in" in face
@@ -62,11 +62,11 @@ def test_a_model_of_one_modality_has_no_empty_columns():
 def test_csv_has_every_branchs_probabilities_and_blanks():
     rows = list(csv.DictReader(prediction_table.probabilities_csv(FUSED, CLASSES).splitlines()))
     assert [row["prediction"] for row in rows] == ["ANG", "calm and quiet", "ANG"]
-    assert [row["used"] for row in rows][1] == "video only (no sound)"
+    assert [row["used"] for row in rows][1] == "video only (no audio)"
     assert float(rows[0]["audio_calm and quiet"]) == np.float32(0.8)
     assert rows[0]["audio_prediction"] == "calm and quiet"
     assert rows[1]["audio_prediction"] == rows[1]["audio_ANG"] == ""
-    alone = prediction_table.probabilities_csv([prediction("a.mp4", ("frames",))], CLASSES)
+    alone = prediction_table.probabilities_csv([prediction("a.mp4", ("video",))], CLASSES)
     assert alone.splitlines()[0] == "file,prediction,ANG,calm and quiet"
 
 
@@ -74,5 +74,5 @@ def test_what_is_there_for_a_smaller_part_is_told():
     clip = prediction("a.mp4", branches=BOTH, partly="sound in 1.0 of 6.0 s")
     assert "both (sound in 1.0 of 6.0 s)" in prediction_table.table([clip], CLASSES)
     assert "both (sound in 1.0 of 6.0 s)" in prediction_table.probabilities_csv([clip], CLASSES)
-    alone = prediction("a.mp4", ("frames",), partly="picture in 0.5 of 6.0 s")
-    assert prediction_table.used(alone) == "video (picture in 0.5 of 6.0 s)"
+    alone = prediction("a.mp4", ("video",), partly="video in 0.5 of 6.0 s")
+    assert prediction_table.used(alone) == "video (video in 0.5 of 6.0 s)"

@@ -9,6 +9,7 @@ import pytest
 from aver_jax.config import base_config
 from aver_jax.errors import UserError
 from aver_jax.input import ClipCache, ClipIndex, ClipShape
+from aver_jax.models.model import Model
 from aver_jax.runtime.mesh import MAPPINGS, make_mesh, map_step, replicated, to_devices
 from aver_jax.training import device_cache
 from aver_jax.training.device_cache import (
@@ -88,7 +89,7 @@ def test_one_modality_alone_is_taken_alone(absent):
     assert set(found) == set(batch) - gone
 
 
-class TinyNet(nn.Module):
+class TinyNet(Model):
     """A network with batch statistics and per-example randomness, of both modalities."""
 
     axis_name: str | None = None

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from aver_jax import load_run
 from aver_jax.config import base_config, load_config, override
+from aver_jax.models.model import Model
 from aver_jax.report import sections
 from aver_jax.runs.metrics_log import read_metrics
 from aver_jax.training import hooks, job
@@ -47,7 +48,7 @@ def params_of(run: Path) -> dict:
     return jax.tree.map(np.asarray, load_run(run, "last").variables["params"])
 
 
-class GivenLogits(nn.Module):
+class GivenLogits(Model):
     """A network whose parameters are its logits, whatever the frames."""
 
     logits: tuple[tuple[float, ...], ...]
@@ -81,7 +82,7 @@ def test_the_loss_is_cross_entropy_with_part_of_the_target_shared_by_all_classes
 
 
 def test_losses_of_branches_are_added_and_told_apart():
-    class Branches(nn.Module):
+    class Branches(Model):
         auxiliary_logits = ("logits_video", "logits_audio")
 
         @nn.compact

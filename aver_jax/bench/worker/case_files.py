@@ -26,7 +26,6 @@ from aver_jax.bench.worker.protocol import write_arrays
 from aver_jax.bench.worker.tasks import CHECKED_STEPS, Work
 from aver_jax.config import to_json
 from aver_jax.frontend import augment, spectrogram
-from aver_jax.models import auxiliary_logits
 from aver_jax.runtime.atomic_files import write_whole
 from aver_jax.training.optimizer import decay_mask
 
@@ -66,7 +65,7 @@ def _told(case: Case, work: Work) -> dict[str, Any]:
             "decayed": decayed,
         },
         "label_smoothing": config.label_smoothing,
-        "auxiliary_logits": list(auxiliary_logits(model_of_case(case))) if has_model(case) else [],
+        "auxiliary_logits": list(model_of_case(case).auxiliary_logits) if has_model(case) else [],
         "steps": CHECKED_STEPS,
         "relevance": {"method": "tibav", "path": "space_time"},
         "target": target,

@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from aver_jax.modality import Modality
 from aver_jax.models.fusion.fusion import Classes, FusionNetwork, Logits, check_fusion, hashable
+from aver_jax.models.model import Model
 from aver_jax.models.resnet.branch import (
-    INPUTS,
     branch_input,
     branch_input_shapes,
     branch_of,
@@ -17,7 +18,7 @@ from aver_jax.models.resnet.branch import (
 )
 
 
-class Mrpn(nn.Module):
+class Mrpn(Model):
     """Branches of a ResNet and an aggregator for every modality, and a `FusionNetwork` over them.
 
     The defaults are the thesis': ResNet-18 and an LSTM of 512 for video and for sound, and N2,
@@ -64,9 +65,25 @@ class Mrpn(nn.Module):
         self.num_classes = hashable(self.num_classes)
         super().__post_init__()
         check_fusion(self.network, self.modalities, self.scoring_hidden, self.modality_dropout)
-        if unknown := sorted(set(self.modalities) - INPUTS.keys()):
-            raise ValueError(f"no modality {unknown}; there are {tuple(INPUTS)}")
+        if unknown := sorted(set(self.modalities) - set(Modality)):
+            raise ValueError(f"no modality {unknown}; there are {list(map(str, Modality))}")
         check_branch(self)
+
+    @property
+    def takes_one_modality(self) -> bool:
+        """All but N0, which has no classifier of a branch alone."""
+        return self.network != "n0"
+
+    @property
+    def frozen_subtrees(self) -> tuple[str, ...]:
+        """In late fusion the branches and their scores."""
+        if self.network != "late":
+            return ()
+        return tuple(f"{name}{part}" for name in self.modalities for part in ("", "_scoring"))
+
+    def with_axis(self, axis_name: str) -> "Mrpn":
+        """Returns the network with its batch statistics shared over a mapped axis."""
+        return self.clone(axis_name=axis_name)
 
     @property
     def auxiliary_logits(self) -> tuple[str, ...]:
@@ -111,7 +128,7 @@ class Mrpn(nn.Module):
           ValueError: inputs, keys or tap names that do not fit the model.
         """
         probes = probes or {}
-        present = [name for name in self.modalities if INPUTS[name] in inputs]
+        present = [name for name in self.modalities if Modality(name).array in inputs]
         known = {f"maps_{name}" for name in present}
         if unknown := sorted({*capture, *probes} - known):
             raise ValueError(f"no tap {unknown} with these inputs; there are {sorted(known)}")

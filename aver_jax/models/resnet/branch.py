@@ -7,14 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from aver_jax.modality import Modality
 from aver_jax.models.norm import feature_norm
 from aver_jax.models.resnet.resnet import STEMS, ResNet
 from aver_jax.models.resnet.sequence import Aggregator, check_aggregator, valid_steps
 
 CNNS = ("2d", "3d")
 
-# Modality to the key of its input; the order is that of the fused features.
-INPUTS = {"video": "frames", "audio": "audio"}
 SEGMENTS = "audio_segments"
 
 
@@ -139,12 +138,12 @@ def branch_input(
     Args:
       inputs: {"frames": float [B, T, H, W, 3]} for "video"; {"audio": float [B, N, F, W],
         "audio_segments": int32 [B]} for "audio".
-      modality: one of `INPUTS`.
+      modality: a `Modality` or its name.
 
     Raises:
       ValueError: the input is missing, of another rank, or not floating.
     """
-    name = INPUTS[modality]
+    name = Modality(modality).array
     wanted = (name,) if modality == "video" else (name, SEGMENTS)
     if missing := [key for key in wanted if key not in inputs]:
         raise ValueError(f"the {modality} branch needs inputs {missing}, found {sorted(inputs)}")

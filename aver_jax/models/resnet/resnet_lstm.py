@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from aver_jax.modality import Modality
 from aver_jax.models.fusion.fusion import Classes, Logits, Scoring, hashable
+from aver_jax.models.model import Model
 from aver_jax.models.resnet.branch import (
-    INPUTS,
     branch_input,
     branch_input_shapes,
     branch_of,
@@ -17,7 +18,7 @@ from aver_jax.models.resnet.branch import (
 )
 
 
-class ResNetLstm(nn.Module):
+class ResNetLstm(Model):
     """s_m = Scoring(FeatureNorm(f_m)) (eq. 26), f_m the aggregated features of a ResNet.
 
     The defaults are the thesis': ResNet-18 and an LSTM of 512. Frames and segments may have any
@@ -50,13 +51,23 @@ class ResNetLstm(nn.Module):
     def __post_init__(self) -> None:
         self.num_classes = hashable(self.num_classes)
         super().__post_init__()
-        if self.modality not in INPUTS:
-            raise ValueError(f"modality is {self.modality!r}, expected one of {tuple(INPUTS)}")
+        if self.modality not in set(Modality):
+            known = list(map(str, Modality))
+            raise ValueError(f"modality is {self.modality!r}, expected one of {known}")
         if self.modality == "audio" and self.cnn == "3d":
             raise ValueError("cnn is '3d', but segments of sound are images: set cnn='2d'")
         check_branch(self)
         if self.scoring_hidden < 1:
             raise ValueError(f"scoring_hidden is {self.scoring_hidden}, expected at least 1")
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Its one modality."""
+        return (Modality(self.modality),)
+
+    def with_axis(self, axis_name: str) -> "ResNetLstm":
+        """Returns the network with its batch statistics shared over a mapped axis."""
+        return self.clone(axis_name=axis_name)
 
     def input_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Return small shapes and the dtype of every input; the model takes any other size too."""

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aver_jax.modality import Modality
 from aver_jax.models.layers import PRODUCT, LayerNorm
+from aver_jax.models.model import Model
 from aver_jax.models.timesformer.blocks import (
     ATTENTION_KERNELS,
     INIT_STD,
@@ -117,7 +119,7 @@ class Block(nn.Module):
         return jnp.concatenate([cls, patches.reshape(batch, -1, width)], axis=1)
 
 
-class TimeSformer(nn.Module):
+class TimeSformer(Model):
     """Video transformer that classifies a clip from its cls token.
 
     The defaults are the base model for 8 frames of 224 x 224 pixels. Parameters are float32 and
@@ -132,12 +134,12 @@ class TimeSformer(nn.Module):
       remat: what the backward pass computes again: "none", "block" (everything inside a layer) or
         "dots" (everything but the results of matrix products with weights).
       unroll: layers compiled per step of the loop over layers; depth means no loop. The train state
-        then holds every layer's parameters apart, and compilation takes longer; whether a step is
-        faster depends on its size (docs/benchmarks/log.md).
-      init_std: initial deviation of the weights and the cls token.
-      pos_embed_std: initial deviation of the position embeddings. A narrow model trained from
-        scratch on few clips wants about .1 and .5: at .02 its patches hardly know where they are,
-        and it learns nothing for a thousand steps.
+        then holds unstacked layers, and compilation takes longer; whether a step is faster depends
+        on its size (docs/benchmarks/log.md).
+      init_std: initial std of the weights and the cls token.
+      pos_embed_std: initial std of the position embeddings. A narrow model trained from scratch
+        on few clips needs about .1 and .5: at .02 the position embeddings are too weak, and it
+        learns nothing for a thousand steps.
       kernel: what computes attention over space, or over all tokens: "xla", or "cudnn", cuDNN's
         fused attention (NVIDIA GPUs, dtype bfloat16), which keeps no attention matrix in memory.
       dtype: of the computation; normalisation statistics, softmax, taps and logits are float32.
@@ -189,9 +191,23 @@ class TimeSformer(nn.Module):
             raise ValueError(f"drop_path is {self.drop_path}, expected at least 0 and less than 1")
 
     @property
-    def unlooped(self) -> dict[str, int]:
-        """Stacks of layers that no loop runs over: name of the parameters' subtree -> layers."""
+    def modalities(self) -> tuple[Modality, ...]:
+        """Video alone."""
+        return (Modality.VIDEO,)
+
+    @property
+    def has_attention(self) -> bool:
+        """Its attention explains it."""
+        return True
+
+    @property
+    def unstacked(self) -> dict[str, int]:
+        """The layers, where no loop runs over them."""
         return {"blocks": self.depth} if self.unroll >= self.depth else {}
+
+    def for_inference(self, unrolled: bool) -> "TimeSformer":
+        """Returns the network without recomputation, its layers in a loop or not."""
+        return self.clone(remat="none", unroll=self.depth if unrolled else 1)
 
     def input_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Return the shape and dtype of every input for a batch of clips."""

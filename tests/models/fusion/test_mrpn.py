@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from aver_jax.models import auxiliary_logits, with_axis
 from aver_jax.models.fusion.fusion import NETWORKS
 from aver_jax.models.fusion.mrpn import Mrpn
 from aver_jax.runtime.mesh import AXIS, make_mesh
@@ -34,7 +33,7 @@ def loss_and_gradients(model, variables, inputs, labels, keys):
         (logits, taps), updated = model.apply(
             {**variables, "params": params}, inputs, train=True, keys=keys, mutable=["batch_stats"]
         )
-        scores = [logits, *(taps[name] for name in auxiliary_logits(model))]
+        scores = [logits, *(taps[name] for name in model.auxiliary_logits)]
         chosen = [
             jnp.take_along_axis(jax.nn.log_softmax(s), labels[:, None], axis=1) for s in scores
         ]
@@ -91,7 +90,7 @@ def test_every_network_and_aggregator_gives_its_taps(kind, aggregator, inputs, r
     assert logits.shape == (8, 5)
     assert {x.dtype for x in (logits, *taps.values())} == {jnp.dtype("float32")}
     auxiliary = ("logits_video", "logits_audio") if kind in ("n1", "n2") else ()
-    assert auxiliary_logits(model) == auxiliary
+    assert model.auxiliary_logits == auxiliary
 
 
 def test_parts_of_the_fusion_stand_beside_the_branches(n2):
@@ -169,7 +168,7 @@ def test_four_devices_compute_what_one_does(mapping, n2, batch, trained_n2):
     model, variables = n2
 
     def of_device(variables, *batch):
-        found = loss_and_gradients(with_axis(model, AXIS), variables, *batch)
+        found = loss_and_gradients(model.with_axis(AXIS), variables, *batch)
         return jax.lax.pmean(found, AXIS)
 
     if mapping == "shard_map":

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from aver_jax.config import base_config
-from aver_jax.models import build_model, init_variables, layers_apart
-from aver_jax.models.timesformer.unstacked import Layers, stacked, taken_apart, taken_apart_like
+from aver_jax.models import build_model, init_variables, unstacked_layers
+from aver_jax.models.timesformer.unstacked import Layers, stacked, unstack, unstack_like
 from aver_jax.training.optimizer import OPTIMIZERS, make_optimizer
 
 DEPTH = 3
@@ -33,26 +33,26 @@ def assert_equal(one, other):
 
 
 def test_every_layer_gets_its_slice_and_the_stack_comes_back(model, params):
-    apart = layers_apart(model, {"params": params})["params"]
+    apart = unstacked_layers(model, {"params": params})["params"]
     assert set(apart) == set(params)
     assert [type(apart[name]) is Layers for name in apart] == [name == "blocks" for name in apart]
-    assert len(apart["blocks"].parts) == DEPTH
+    assert len(apart["blocks"].layers) == DEPTH
     kernel = params["blocks"]["mlp"]["fc1"]["kernel"]
-    assert_equal(apart["blocks"].parts[1]["mlp"]["fc1"]["kernel"], kernel[1])
+    assert_equal(apart["blocks"].layers[1]["mlp"]["fc1"]["kernel"], kernel[1])
     assert_equal(stacked(apart), params)
-    assert_equal(taken_apart_like(params, apart), apart)
+    assert_equal(unstack_like(params, apart), apart)
 
 
 def test_a_loop_keeps_its_stack(model, params):
     for unroll in (1, DEPTH - 1):
-        looped = layers_apart(model.clone(unroll=unroll), {"params": params})["params"]
+        looped = unstacked_layers(model.clone(unroll=unroll), {"params": params})["params"]
         assert jax.tree.structure(looped) == jax.tree.structure(params)
 
 
 def test_what_has_no_array_stays_empty():
     tree = {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": optax.MaskedNode()}
-    apart = taken_apart(tree, 2)
-    assert [part["bias"] for part in apart.parts] == [optax.MaskedNode()] * 2
+    apart = unstack(tree, 2)
+    assert [part["bias"] for part in apart.layers] == [optax.MaskedNode()] * 2
     back = stacked({"blocks": apart})["blocks"]
     assert back["bias"] == optax.MaskedNode()
     assert_equal(back["kernel"], tree["kernel"])
@@ -66,7 +66,7 @@ def test_an_optimizer_does_to_layers_what_it_does_to_their_stack(model, params, 
     config.optimizer.clip_norm = 0.5
     config.freeze = ("blocks/attn", "*/temporal_attn/qkv/bias", "cls_token")
     rule = make_optimizer(config, optax.constant_schedule(0.1))
-    apart = layers_apart(model, {"params": params})["params"]
+    apart = unstacked_layers(model, {"params": params})["params"]
     keys = optax.tree.split_key_like(jax.random.key(1), params)
     grads = jax.tree.map(lambda key, p: jax.random.normal(key, p.shape), keys, params)
 
@@ -79,12 +79,12 @@ def test_an_optimizer_does_to_layers_what_it_does_to_their_stack(model, params, 
         return params, state
 
     expected = two_steps(params, grads)
-    found = two_steps(apart, taken_apart_like(grads, apart))
+    found = two_steps(apart, unstack_like(grads, apart))
     close = {"rtol": 1e-5, "atol": 1e-7}  # norms are sums in another order
     for one, other in zip(stacked(found), expected, strict=True):
         assert jax.tree.structure(one) == jax.tree.structure(other)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), one, other)
-    frozen = found[0]["blocks"].parts[2]["attn"]["qkv"]["kernel"]
+    frozen = found[0]["blocks"].layers[2]["attn"]["qkv"]["kernel"]
     assert_equal(frozen, params["blocks"]["attn"]["qkv"]["kernel"][2])
-    trained = found[0]["blocks"].parts[2]["temporal_attn"]["qkv"]["kernel"]
+    trained = found[0]["blocks"].layers[2]["temporal_attn"]["qkv"]["kernel"]
     assert np.abs(trained - params["blocks"]["temporal_attn"]["qkv"]["kernel"][2]).max() > 1e-3
