@@ -1,8 +1,12 @@
 """The jobs by name: which module does each, and how its words become a call."""
 
 import argparse
+import atexit
+import gc
 import importlib
+import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from aver_jax.runtime.cpu_allocator import computes_on_cpu, keep_freed_memory
 
@@ -35,7 +39,7 @@ def run_job(job: str, words: Sequence[str]) -> int:
     """
     if job != "prepare" and computes_on_cpu():
         keep_freed_memory()
-    module = importlib.import_module(JOBS[job][0])
+    module = _imported(JOBS[job][0])
     parser = argparse.ArgumentParser(
         prog=f"aver {job}", description=module.__doc__, allow_abbrev=False
     )
@@ -45,3 +49,20 @@ def run_job(job: str, words: Sequence[str]) -> int:
         args, overrides = parser.parse_known_args(words)
         return module.run(args, overrides)
     return module.run(parser.parse_args(words))
+
+
+def _imported(name: str) -> ModuleType:
+    """Returns a module; in a process that begins with it, no garbage is collected meanwhile.
+
+    What imports leave stays for good. Not looking through it, then and when the process ends, saves
+    a sixth of the time of a short command.
+    """
+    if "jax" in sys.modules or not gc.isenabled():
+        return importlib.import_module(name)
+    gc.disable()
+    try:
+        return importlib.import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.freeze)

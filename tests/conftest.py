@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from aver_jax.runtime.compilation_cache import keep_compiled
+from aver_jax.runtime.compilation_cache import use_compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -38,10 +38,7 @@ def _compile_once() -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     # Programs are run as they are found: nobody else may have written them.
     assert folder.owner() == getpass.getuser()
-    entries = keep_compiled(folder)
-    for entry in entries.glob("*-cache") if entries else ():
-        if time.time() - entry.stat().st_mtime > 7 * 24 * 3600:
-            entry.unlink(missing_ok=True)
+    use_compilation_cache(folder)
 
 
 class Clock:

@@ -17,6 +17,7 @@ from aver_jax.input import PROTOCOLS, Dataset, Split, open_dataset
 from aver_jax.input import split as split_dataset
 from aver_jax.runs.run_folder import LoadedRun, load_run, split_of_run
 from aver_jax.runtime.atomic_files import csv_text, write_whole
+from aver_jax.runtime.compilation_cache import use_compilation_cache
 from aver_jax.runtime.mesh import make_mesh, replicated
 
 SPLITS = ("test", "validation", "train")
@@ -223,6 +224,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs `aver evaluate` and prints the scores."""
+    use_compilation_cache()
     evaluation = evaluate_run(
         args.run,
         split=args.split,

@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,18 @@ from tqdm import tqdm
 
 from aver_jax.errors import UnusableClip, UserError
 from aver_jax.input import time_spans
-from aver_jax.prediction import pictures
 from aver_jax.prediction.predictor import Prediction, Predictor
 from aver_jax.prediction.timeline import gaps, timeline
 from aver_jax.relevance import METHODS, methods_of, paths_of
 from aver_jax.report import prediction_table
 from aver_jax.runs.run_folder import LoadedRun, load_run
 from aver_jax.runtime.atomic_files import whole, write_whole
+from aver_jax.runtime.compilation_cache import use_compilation_cache
 from data_prep.wording import counted, one_line
+
+# Endings of the files that `pictures` writes for a clip.
+OVERLAYS = (".mp4", "_sound.png")
+TIMELINES = (".png", ".csv")
 
 
 def predict_all(
@@ -138,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--temperature is {args.temperature}, expected more than 0")
     if (args.window or args.hop) and not args.timeline:
         raise UserError("--window and --hop belong to --timeline DIR, which is not given")
+    use_compilation_cache()
     clips = list(dict.fromkeys(args.clips))
     names = output_names(clips)
     _check_outputs(args, names)
@@ -152,10 +158,10 @@ def run(args: argparse.Namespace) -> int:
         clip = predictor.prepare(file)
         prediction = predictor.predict_clip(clip)
         if args.overlay:
-            pictures.write_overlays(args.overlay, names[file], prediction, loaded)
+            _pictures().write_overlays(args.overlay, names[file], prediction, loaded)
         if args.timeline:
             line = timeline(predictor, clip, args.window, args.hop)
-            pictures.write_timeline(args.timeline, names[file], clip, line, loaded.classes)
+            _pictures().write_timeline(args.timeline, names[file], clip, line, loaded.classes)
             uncovered.extend((file, *gap) for gap in gaps(clip, line.regions))
         return prediction
 
@@ -178,6 +184,12 @@ def run(args: argparse.Namespace) -> int:
         found = f"none of {counted(len(clips), 'clip')}"
         raise UserError(f"{found} could be used; the reasons are above")
     return 3 if failures else 0
+
+
+def _pictures() -> ModuleType:
+    from aver_jax.prediction import pictures  # matplotlib is slow to import
+
+    return pictures
 
 
 def _tell_what_is_cut(predictions: Sequence[Prediction], slid: bool) -> None:
@@ -293,8 +305,8 @@ def _check_outputs(args: argparse.Namespace, names: dict[Path, str]) -> None:
     clips = {path.resolve() for path in args.clips}
     outputs = [path for path in (args.csv, args.features, args.relevance) if path]
     for folder, endings in (
-        (args.overlay, pictures.OVERLAYS),
-        (args.timeline, pictures.TIMELINES),
+        (args.overlay, OVERLAYS),
+        (args.timeline, TIMELINES),
     ):
         if folder:
             outputs += [folder / f"{name}{ending}" for name in names.values() for ending in endings]

@@ -22,8 +22,6 @@ from aver_jax.runtime.atomic_files import write_whole
 from data_prep.wording import one_line
 
 # What is added to a clip's name, for every file that may be written.
-OVERLAYS = (".mp4", "_sound.png")
-TIMELINES = (".png", ".csv")
 
 
 def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedRun) -> None:

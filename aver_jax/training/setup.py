@@ -18,7 +18,7 @@ from aver_jax.models import init_variables
 from aver_jax.models.counting import parameter_count
 from aver_jax.runs.checkpoints import Checkpoints, abstract_like
 from aver_jax.runs.run_folder import model_of
-from aver_jax.runtime.compilation_cache import keep_compiled
+from aver_jax.runtime.compilation_cache import use_compilation_cache
 from aver_jax.runtime.mesh import check_batch_size, make_mesh, replicated
 from aver_jax.training.batches import Batches, open_batches
 from aver_jax.training.plan import Plan
@@ -141,5 +141,5 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     check_same_run(workdir, config, metadata)
     step = train_step(model, StepSettings.from_config(config), plan.per_epoch, mesh)
     check_statistics(config, step.shapes)
-    keep_compiled(workdir.resolve().parent)
+    use_compilation_cache()
     return Run(config, metadata, dataset, clips, mesh, plan, model, step, data)

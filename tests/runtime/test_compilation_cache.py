@@ -1,4 +1,4 @@
-"""Compiled programs on disk: beside the runs, found again, and never where they must not be."""
+"""The cache of compiled functions: shared, bounded, found again, never where it must not be."""
 
 import logging
 import os
@@ -10,10 +10,14 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from aver_jax.config import load_config, override
-from aver_jax.runtime.compilation_cache import FOLDER, keep_compiled
+from aver_jax.runtime.compilation_cache import MAX_BYTES, use_compilation_cache
 from aver_jax.training import job, setup
 
-NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+NAMES = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_compilation_cache_max_size",
+)
 
 
 @pytest.fixture
@@ -42,10 +46,10 @@ def program():
 
 @pytest.mark.usefixtures("untold")
 def test_a_program_is_kept_and_found_and_computes_the_same(tmp_path, caplog):
-    entries = keep_compiled(tmp_path)
-    assert entries.parent == tmp_path / FOLDER
+    entries = use_compilation_cache(tmp_path)
+    assert entries.parent == tmp_path / "aver_jax"
     assert entries.name.startswith(jax.default_backend())
-    assert (tmp_path / FOLDER / ".gitignore").read_text() == "*\n"
+    assert jax.config.jax_compilation_cache_max_size == MAX_BYTES
     jax.config.update(NAMES[1], 0.0)
     x = np.eye(4, dtype=np.float32) / 3
     first = np.asarray(program()(jnp.asarray(x)))
@@ -62,18 +66,18 @@ def test_a_program_is_kept_and_found_and_computes_the_same(tmp_path, caplog):
 
 @pytest.mark.usefixtures("untold")
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
-    entries = keep_compiled(tmp_path)
-    assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.3
+    entries = use_compilation_cache(tmp_path)
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.05
     jax.config.update(NAMES[0], None)
     (entries / "jit_a-1-cache").touch()
     (entries / "jit_b-2-cache").write_bytes(b"x")
-    assert keep_compiled(tmp_path) == entries
+    assert use_compilation_cache(tmp_path) == entries
     assert os.listdir(entries) == ["jit_b-2-cache"]
 
 
 def test_what_a_user_told_jax_stays(tmp_path):
     told = jax.config.jax_compilation_cache_dir  # by conftest.py
-    assert keep_compiled(tmp_path) is None
+    assert use_compilation_cache(tmp_path) is None
     assert jax.config.jax_compilation_cache_dir == told
     assert os.listdir(tmp_path) == []
 
@@ -88,30 +92,46 @@ def test_nothing_is_kept_where_it_is_not_wanted_or_cannot_be(tmp_path, told):
         folder.write_text("a file")
     if told == "threshold":
         jax.config.update(NAMES[1], 5.0)
-        assert keep_compiled(folder) is not None
+        assert use_compilation_cache(folder) is not None
         assert jax.config.jax_persistent_cache_min_compile_time_secs == 5.0
         return
     if told == "disabled":
         jax.config.update("jax_enable_compilation_cache", False)
     try:
-        assert keep_compiled(folder) is None
+        assert use_compilation_cache(folder) is None
     finally:
         jax.config.update("jax_enable_compilation_cache", True)
     assert jax.config.jax_compilation_cache_dir == (told if told == "" else None)
 
 
-def test_a_training_keeps_its_programs_beside_its_run_folder(
-    synthetic_dataset, tmp_path, monkeypatch
-):
+@pytest.mark.usefixtures("untold")
+def test_the_least_recently_used_go_first(tmp_path):
+    entries = use_compilation_cache(tmp_path)
+    jax.config.update(NAMES[1], 0.0)
+    jax.config.update(NAMES[2], 20_000)
+    x = np.eye(4, dtype=np.float32)
+    for size in range(2, 12):
+        jax.block_until_ready(jax.jit(lambda x, n=size: jnp.sin(x) @ x + n)(x))
+    sizes = [path.stat().st_size for path in entries.glob("*-cache")]
+    assert 0 < sum(sizes) <= 20_000
+    assert 0 < len(sizes) < 10
+
+
+@pytest.mark.usefixtures("untold")
+def test_the_default_is_one_folder_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert use_compilation_cache().parent == tmp_path / "aver_jax"
+
+
+def test_a_training_uses_the_cache(synthetic_dataset, tmp_path, monkeypatch):
     class Told(Exception):
         pass
 
-    def tell(folder):
-        raise Told(folder)
+    def tell():
+        raise Told
 
-    monkeypatch.setattr(setup, "keep_compiled", tell)
+    monkeypatch.setattr(setup, "use_compilation_cache", tell)
     config = load_config("timesformer.py:size=demo,dataset=synthetic")
     config = override(config, [f"--config.data.path={synthetic_dataset}", "--config.batch_size=4"])
-    with pytest.raises(Told) as told:
+    with pytest.raises(Told):
         job.train(config, tmp_path / "runs/one", quiet=True)
-    assert told.value.args == (tmp_path / "runs",)
