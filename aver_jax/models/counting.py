@@ -10,12 +10,12 @@ from jax.extend import core
 
 
 def parameter_count(variables: Mapping[str, Any]) -> int:
-    """Return the number of parameters of a model's variables (arrays or their shapes)."""
+    """Returns the number of parameters of a model's variables (arrays or their shapes)."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
 
 def model_multiply_adds(model: nn.Module, inputs: Mapping[str, jax.ShapeDtypeStruct]) -> int:
-    """Return the multiply-adds of a model's forward pass; nothing is computed.
+    """Returns the multiply-adds of a model's forward pass; nothing is computed.
 
     Args:
       model: any model of this library.
@@ -27,7 +27,7 @@ def model_multiply_adds(model: nn.Module, inputs: Mapping[str, jax.ShapeDtypeStr
 
 
 def multiply_adds(function: Callable[..., Any], *args: Any) -> int:
-    """Return the multiply-adds of the convolutions and matrix products of a function's program.
+    """Returns the multiply-adds of the convolutions and matrix products of a function's program.
 
     Every output of a convolution counts its whole kernel, also where that lies over the padding;
     a loop counts its body once per round, a branch its most expensive case. Elementwise work

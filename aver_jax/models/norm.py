@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aver_jax.models.layers import along_last
+from aver_jax.models.functions import along_last
 
 STATISTICS = "batch_stats"
 
@@ -81,21 +81,21 @@ class BatchNorm(nn.Module):
 def _normalized(
     x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
-    """Return (x - mean) * factor + bias of x [..., D] and vectors [D]."""
+    """Returns (x - mean) * factor + bias of x [..., D] and vectors [D]."""
     # Not x * factor + offset: that loses the digits of a mean far from 0.
     y = (x - along_last(mean, x)) * along_last(factor, x)
     return y if bias is None else y + along_last(bias, x)
 
 
 def feature_norm(axis_name: str | None, dtype: Any, name: str) -> BatchNorm:
-    """Return the thesis' FeatureNorm: batch normalisation without parameters (Chang 2021, 5.2)."""
+    """Returns the thesis' FeatureNorm: batch normalisation without parameters (Chang 2021, 5.2)."""
     return BatchNorm(use_scale=False, use_bias=False, axis_name=axis_name, dtype=dtype, name=name)
 
 
 def batch_moments(
     x: jax.Array, mask: jax.Array | None, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return count [], mean [D] and centred sum of squares [D] of the unmasked rows.
+    """Returns count [], mean [D] and centred sum of squares [D] of the unmasked rows.
 
     Every device centres on its own mean, and the devices' moments are gathered and combined (Chan,
     Golub & LeVeque, 1979): one exchange, and no difference of large squares. A sum of squares
@@ -131,7 +131,7 @@ def batch_moments(
 def _local_moments(
     x: jax.Array, valid: jax.Array | None, count: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Return mean [D] and centred sum of squares [D] of the valid rows of one device.
+    """Returns mean [D] and centred sum of squares [D] of the valid rows of one device.
 
     Args:
       x: float32 [N, ..., D].

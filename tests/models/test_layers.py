@@ -1,12 +1,16 @@
 """Layers with gradients by hand beside flax's and jax's, differentiated automatically."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aver_jax.models.layers import Dense, LayerNorm, attend, gelu
+from aver_jax.models import functions, tuned_gradients
+from aver_jax.models.layers import Dense, LayerNorm
+from aver_jax.models.tuned_gradients import attend, gelu
 
 # Of the largest value: of a mantissa of 24 bits and of 8, with sums over up to 34 rows.
 TOLERANCES = {"float32": 2e-6, "bfloat16": 2e-2}
@@ -144,3 +148,35 @@ def test_layers_compile_for_gpus(dtype):
     }
     traced = jax.jit(jax.grad(forward)).trace(params, x)
     assert "optimization_barrier" not in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_tuned_functions_are_the_plain_ones_with_their_gradients(masked):
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(3, 2, 2, 5, 4)).astype(np.float32)
+    valid = np.arange(5)[None, None, None] < np.array([3, 5])[:, None, None, None]
+    attention = (q, k, v, valid if masked else None, None)
+    x, scale, bias = (np.float32(rng.normal(size=s)) for s in ((3, 6), (6,), (6,)))
+    kernel, offset = (np.float32(rng.normal(size=s)) for s in ((6, 4), (4,)))
+    cases = {
+        "affine": ((x, kernel, offset), 3),
+        "layer_norm": ((x, scale, bias), 3),
+        "gelu": ((x,), 1),
+        "attend": (attention, 3),
+    }
+    for name, (arguments, count) in cases.items():
+        plain, tuned = getattr(functions, name), getattr(tuned_gradients, name)
+
+        def loss(function, *differentiated, rest=arguments[count:]):
+            leaves = jax.tree.leaves(function(*differentiated, *rest))
+            return sum(jnp.sin(leaf).sum() for leaf in leaves)
+
+        found, expected = (jax.jit(lambda *a, f=f: f(*a))(*arguments) for f in (tuned, plain))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        gradients = [
+            jax.grad(functools.partial(loss, f), argnums=tuple(range(count)))(*arguments[:count])
+            for f in (tuned, plain)
+        ]
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), *gradients
+        )

@@ -22,7 +22,7 @@ Logits = jax.Array | dict[str, jax.Array]
 
 
 def hashable(num_classes: Classes) -> Classes:
-    """Return the classes as a field of a module, which is an argument of compiled functions."""
+    """Returns the classes as a field of a module, which is an argument of compiled functions."""
     return FrozenDict(num_classes) if isinstance(num_classes, Mapping) else num_classes
 
 
@@ -33,12 +33,12 @@ class Heads(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Map x [B, D] to {target: logits [B, C]}."""
+        """Maps x [B, D] to {target: logits [B, C]}."""
         return {name: nn.Dense(count, name=name)(x) for name, count in self.num_classes.items()}
 
 
 def head(num_classes: Classes) -> nn.Module:
-    """Return the last, linear layer of a classifier, named "head"."""
+    """Returns the last, linear layer of a classifier, named "head"."""
     if isinstance(num_classes, Mapping):
         return Heads(num_classes, name="head")
     return nn.Dense(num_classes, name="head")
@@ -53,7 +53,7 @@ class Scoring(nn.Module):
 
     @nn.compact
     def __call__(self, g: jax.Array, train: bool) -> Logits:
-        """Map g [B, D] to logits [B, C], or {target: logits}."""
+        """Maps g [B, D] to logits [B, C], or {target: logits}."""
         hidden = nn.relu(nn.Dense(self.hidden, name="dense")(g))
         hidden = feature_norm(self.axis_name, jnp.float32, "norm")(hidden, train)
         return head(self.num_classes)(hidden)
@@ -66,7 +66,7 @@ class SideHead(nn.Module):
 
     @nn.compact
     def __call__(self, g: jax.Array) -> Logits:
-        """Map g [B, D] to logits [B, C], or {target: logits}."""
+        """Maps g [B, D] to logits [B, C], or {target: logits}."""
         return head(self.num_classes)(g)
 
 
@@ -77,7 +77,7 @@ class ResPerceptron(nn.Module):
 
     @nn.compact
     def __call__(self, f: jax.Array, train: bool) -> jax.Array:
-        """Map f^ [B, D] to f' [B, D]."""
+        """Maps f^ [B, D] to f' [B, D]."""
         residual = nn.sigmoid(nn.Dense(f.shape[-1], name="dense")(f))
         return f + feature_norm(self.axis_name, jnp.float32, "norm")(residual, train)
 
@@ -93,7 +93,7 @@ class FusionComponent(nn.Module):
     def __call__(
         self, features: list[jax.Array], train: bool, kept: jax.Array | None
     ) -> tuple[Logits, jax.Array]:
-        """Return the scores and what they are read from, the normalised features [B, sum of D].
+        """Returns the scores and what they are read from, the normalised features [B, sum of D].
 
         Args:
           features: of each modality, [B, D_m].
@@ -230,7 +230,7 @@ class FusionNetwork(nn.Module):
 def check_fusion(
     network: str, modalities: tuple[str, ...], hidden: int, modality_dropout: float
 ) -> None:
-    """Raise ValueError unless a fusion network can have these fields."""
+    """Raises ValueError unless a fusion network can have these fields."""
     if network not in NETWORKS:
         raise ValueError(f"network is {network!r}, expected one of {NETWORKS}")
     if len(modalities) < 2 or len(set(modalities)) < len(modalities):

@@ -93,7 +93,7 @@ class Mrpn(Model):
         return ()
 
     def input_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Return small shapes and the dtype of every input; the model takes any other size too."""
+        """Returns small shapes and the dtype of every input; the model takes any other size too."""
         shapes = {}
         for name in self.modalities:
             shapes |= branch_input_shapes(name, batch_size)
@@ -108,7 +108,7 @@ class Mrpn(Model):
         capture: tuple[str, ...] = (),
         probes: Mapping[str, jax.Array] | None = None,
     ) -> tuple[Logits, dict[str, Logits]]:
-        """Classify a batch of clips.
+        """Classifies a batch of clips.
 
         Args:
           inputs: {"frames": float [B, T, H, W, 3], "audio": float [B, N, F, W],

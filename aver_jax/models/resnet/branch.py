@@ -47,7 +47,7 @@ class Branch(nn.Module):
         train: bool = False,
         probe: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Compute the features of a batch of sequences of images.
+        """Computes the features of a batch of sequences of images.
 
         Args:
           x: float [B, T, H, W, C].
@@ -95,7 +95,7 @@ class Branch(nn.Module):
 
 
 def branch_of(model: Any, modality: str) -> Branch:
-    """Return a modality's branch, inside a model that has the fields of `Branch`.
+    """Returns a modality's branch, inside a model that has the fields of `Branch`.
 
     The model's `cnn` is that of its video: segments of sound are images.
     """
@@ -108,7 +108,7 @@ def branch_of(model: Any, modality: str) -> Branch:
 
 
 def check_branch(model: Any) -> None:
-    """Raise ValueError unless the branches of a model, see `branch_of`, can have its fields."""
+    """Raises ValueError unless the branches of a model, see `branch_of`, can have its fields."""
     cnn, features = model.cnn, model.features
     if cnn not in CNNS:
         raise ValueError(f"cnn is {cnn!r}, expected one of {CNNS}")
@@ -133,7 +133,7 @@ def check_branch(model: Any) -> None:
 def branch_input(
     inputs: Mapping[str, jax.Array], modality: str
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Return what a modality's branch reads, x [B, T, H, W, C] and lengths [B] or None.
+    """Returns what a modality's branch reads, x [B, T, H, W, C] and lengths [B] or None.
 
     Args:
       inputs: {"frames": float [B, T, H, W, 3]} for "video"; {"audio": float [B, N, F, W],
@@ -161,7 +161,7 @@ def branch_input(
 
 
 def branch_input_shapes(modality: str, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return small input shapes that a branch can be initialised with; it takes any others too."""
+    """Returns small input shapes that a branch can be initialised with; it takes any others too."""
     if modality == "video":
         return {"frames": jax.ShapeDtypeStruct((batch_size, 2, 32, 32, 3), jnp.float32)}
     return {

@@ -47,7 +47,7 @@ class ResNet(nn.Module):
         mask: jax.Array | None = None,
         probe: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Compute the features of a batch.
+        """Computes the features of a batch.
 
         Args:
           x: float [N, H, W, C], or with dims=3 [N, T, H, W, C]; any size.
@@ -101,7 +101,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """Map [N, ..., C] to [N, ..., features], every axis between divided by the stride."""
+        """Maps [N, ..., C] to [N, ..., features], every axis between divided by the stride."""
         strides = (self.stride,) * (x.ndim - 2)
 
         def normed(x: jax.Array, size: int, strides: Sequence[int], conv: str, norm: str):
@@ -116,7 +116,7 @@ class BasicBlock(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Return the maxima of windows 3 wide, 2 apart, from 1 before the start, of [N, ..., C].
+    """Returns the maxima of windows 3 wide, 2 apart, from 1 before the start, of [N, ..., C].
 
     One axis after the other, by slices: the gradient of `nn.max_pool` takes 4 to 7 times as long
     on a CPU. Of equal values the first has the gradient, as in torch.
@@ -160,7 +160,7 @@ def _convolved(
     padding: Sequence[tuple[int, int]],
     **options: Any,
 ) -> jax.Array:
-    """Return the convolution of x [N, *sizes, D] with a kernel [*window, D, E], channels last.
+    """Returns the convolution of x [N, *sizes, D] with a kernel [*window, D, E], channels last.
 
     A kernel wider than the whole result, as over the last maps of small pictures, is one matrix
     product with the windows side by side: XLA's convolutions, made to slide, take up to fifty times

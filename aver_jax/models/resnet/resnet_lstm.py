@@ -70,7 +70,7 @@ class ResNetLstm(Model):
         return self.clone(axis_name=axis_name)
 
     def input_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Return small shapes and the dtype of every input; the model takes any other size too."""
+        """Returns small shapes and the dtype of every input; the model takes any other size too."""
         return branch_input_shapes(self.modality, batch_size)
 
     @nn.compact
@@ -82,7 +82,7 @@ class ResNetLstm(Model):
         capture: tuple[str, ...] = (),
         probes: Mapping[str, jax.Array] | None = None,
     ) -> tuple[Logits, dict[str, jax.Array]]:
-        """Classify a batch of clips.
+        """Classifies a batch of clips.
 
         Args:
           inputs: {"frames": float [B, T, H, W, 3]}, or {"audio": float [B, N, F, W],

@@ -16,12 +16,12 @@ HEAD_SIZE = 64
 
 
 def encoder_heads(features: int) -> int:
-    """Return the number of attention heads of an encoder `features` wide: one per 64."""
+    """Returns the number of attention heads of an encoder `features` wide: one per 64."""
     return max(1, features // HEAD_SIZE)
 
 
 def valid_steps(lengths: jax.Array, steps: int) -> jax.Array:
-    """Return bool [B, steps], True before each sequence's length (int32 [B])."""
+    """Returns bool [B, steps], True before each sequence's length (int32 [B])."""
     return jnp.arange(steps)[None] < lengths[:, None]
 
 
@@ -39,7 +39,7 @@ class Lstm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
-        """Return the state after the last valid step, or after step 0 where `reverse`.
+        """Returns the state after the last valid step, or after step 0 where `reverse`.
 
         Args:
           x: [B, T, D].
@@ -92,7 +92,7 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array) -> jax.Array:
-        """Map x [B, T, D] to [B, T, D]; steps past lengths int32 [B] are not attended to."""
+        """Maps x [B, T, D] to [B, T, D]; steps past lengths int32 [B] are not attended to."""
         attention = Attention(self.num_heads, self.dtype, name="attn")
         x = x + attention(LayerNorm(self.dtype, name="norm1")(x), lengths=lengths)[0]
         mlp = Mlp(4 * x.shape[-1], self.dtype, name="mlp")
@@ -100,7 +100,7 @@ class EncoderLayer(nn.Module):
 
 
 def sinusoids(steps: int, width: int) -> np.ndarray:
-    """Return the position encodings of Vaswani et al. (2017), float32 [steps, width]."""
+    """Returns the position encodings of Vaswani et al. (2017), float32 [steps, width]."""
     position = np.arange(steps)[:, None]
     angle = position / 10000 ** (np.arange(0, width, 2)[None] / width)
     waves = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
@@ -175,7 +175,7 @@ class Aggregator(nn.Module):
 
 
 def check_aggregator(kind: str, features: int) -> None:
-    """Raise ValueError unless an aggregator of this kind can be `features` wide."""
+    """Raises ValueError unless an aggregator of this kind can be `features` wide."""
     if kind not in AGGREGATORS:
         raise ValueError(f"aggregator is {kind!r}, expected one of {AGGREGATORS}")
     if features < 1:

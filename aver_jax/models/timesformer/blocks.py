@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aver_jax.models.layers import Dense, attend, gelu
+from aver_jax.models.layers import Dense
+from aver_jax.models.tuned_gradients import attend, gelu
 
 INIT_STD = 0.02
 ATTENTION_KERNELS = ("xla", "cudnn")
 
 
 def normal_init(std: float) -> nn.initializers.Initializer:
-    """Return a truncated normal initializer of standard deviation std."""
+    """Returns a truncated normal initializer of standard deviation std."""
     # The official code truncates at an absolute 2.0, which leaves the deviation at .02; a cut at
     # two deviations would shrink it to .0176.
     return nn.initializers.truncated_normal(std, lower=-5.0, upper=5.0)
@@ -29,7 +30,7 @@ _patch_weights = nn.initializers.variance_scaling(
 
 
 def dense(features: int, dtype: Any, name: str, std: float) -> Dense:
-    """Return a dense layer computed in dtype, its weights of deviation std, its bias 0."""
+    """Returns a dense layer computed in dtype, its weights of deviation std, its bias 0."""
     init = normal_init(std) if std else nn.initializers.zeros
     return Dense(features, dtype=dtype, kernel_init=init, name=name)
 
@@ -60,7 +61,7 @@ class Attention(nn.Module):
         probe: jax.Array | None = None,
         lengths: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Return the output [A, S, D] and, if explicit, the softmax, float32 [A, h, S, S].
+        """Returns the output [A, S, D] and, if explicit, the softmax, float32 [A, h, S, S].
 
         `lengths` int32 [A]: tokens from there on are not attended to (by default, all are).
         """
@@ -95,7 +96,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map x [..., D] to [..., D]."""
+        """Maps x [..., D] to [..., D]."""
         hidden = dense(self.hidden, self.dtype, "fc1", self.init_std)(x)
         return dense(x.shape[-1], self.dtype, "fc2", self.init_std)(gelu(hidden))
 
@@ -109,7 +110,7 @@ class PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, frames: jax.Array) -> jax.Array:
-        """Map frames [B, T, H, W, 3] to patches [B, N, T, D], N row by row."""
+        """Maps frames [B, T, H, W, 3] to patches [B, N, T, D], N row by row."""
         size = self.patch_size
         kernel = self.param("kernel", _patch_weights, (size, size, 3, self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
@@ -124,7 +125,7 @@ class PatchEmbed(nn.Module):
 def drop_factors(
     keys: jax.Array, rates: np.ndarray, sites: Mapping[str, tuple[int, ...]]
 ) -> dict[str, jax.Array]:
-    """Return the factors of stochastic depth (Huang et al. 2016), 0 or 1/(1 - rate).
+    """Returns the factors of stochastic depth (Huang et al. 2016), 0 or 1/(1 - rate).
 
     Args:
       keys: typed PRNG keys [B]; row b of a factor depends on keys[b] alone.
@@ -153,7 +154,7 @@ def drop_factors(
 def checked_keys(
     keys: jax.Array | None, batch: int, purpose: str = "stochastic depth"
 ) -> jax.Array:
-    """Return keys; ValueError, which names the purpose, unless they are typed PRNG keys [batch]."""
+    """Returns keys; ValueError, naming the purpose, unless they are typed PRNG keys [batch]."""
     found = "none" if keys is None else f"{keys.dtype} {keys.shape}"
     if (
         keys is None

@@ -62,7 +62,7 @@ class Block(nn.Module):
     def __call__(
         self, x: jax.Array, layer: dict[str, dict[str, jax.Array]]
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the tokens after the layer, shaped as x, and the taps asked for.
+        """Returns the tokens after the layer, shaped as x, and the taps asked for.
 
         `layer` holds what differs between layers: "drop", the factors of stochastic depth by site
         (empty outside training), and "probes", by tap.
@@ -210,12 +210,12 @@ class TimeSformer(Model):
         return self.clone(remat="none", unroll=self.depth if unrolled else 1)
 
     def input_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Return the shape and dtype of every input for a batch of clips."""
+        """Returns the shape and dtype of every input for a batch of clips."""
         shape = (batch_size, self.num_frames, self.image_size, self.image_size, 3)
         return {"frames": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
     def tap_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every tap (all float32), which is also its probe's."""
+        """Returns the shape of every tap (all float32), which is also its probe's."""
         patches, frames, depth = (
             (self.image_size // self.patch_size) ** 2,
             self.num_frames,
@@ -244,7 +244,7 @@ class TimeSformer(Model):
         capture: tuple[str, ...] = (),
         probes: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Classify a batch of clips.
+        """Classifies a batch of clips.
 
         Args:
           inputs: {"frames": float [B, T, H, W, 3]}, normalised.
@@ -334,7 +334,7 @@ class TimeSformer(Model):
         )
 
     def _drop_factors(self, keys: jax.Array) -> dict[str, jax.Array]:
-        """Return {site: float32 [L, ...]}, 0 or 1/(1 - rate), from keys [B] alone."""
+        """Returns {site: float32 [L, ...]}, 0 or 1/(1 - rate), from keys [B] alone."""
         positions = (self.image_size // self.patch_size) ** 2
         sites = {
             "divided_space_time": {"time": (positions,), "space": (self.num_frames,), "mlp": ()},

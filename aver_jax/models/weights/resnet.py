@@ -58,7 +58,7 @@ class ConvertedResNet:
 
 
 def convert_resnet(checkpoint: Mapping[str, Any], channels: int | None = None) -> ConvertedResNet:
-    """Return the ResNet that a PyTorch checkpoint holds; its classifier is dropped.
+    """Returns the ResNet that a PyTorch checkpoint holds; its classifier is dropped.
 
     Args:
       checkpoint: names to numpy arrays, or a dict that holds them under a root key, such as
@@ -106,7 +106,7 @@ def _torchvision_name(hugging_face: str) -> str:
 
 
 def _fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the fields that names and shapes tell; whether all are there is checked later."""
+    """Returns the fields that names and shapes tell; whether all are there is checked later."""
     blocks = [re.match(r"layer(\d+)\.(\d+)\.(conv3\.)?", name) for name in tensors]
     if any(match and match[3] for match in blocks):
         raise CheckpointError(
@@ -136,7 +136,7 @@ def _fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _shapes(fields: Mapping[str, Any], channels: int) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor of the network, in torch's layout."""
+    """Returns the name and shape of every tensor of the network, in torch's layout."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def put(conv: str, norm: str, features: int, inputs: int, size: int) -> None:
@@ -158,7 +158,7 @@ def _shapes(fields: Mapping[str, Any], channels: int) -> dict[str, tuple[int, ..
 
 
 def _of_channels(kernel: np.ndarray, channels: int) -> tuple[np.ndarray, str]:
-    """Return a first kernel [D, C, ...] for another number of channels, and what was done."""
+    """Returns a first kernel [D, C, ...] for another number of channels, and what was done."""
     found = kernel.shape[1]
     if channels == 1:
         note = f"the first layer's kernels are summed over the {found} channels of the checkpoint"
@@ -170,7 +170,7 @@ def _of_channels(kernel: np.ndarray, channels: int) -> tuple[np.ndarray, str]:
 
 
 def _variables(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return checked tensors as the variables of a `ResNet`."""
+    """Returns checked tensors as the variables of a `ResNet`."""
     variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
     for name, value in tensors.items():
         name = re.sub(r"^(layer\d+)\.(\d+)\.", r"\1_\2.", name)

@@ -50,7 +50,7 @@ def convert(
     num_frames: int | None = None,
     new_head: int | None = None,
 ) -> Converted:
-    """Return the parameters that a PyTorch checkpoint holds, and the fields of their model.
+    """Returns the parameters that a PyTorch checkpoint holds, and the fields of their model.
 
     Args:
       checkpoint: names to numpy arrays, or a dict that holds them under a root key, `model`,
@@ -125,7 +125,7 @@ def resized_time_embed(time_embed: np.ndarray, num_frames: int) -> np.ndarray:
 
 
 def _nearest(size: int, new_size: int) -> np.ndarray:
-    """Return torch's "nearest" index, floor(i*in/out); the half-pixel rule is another one."""
+    """Returns torch's "nearest" index, floor(i*in/out); the half-pixel rule is another one."""
     # In float32 as in torch, which moves an index in rare pairs such as 28 -> 46.
     scale = np.float32(size / new_size)
     index = np.floor(np.arange(new_size, dtype=np.float32) * scale).astype(int)
@@ -133,7 +133,7 @@ def _nearest(size: int, new_size: int) -> np.ndarray:
 
 
 def _fields(tensors: Mapping[str, np.ndarray], family: str) -> dict[str, Any]:
-    """Return the fields that shapes tell."""
+    """Returns the fields that shapes tell."""
     needed = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, "norm.weight": 1}
     needed["blocks.0.mlp.fc1.weight"] = 2
     missing = [family_name(name, family) for name in needed if name not in tensors]
@@ -166,7 +166,7 @@ def _fields(tensors: Mapping[str, np.ndarray], family: str) -> dict[str, Any]:
 def _from_image_vit(
     tensors: Mapping[str, np.ndarray], fields: Mapping[str, Any], frames: int, notes: list[str]
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Return the tensors of a video model that sees what the image model saw in every frame."""
+    """Returns the tensors of a video model that sees what the image model saw in every frame."""
     out, width = dict(tensors), fields["width"]
     if fields["attention"] != "space_only":
         out["time_embed"] = np.zeros((1, frames, width), np.float32)
@@ -200,7 +200,7 @@ def _with_new_head(
 
 
 def _shapes(tensors: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> dict[str, tuple]:
-    """Return the name and shape of every tensor of the model, in torch's layout."""
+    """Returns the name and shape of every tensor of the model, in torch's layout."""
     width, patch = fields["width"], fields["patch_size"]
     hidden = round(width * fields["mlp_ratio"])
     classes = tensors["head.weight"].shape[0] if "head.weight" in tensors else 0
@@ -240,14 +240,14 @@ def _check(tensors: Mapping[str, np.ndarray], fields: Mapping[str, Any], family:
 
 
 def _parts(attention: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the dense layers and the norms of a block."""
+    """Returns the dense layers and the norms of a block."""
     if attention == "divided_space_time":
         return _TEMPORAL_DENSE + _DENSE, ("temporal_norm1", "norm1", "norm2")
     return _DENSE, ("norm1", "norm2")
 
 
 def _params(tensors: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return checked tensors as the model's parameters, layers stacked."""
+    """Returns checked tensors as the model's parameters, layers stacked."""
     params: dict[str, Any] = {
         "cls_token": tensors["cls_token"],
         "pos_embed": tensors["pos_embed"],

@@ -29,7 +29,7 @@ _INNER = {
 
 
 def official_names(tensors: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
-    """Return the family and the tensors under the official code's names, where there is one."""
+    """Returns the family and the tensors under the official code's names, where there is one."""
     if any(name.removeprefix("timesformer.") == "embeddings.cls_token" for name in tensors):
         return "hugging_face", {_official_name(name): value for name, value in tensors.items()}
     temporal = any(name.startswith("time_embed") or ".temporal_" in name for name in tensors)
@@ -49,7 +49,7 @@ def _official_name(hugging_face: str) -> str:
 
 
 def family_name(official: str, family: str) -> str:
-    """Return the name that a family of checkpoints gives to an official name."""
+    """Returns the name that a family of checkpoints gives to an official name."""
     if family != "hugging_face":
         return official
     prefix, names, name = "timesformer.", _OUTER, official
@@ -63,7 +63,7 @@ def family_name(official: str, family: str) -> str:
 
 
 def trained_attention(tensors: Mapping[str, np.ndarray]) -> str:
-    """Return the attention type that official names tell."""
+    """Returns the attention type that official names tell."""
     if any(".temporal_" in name for name in tensors):
         return "divided_space_time"
     return "joint_space_time" if "time_embed" in tensors else "space_only"

@@ -13,7 +13,7 @@ class CheckpointError(ValueError):
 
 
 def plain_tensors(checkpoint: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return names to float32 arrays without root keys and without the prefixes of wrappers."""
+    """Returns names to float32 arrays without root keys and without the prefixes of wrappers."""
     state: Any = checkpoint
     while root := next((k for k in ROOT_KEYS if isinstance(state.get(k), Mapping)), None):
         state = state[root]
@@ -36,7 +36,7 @@ def disagreements(
     shapes: Mapping[str, tuple[int, ...]],
     shown: Callable[[str], str] = str,
 ) -> list[str]:
-    """Return what keeps tensors from being those of a model, one text for every kind of reason.
+    """Returns what keeps tensors from being those of a model, one text for every kind of reason.
 
     Args:
       tensors: the checkpoint's.
@@ -58,6 +58,6 @@ def disagreements(
 
 
 def listed(names: list[str]) -> str:
-    """Return names joined, at most eight of them."""
+    """Returns names joined, at most eight of them."""
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(names[:8]) + more

@@ -1,0 +1,114 @@
+"""The functions of `functions` with gradients written by hand; values are the same.
+
+Automatic differentiation keeps what a gradient could be computed from again more quickly than it is
+read, and writes products and sums that XLA's CPU compiler is slow at: sums over rows and products
+with a transposed left side take 2 to 12 times as long as they need to. With these a training step
+of TimeSformer-S takes 0.89 of the time on 2 CPU cores (419 to 374 ms at 8 x 64 x 64, batch 2;
+docs/benchmarks/log.md), and a quarter less memory for the backward pass anywhere. The backward pass
+needs the inputs alone, of LayerNorm two numbers a row as well, of attention the softmax. For
+reverse mode alone: `jax.jvp` refuses them.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from aver_jax.models import functions
+from aver_jax.models.functions import (
+    along_last,
+    attention_softmax,
+    layer_norm_statistics,
+    mean_of_last,
+    normal_distribution,
+)
+
+affine = jax.custom_vjp(functions.affine)
+layer_norm = jax.custom_vjp(functions.layer_norm)
+gelu = jax.custom_vjp(functions.gelu)
+attend = jax.custom_vjp(functions.attend)
+
+
+def _affine_backward(kept, gradient):
+    x, kernel = kept
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    of_kernel = jnp.matmul(x.reshape(-1, x.shape[-1]).T, rows, preferred_element_type=kernel.dtype)
+    return gradient @ kernel.astype(x.dtype).T, of_kernel, _summed_rows(rows)
+
+
+affine.defvjp(
+    lambda x, kernel, bias: (functions.affine(x, kernel, bias), (x, kernel)), _affine_backward
+)
+
+
+def _layer_norm_forward(x, scale, bias):
+    mean, factor = layer_norm_statistics(x)
+    wide = x.astype(jnp.float32)
+    normed = (wide - mean) * factor * along_last(scale, x) + along_last(bias, x)
+    return normed, (x, mean, factor, scale)
+
+
+def _layer_norm_backward(kept, gradient):
+    x, mean, factor, scale = kept
+    unit = (x.astype(jnp.float32) - mean) * factor
+    of_unit = gradient * along_last(scale, x)
+    of_x = factor * (of_unit - mean_of_last(of_unit) - unit * mean_of_last(of_unit * unit))
+    size = x.shape[-1]
+    of_scale = _summed_rows((gradient * unit).reshape(-1, size))
+    return of_x.astype(x.dtype), of_scale, _summed_rows(gradient.reshape(-1, size))
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+def _gelu_backward(x, gradient):
+    wide = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * jnp.square(wide)) * (2 * jnp.pi) ** -0.5
+    slope = normal_distribution(wide) + wide * density
+    return ((slope * gradient).astype(x.dtype),)
+
+
+gelu.defvjp(lambda x: (functions.gelu(x), x), _gelu_backward)
+
+
+def _attend_forward(q, k, v, valid, probe):
+    softmax = attention_softmax(q, k, valid)
+    weights = softmax if probe is None else softmax + probe
+    kept = (q, k, v, valid, probe, softmax.astype(q.dtype))
+    return (weights.astype(q.dtype) @ v, weights), kept
+
+
+def _attend_backward(kept, gradients):
+    q, k, v, valid, probe, softmax = kept
+    of_out, of_weights = gradients
+    weights = softmax if probe is None else (softmax + probe).astype(q.dtype)
+    of_v = _transposed(weights) @ of_out
+    of_weights += jnp.einsum("ahqd,ahkd->ahqk", of_out, v, preferred_element_type=jnp.float32)
+    softmax = softmax.astype(jnp.float32)
+    along = (of_weights * softmax).sum(-1, keepdims=True)
+    of_scores = softmax * (of_weights - along) * q.shape[-1] ** -0.5
+    if valid is not None:
+        of_scores = jnp.where(valid, of_scores, 0)
+    of_scores = of_scores.astype(q.dtype)
+    of_probe = None if probe is None else of_weights
+    return of_scores @ k, _transposed(of_scores) @ q, of_v, None, of_probe
+
+
+attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _transposed(x: jax.Array) -> jax.Array:
+    """Returns x [A, h, S, T] as [A, h, T, S], on CPUs in memory."""
+    # XLA would make the transpose part of the product, and CPUs are up to twice as slow at that.
+    return jax.lax.platform_dependent(
+        x.swapaxes(-1, -2), cpu=jax.lax.optimization_barrier, default=lambda turned: turned
+    )
+
+
+def _summed_rows(x: jax.Array) -> jax.Array:
+    """Returns the float32 sum [D] of the rows of x [N, D]."""
+
+    # A product with ones takes a CPU half the time of its reductions.
+    def product(x: jax.Array) -> jax.Array:
+        ones = jnp.ones((1, x.shape[0]), x.dtype)
+        return jnp.matmul(ones, x, preferred_element_type=jnp.float32)[0]
+
+    return jax.lax.platform_dependent(x, cpu=product, default=lambda x: x.sum(0, dtype=jnp.float32))
