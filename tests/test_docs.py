@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -21,10 +26,19 @@ def test_no_path_of_a_machine_is_printed(page):
     assert re.findall(r"(?<![\w.])/(?:home|root|tmp|work|Users)/\S+", page.read_text()) == []
 
 
-def test_the_map_names_every_module():
+def test_the_map_names_every_folder_and_the_modules_of_small_ones():
     text = (ROOT / "docs" / "architecture.md").read_text()
     words = set(re.findall(r"\w+", text))
-    folders = ("aver_jax", "aver_jax/experiments", "aver_jax/frontend", "aver_jax/relevance")
-    modules = {path.stem for folder in folders for path in (ROOT / folder).glob("*.py")}
-    known = {stem for stem in modules if stem.startswith("__") or stem in ("cli", "errors")}
-    assert sorted(modules - words - known) == []
+    packages = {p.parent for p in (ROOT / "aver_jax").rglob("__init__.py")}
+    assert sorted({p.name for p in packages} - words) == []
+    folders = ("", "runtime", "frontend", "relevance", "config", "input", "runs", "evaluation",
+               "finetune", "training", "prediction", "experiments", "bench")  # fmt: skip
+    modules = {path.stem for name in folders for path in (ROOT / "aver_jax" / name).glob("*.py")}
+    assert sorted(modules - words - {"__init__", "__main__"}) == []
+
+
+def test_no_folder_is_crowded_and_few_modules_are_loose():
+    assert len(list((ROOT / "aver_jax").glob("*.py"))) <= 8
+    packages = {p.parent for p in (ROOT / "aver_jax").rglob("__init__.py")}
+    crowded = {p.name: len(list(p.glob("*.py"))) for p in packages}
+    assert {name: count for name, count in crowded.items() if count > 14} == {}
