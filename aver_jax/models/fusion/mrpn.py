@@ -1,7 +1,6 @@
 """The multimodal residual perceptron network and its kin (Chang 2021, chapter 5)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +10,7 @@ from aver_jax.modality import Modality
 from aver_jax.models.fusion.fusion import Classes, FusionNetwork, Logits, check_fusion, hashable
 from aver_jax.models.model import Model
 from aver_jax.models.resnet.branch import (
+    BranchFields,
     branch_input,
     branch_input_shapes,
     branch_of,
@@ -18,7 +18,7 @@ from aver_jax.models.resnet.branch import (
 )
 
 
-class Mrpn(Model):
+class Mrpn(BranchFields, Model):
     """Branches of a ResNet and an aggregator for every modality, and a `FusionNetwork` over them.
 
     The defaults are the thesis': ResNet-18 and an LSTM of 512 for video and for sound, and N2,
@@ -30,14 +30,11 @@ class Mrpn(Model):
       network: "late", "n0", "n1" or "n2"; see `FusionNetwork`. In late fusion the branches and
         their scores are taken as they come: no gradient, no new batch statistics.
       modalities: of "video" and "audio", in the order of their fused features.
-      cnn: of the video branch, see `Branch`; sound is always "2d".
-      stage_sizes, width, stem, aggregator, features: of every `Branch`.
+      cnn, stage_sizes, width, stem, aggregator, features, axis_name, dtype: of every branch, see
+        `BranchFields`; the cnn of audio is always "2d". Statistics and logits are float32.
       scoring_hidden: width of the hidden layer of Scoring.
       modality_dropout: regularises the fusion component in training, see `FusionNetwork`; where a
         modality is missing afterwards, the branch that is there answers, and not the fusion.
-      axis_name: mapped axis whose devices share their batch statistics in training.
-      dtype: of the CNNs' and the aggregators' computation; statistics, features and logits are
-        float32.
 
     A limit: a clip without a valid segment in a batch that has sound ("audio_segments" 0) counts
     like any other from there on. Its f^ of sound is 0, the mean; the norms after the branches take
@@ -50,16 +47,8 @@ class Mrpn(Model):
     num_classes: Classes
     network: str = "n2"
     modalities: tuple[str, ...] = ("video", "audio")
-    cnn: str = "2d"
-    stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
-    width: int = 64
-    stem: str = "conv7"
-    aggregator: str = "lstm"
-    features: int = 512
     scoring_hidden: int = 256
     modality_dropout: float = 0.0
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
         self.num_classes = hashable(self.num_classes)

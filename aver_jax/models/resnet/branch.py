@@ -1,5 +1,6 @@
 """One modality's branch: a CNN on every step, an aggregator over the steps, a norm (thesis 4.4)."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +18,8 @@ CNNS = ("2d", "3d")
 SEGMENTS = "audio_segments"
 
 
-class Branch(nn.Module):
-    """Features of one modality, normalised: f^_m = FeatureNorm(A_m(F_m(x_m))), eqs 24 and 26.
+class BranchFields(nn.Module, kw_only=True):
+    """The fields of a branch, which networks of branches have too.
 
     Fields:
       cnn: "2d", a ResNet on every step and an aggregator over them; or "3d", a ResNet over time as
@@ -38,6 +39,10 @@ class Branch(nn.Module):
     features: int = 512
     axis_name: str | None = None
     dtype: Any = jnp.float32
+
+
+class Branch(BranchFields):
+    """Features of one modality, normalised: f^_m = FeatureNorm(A_m(F_m(x_m))), eqs 24 and 26."""
 
     @nn.compact
     def __call__(
@@ -94,20 +99,18 @@ class Branch(nn.Module):
         return normed, maps
 
 
-def branch_of(model: Any, modality: str) -> Branch:
+def branch_of(model: BranchFields, modality: str) -> Branch:
     """Returns a modality's branch, inside a model that has the fields of `Branch`.
 
     The model's `cnn` is that of its video: segments of sound are images.
     """
-    fields = ("stage_sizes", "width", "stem", "aggregator", "features", "axis_name", "dtype")
-    return Branch(
-        cnn=model.cnn if modality == "video" else "2d",
-        name=modality,
-        **{field: getattr(model, field) for field in fields},
-    )
+    names = {field.name for field in dataclasses.fields(BranchFields)} - {"name", "parent"}
+    fields = {name: getattr(model, name) for name in names}
+    cnn = model.cnn if modality == "video" else "2d"
+    return Branch(**fields | {"cnn": cnn}, name=str(modality))
 
 
-def check_branch(model: Any) -> None:
+def check_branch(model: BranchFields) -> None:
     """Raises ValueError unless the branches of a model, see `branch_of`, can have its fields."""
     cnn, features = model.cnn, model.features
     if cnn not in CNNS:

@@ -1,7 +1,6 @@
 """ResNet-LSTM: emotion from one modality alone (Chang 2021, 4.4 and 4.5)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +10,7 @@ from aver_jax.modality import Modality
 from aver_jax.models.fusion.fusion import Classes, Logits, Scoring, hashable
 from aver_jax.models.model import Model
 from aver_jax.models.resnet.branch import (
+    BranchFields,
     branch_input,
     branch_input_shapes,
     branch_of,
@@ -18,7 +18,7 @@ from aver_jax.models.resnet.branch import (
 )
 
 
-class ResNetLstm(Model):
+class ResNetLstm(BranchFields, Model):
     """s_m = Scoring(FeatureNorm(f_m)) (eq. 26), f_m the aggregated features of a ResNet.
 
     The defaults are the thesis': ResNet-18 and an LSTM of 512. Frames and segments may have any
@@ -29,24 +29,13 @@ class ResNetLstm(Model):
       modality: "video" or "audio".
       cnn, stage_sizes, width, stem, aggregator, features: of the `Branch`.
       scoring_hidden: width of the hidden layer of Scoring.
-      axis_name: mapped axis whose devices share their batch statistics in training.
-      dtype: of the CNN's and the aggregator's computation; statistics, features and logits are
-        float32.
 
     Raises ValueError on fields that do not fit together.
     """
 
     num_classes: Classes
     modality: str = "video"
-    cnn: str = "2d"
-    stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
-    width: int = 64
-    stem: str = "conv7"
-    aggregator: str = "lstm"
-    features: int = 512
     scoring_hidden: int = 256
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
         self.num_classes = hashable(self.num_classes)
