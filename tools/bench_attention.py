@@ -1,18 +1,17 @@
-"""Which attention is fastest where: over 8 tokens, over 197, and over a whole clip.
+"""Times implementations of attention over 8 tokens, over 197, and over a whole clip.
 
     python tools/bench_attention.py [--clips 64] [--dtype bfloat16] [--rounds 7] [--out FILE.json]
 
 Forward and backward pass of one attention of TimeSformer-B for 8 frames of 224 x 224 pixels, from
-q, k and v to their gradients: as products of batches of small matrices (XLA), as broadcast
-multiplication and sum, which fuses into one loop where a row has a handful of tokens, and as
-cuDNN's kernel. Results are compared with the explicit formula before anything is timed; the
-candidates take turns. It tells which of them `TimeSformer.kernel` and `Attention` should use.
+q, k and v to their gradients: as batched matrix products (XLA), as broadcast multiplication and
+sum, which fuses into one loop over a few tokens, and as cuDNN's kernel. Gradients are compared with
+the explicit formula before anything is timed, and the candidates alternate. The result says which
+one `TimeSformer.kernel` and `Attention` should use.
 """
 
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,33 +20,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aver_jax.bench.timing import alternated, calls_per_round, ratio, seconds_per_call
+from aver_jax.bench.timing import (
+    alternated,
+    calls_per_round,
+    ratio,
+    seconds_of_calls,
+    seconds_per_call,
+)
 
 HEADS, HEAD_SIZE = 12, 64
 # Rows per clip, and tokens of a row.
 PLACES = {"time": (196, 8), "space": (8, 197), "joint": (1, 1569)}
-# A row of more tokens would be multiplied out in registers that no chip has.
+# More tokens than this do not fit into registers.
 MOST_BROADCAST = 16
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def explicit(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Return softmax(q k^T / sqrt(d)) v of q, k, v [A, S, h, d]: the formula, in float32."""
+    """Returns softmax(q k^T / sqrt(d)) v for q, k, v [A, S, h, d], by the formula, in float32."""
     scores = jnp.einsum("aqhd,akhd->ahqk", q, k, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5)
     return jnp.einsum("ahqk,akhd->aqhd", weights.astype(v.dtype), v)
 
 
 def broadcast(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Return the same without matrix products."""
+    """Returns the same without matrix products."""
     scores = (q[:, :, None].astype(jnp.float32) * k[:, None]).sum(-1)  # [A, q, k, h]
     weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=2)
     return (weights[..., None] * v[:, None]).sum(2).astype(v.dtype)
 
 
 def candidates(tokens: int, dtype: str) -> dict[str, Attend]:
-    """Return what this device can run on rows of so many tokens of a dtype."""
+    """Returns the functions that this device can run on rows of that many tokens."""
     found = {"xla": jax.nn.dot_product_attention, "explicit": explicit}
     if tokens <= MOST_BROADCAST:
         found["broadcast"] = broadcast
@@ -57,7 +62,7 @@ def candidates(tokens: int, dtype: str) -> dict[str, Attend]:
 
 
 def gradients(attend: Attend) -> Callable[..., tuple[jax.Array, ...]]:
-    """Return the jitted function (q, k, v, weight) -> gradients of sum(weight * attention)."""
+    """Returns the jitted function (q, k, v, weight) -> gradients of sum(weight * attention)."""
     return jax.jit(
         jax.grad(
             lambda q, k, v, weight: (attend(q, k, v).astype(jnp.float32) * weight).sum(), (0, 1, 2)
@@ -66,7 +71,7 @@ def gradients(attend: Attend) -> Callable[..., tuple[jax.Array, ...]]:
 
 
 def measure(place: str, clips: int, dtype: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Return {candidate: {"ms": median, "speedup": of XLA's time}} at a place.
+    """Returns {candidate: {"ms": median, "speedup": of XLA's time}} at a place.
 
     Raises:
       ValueError: a candidate's gradients are not those of the formula.
@@ -85,27 +90,22 @@ def measure(place: str, clips: int, dtype: str, rounds: int) -> dict[str, dict[s
                 raise ValueError(f"{place}: gradients of {name} differ by {worst:.1e} of the most")
 
     def timed(function: Callable[..., object], calls: int) -> list[float]:
-        seconds = []
-        for _ in range(calls):
-            began = time.perf_counter()
-            jax.block_until_ready(function(*arrays))
-            seconds.append(time.perf_counter() - began)
-        return seconds
+        return seconds_of_calls(lambda: jax.block_until_ready(function(*arrays)), calls)
 
-    sides = {name: partial(timed, function) for name, function in functions.items()}
-    calls = {name: calls_per_round(side(1)[0]) for name, side in sides.items()}
-    found = alternated(sides, rounds, float("inf"), calls)
+    timers = {name: partial(timed, function) for name, function in functions.items()}
+    calls = {name: calls_per_round(timer(1)[0]) for name, timer in timers.items()}
+    found = alternated(timers, rounds, float("inf"), calls)
     return {
         name: {
-            "ms": 1e3 * seconds_per_call(of_side).median,
-            "speedup": 1 / ratio(found["xla"], of_side).median,
+            "ms": 1e3 * seconds_per_call(seconds).median,
+            "speedup": 1 / ratio(found["xla"], seconds).median,
         }
-        for name, of_side in found.items()
+        for name, seconds in found.items()
     }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print a Markdown table and, if asked to, write the numbers as JSON."""
+    """Prints a Markdown table, and writes the numbers as JSON to --out."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Clips per second per core and peak memory of preparing clips (`aver prepare`).
+"""Times the preparation of clips (`aver prepare`): clips per second per core, peak memory.
 
     python tools/bench_prepare.py [--source DIR] [--seconds 10] [--out FOLDER]
 
@@ -13,14 +13,15 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from aver_jax.bench.worker.protocol import peak_memory
+
 CASES = ("clips as they are", "720p, 3.7 s", "4K, 2 s", "1080p, 20 s")
-_GROWN = {
+_RESIZED = {
     "720p, 3.7 s": (1280, 720, 3.7),
     "4K, 2 s": (3840, 2160, 2),
     "1080p, 20 s": (1920, 1080, 20),
@@ -28,7 +29,7 @@ _GROWN = {
 
 
 def measure(paths: Sequence[Path], seconds: float, detector: str) -> dict:
-    """Prepares the clips in turn for about that long; run in a fresh process."""
+    """Returns the rate and peak memory of preparing clips in turn; run in a fresh process."""
     import cv2
 
     from data_prep.clip import Job, Preparation, prepare_clip
@@ -46,22 +47,12 @@ def measure(paths: Sequence[Path], seconds: float, detector: str) -> dict:
         "frames": frames,
         "clips_per_wall_second": round(clips / wall, 2),
         "clips_per_cpu_second": round(clips / cpu, 2),
-        "peak_mb": round(peak_bytes() / 2**20),
+        "peak_mb": round(peak_memory() / 2**20),
     }
 
 
-def peak_bytes() -> int:
-    """Largest resident size of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Unlike ru_maxrss, this does not begin with the size of the process that started us.
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def grow(clip: Path, out: Path, width: int, height: int, seconds: float) -> Path:
-    """Writes a clip again at another size and length, its frames repeated."""
+def resized(clip: Path, out: Path, width: int, height: int, seconds: float) -> Path:
+    """Writes a clip at another size and length, repeating its frames, and returns its path."""
     import cv2
     import numpy as np
 
@@ -75,7 +66,7 @@ def grow(clip: Path, out: Path, width: int, height: int, seconds: float) -> Path
 
 
 def find_clips(source: Path | None, scratch: Path) -> tuple[list[Path], str]:
-    """The clips to measure and what they are."""
+    """Returns the clips to measure and a description of them."""
     beside = Path(__file__).parents[2] / "shared/data/crema_d"
     source = source or Path(os.environ.get("AVER_REAL_CLIPS", beside)) / "clips"
     clips = sorted(file for file in source.glob("*") if file.suffix in (".flv", ".mp4"))
@@ -102,8 +93,8 @@ def main() -> None:
         results |= {"clips": what, "detector": args.detector, "cases": {}}
         for case in CASES:
             paths = clips
-            if case in _GROWN:
-                paths = [grow(clips[0], Path(scratch) / "grown.mp4", *_GROWN[case])]
+            if case in _RESIZED:
+                paths = [resized(clips[0], Path(scratch) / "resized.mp4", *_RESIZED[case])]
             with spawn.Pool(1) as pool:
                 results["cases"][case] = pool.apply(measure, (paths, args.seconds, args.detector))
     lines = [

@@ -1,4 +1,4 @@
-"""Write what transformers' TimeSformer computes, for tests that run without torch.
+"""Writes what transformers' TimeSformer computes, for tests that run without torch.
 
 Run by hand in the environment of `make parity`, after a change of what is stored:
 `python tools/make_reference.py --out tests/reference`. The files hold no trained weights: a tiny
@@ -27,7 +27,7 @@ def noisy_model(
     num_frames: int = 3,
     num_classes: int = 6,
 ) -> TimesformerForVideoClassification:
-    """Return a model with noise added to every parameter, rounded to float16, in float32.
+    """Returns a model with noise added to every parameter, rounded to float16, in float32.
 
     Time embeddings start at zero, so that without noise the order of frames cannot be seen.
     """
@@ -55,7 +55,7 @@ def noisy_model(
 def outputs(
     model: TimesformerForVideoClassification, frames: np.ndarray, cotangent: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return everything a model computes for frames float32 [B, T, H, W, 3].
+    """Returns everything a model computes for frames float32 [B, T, H, W, 3].
 
     Keys: "logits", "block" and the attentions (stacked over layers), "gradient/NAME" of
     sum(logits * cotangent) for every parameter, and "gradient/frames".
@@ -102,7 +102,7 @@ def outputs(
 
 
 def main() -> None:
-    """Write one npz file for every attention type."""
+    """Writes one npz file for every attention type."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the .npz files")
     args = parser.parse_args()

@@ -27,7 +27,7 @@ PATHS = {
 def relevance(
     model: TimesformerForVideoClassification, frames: np.ndarray, target: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Return raw maps [B,T,h,w] under "METHOD/PATH", and "logits" [B,C] and "target" [B].
+    """Returns raw maps [B,T,h,w] under "METHOD/PATH", and "logits" [B,C] and "target" [B].
 
     Args:
       model: made float64 here.
@@ -154,7 +154,7 @@ def _propagated(method: str, layers: list[torch.Tensor]) -> torch.Tensor:
 
 
 def main() -> None:
-    """Write one npz file for every attention type."""
+    """Writes one npz file for every attention type."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the .npz files")
     args = parser.parse_args()

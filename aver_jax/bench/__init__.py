@@ -1,5 +1,5 @@
-"""Throughput: what one call costs, against the physical floor and against other code.
+"""Throughput of aver_jax: clips per second against roofline bounds and other implementations.
 
-`cases` says what is timed, `experiment` what a case runs on, `work` what one call is; a `worker`
-does it in a process of its own, which `child` holds and `runner` alternates with others.
+`cases` lists what is timed, `inputs` makes its data, `tasks` runs it in a `worker` process, and
+`runner` alternates the workers of several implementations.
 """

@@ -1,10 +1,10 @@
-"""Whether two sides of a benchmark do the same work: their answers to one batch compared."""
+"""Comparison of outputs: whether another implementation does the same work as aver_jax."""
 
 import numpy as np
 
-# What is compared by task, and the largest difference allowed by dtype, as a share of the largest
-# value there. bfloat16 has three digits; after an update losses also differ by what AdamW makes of
-# gradients near zero, whose sign is all that its first step keeps.
+# The compared output of each task, and the largest difference allowed for each dtype, relative to
+# the largest value. bfloat16 has three digits; losses after an update differ more, since the first
+# step of AdamW keeps only the sign of gradients near zero.
 _COMPARED = {
     "train": "losses",
     "inference": "logits",
@@ -19,58 +19,58 @@ _TOLERANCE = {
     "spectrogram": {"float32": 1e-3},
     "augmentation": {"float32": 2e-3},
 }
-# Of a clip's relevance: a tenth of its places may be off by more in bfloat16, which has three
-# digits for attention and its gradient each; its order must hold.
+# The least correlation of a clip's relevance maps: single places may differ more in bfloat16, their
+# order must not.
 _CORRELATION = {"float32": 0.9999, "bfloat16": 0.98}
 
 
 class Disagreement(Exception):
-    """Sides do not do the same; one line that says what was found."""
+    """Outputs differ too much; one line that says how."""
 
 
 def checked_agreement(
-    task: str, dtype: str, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], side: str
+    task: str, dtype: str, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], name: str
 ) -> dict[str, float]:
-    """Compares what a side answered with ours.
+    """Returns how much the outputs of another implementation differ from ours.
 
     Args:
       task, dtype: of the case.
-      ours, theirs: arrays by name; theirs may be of the first clips only.
-      side: its name, for the message.
+      ours, theirs: arrays by name; theirs may hold only the first clips.
+      name: the other implementation, for messages.
 
     Returns:
-      "difference", the largest as a share of the largest value, and "tolerance"; {} for the input,
-      whose slices are random.
+      "difference", the largest relative to the largest value, and "tolerance"; for relevance also
+      "correlation", the least of any clip; {} for the input task, whose slices are random.
 
     Raises:
-      Disagreement: what is missing, of another shape, not finite, or too different.
+      Disagreement: outputs are missing, of another shape, not finite, or too different.
     """
     if task == "input":
         return {}
-    name = _COMPARED[task]
+    output = _COMPARED[task]
     tolerance = _TOLERANCE[task][dtype]
-    if name not in theirs:
-        raise Disagreement(f"parity failed: {side} gave no {name}")
-    a, b = (np.asarray(arrays[name], np.float64) for arrays in (ours, theirs))
+    if output not in theirs:
+        raise Disagreement(f"parity failed: {name} gave no {output}")
+    a, b = (np.asarray(arrays[output], np.float64) for arrays in (ours, theirs))
     if b.ndim != a.ndim or b.shape[1:] != a.shape[1:] or not 0 < len(b) <= len(a):
         raise Disagreement(
-            f"parity failed: {name} of {side} are {list(b.shape)}, those of aver_jax "
+            f"parity failed: {output} of {name} are {list(b.shape)}, those of aver_jax "
             f"{list(a.shape)}"
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise Disagreement(f"parity failed: {name} of {side} or of aver_jax are not all finite")
+        raise Disagreement(f"parity failed: {output} of {name} or of aver_jax are not all finite")
     a = a[: len(b)]
     found = {"difference": _largest_difference(a, b), "tolerance": tolerance}
     if task == "relevance":
         found["correlation"] = min(_correlation(x, y) for x, y in zip(a, b, strict=True))
         if found["correlation"] < _CORRELATION[dtype]:
             raise Disagreement(
-                f"parity failed: maps of {side} correlate with those of aver_jax by "
+                f"parity failed: maps of {name} correlate with those of aver_jax by "
                 f"{found['correlation']:.4f}; expected at least {_CORRELATION[dtype]}"
             )
     if found["difference"] > tolerance:
         raise Disagreement(
-            f"parity failed: {name} of {side} differ from those of aver_jax by "
+            f"parity failed: {output} of {name} differ from those of aver_jax by "
             f"{found['difference']:.2g} of the largest; expected at most {tolerance:g}"
         )
     if task == "train" and np.ptp(a) <= 2 * tolerance * np.abs(a).max():

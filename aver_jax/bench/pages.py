@@ -1,4 +1,4 @@
-"""Pages of the benchmark: JSON, tables and plots in a folder."""
+"""The files of a benchmark or of sweeps: results as JSON, Markdown tables, plots."""
 
 import json
 import sys
@@ -7,113 +7,55 @@ from pathlib import Path
 from typing import Any
 
 from aver_jax.bench.cases import Case
-from aver_jax.bench.plot import benchmark_figure, sweeps_figure
-from aver_jax.bench.results import failures, of_sides, provenance, run_benchmark
-from aver_jax.bench.runner import OURS, Settings, Side
-from aver_jax.bench.sweep import run_sweep, sweep_table
+from aver_jax.bench.plots import benchmark_figure, sweeps_figure
+from aver_jax.bench.results import devices_and_versions, failures, provenance, run_benchmark
+from aver_jax.bench.runner import OURS, Implementation, Settings
+from aver_jax.bench.sweep import run_sweep
 from aver_jax.errors import UserError
 from aver_jax.report.figures import png
 from aver_jax.runtime.atomic_files import write_whole
 
-
-def write_benchmark(
-    cases: Sequence[Case],
-    sides: Sequence[Side],
-    settings: Settings,
-    out: Path,
-    minutes: float,
-    command: Sequence[str],
-) -> list[str]:
-    """Runs cases and writes OUT/{results.json,table.md,plot.png}; returns lines on what failed.
-
-    All but the plot are there from the first case on, and grow.
-    """
-
-    def keep(results: dict[str, Any]) -> None:
-        write_whole(out / "results.json", json.dumps(results, indent=1))
-        write_whole(out / "table.md", benchmark_page(results))
-
-    results = run_benchmark(cases, sides, settings, minutes, command, keep, _say)
-    if figure := benchmark_figure(results):
-        write_whole(out / "plot.png", png(figure))
-    return failures(results)
-
-
-def write_sweeps(
-    kinds: Sequence[str],
-    cases: Sequence[Case],
-    settings: Settings,
-    out: Path,
-    command: Sequence[str],
-) -> list[str]:
-    """Runs sweeps and writes OUT/{sweeps.json,sweeps.md,sweeps.png}; returns what failed.
-
-    Raises:
-      UserError: none of the cases is a training.
-    """
-    trainings = [case for case in cases if case.task == "train"]
-    if not trainings:
-        raise UserError("--sweep grows a training, and --case matches none")
-    where = provenance(command)
-    sweeps, known = [], {}
-    for kind in kinds:
-        sweeps.append(run_sweep(kind, trainings[0], settings, _say, known))
-        write_whole(
-            out / "sweeps.json", json.dumps({"provenance": where, "sweeps": sweeps}, indent=1)
-        )
-    sides = [{"sides": {"": sweep["facts"]}} for sweep in sweeps]
-    parts = ["# How cost grows", facts(where, sides, None)]
-    write_whole(out / "sweeps.md", "\n\n".join([*parts, *map(sweep_table, sweeps)]) + "\n")
-    if figure := sweeps_figure(sweeps):
-        write_whole(out / "sweeps.png", png(figure))
-    return [
-        f"{sweep['sweep']} {point['value']}: {point['error']}"
-        for sweep in sweeps
-        for point in sweep["points"]
-        if "error" in point
-    ]
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 _LEGEND = """\
-Every figure is the median over rounds, in brackets the quartiles; sides alternate, each in a
-process of its own, after their answers to the same batch were compared. TFLOP/s: two for each
-multiply-add, three forward passes for a training, two for relevance. Share: of the matmul rate
-above. Floor: the larger of FLOPs over the matmul rate and bytes over the copy rate, the bytes being
-inputs, parameters with gradients and optimizer state, and what the backward pass keeps of the
-forward pass; the letter says which binds. Gap: measured time over the floor. Start-up: what the
-first call took beyond a later one (compilation). Peak: {peaks}. Rates are those of this run: where
-a machine has other work to do, shares and gaps of two runs do not compare."""
+Every figure is the median over rounds, with quartiles in brackets. Implementations alternate, each
+in its own process, after their outputs on the same batch were compared. TFLOP/s: two per
+multiply-add; training counts as three forward passes, relevance as two. Share: of the matmul rate
+above. Bound: the roofline bound, the larger of FLOPs over the matmul rate (F) and bytes over the
+copy rate (b); bytes are inputs, parameters with gradients and optimizer state, and activations kept
+for the backward pass. Gap: measured time over the bound. Start-up: time of the first call beyond
+that of a later one (compilation). Peak: {peaks}. Rates are those of this run: on a shared machine,
+shares and gaps of two runs are not comparable."""
 
 
-def benchmark_page(results: Mapping[str, Any], title: str = "Throughput") -> str:
-    """Returns table.md: where the numbers come from, the table, and what failed."""
-    parts = [f"# {title}", facts(results["provenance"], results["cases"], results["rates"])]
-    parts.append(cases_table(results["cases"]))
-    kinds = {side.get("peak_kind") for record in results["cases"] for side in _sides(record)}
-    parts.append(_LEGEND.format(peaks=" or ".join(sorted(kinds - {None})) or "not known"))
-    apart = [r["case"]["name"] for r in results["cases"] if not r["alternated"]]
-    if apart:
+def benchmark_page(results: Mapping[str, Any]) -> str:
+    """Returns table.md: provenance, the table of all cases, its legend, and failures."""
+    records = results["cases"]
+    kinds = {
+        measured.get("peak_kind") for record in records for measured in record["sides"].values()
+    }
+    parts = [
+        "# Throughput",
+        metadata_list(results["provenance"], records, results["rates"]),
+        cases_table(records),
+        _LEGEND.format(peaks=" or ".join(sorted(kinds - {None})) or "not known"),
+    ]
+    if separate := [r["case"]["name"] for r in records if not r["alternated"]]:
         parts.append(
-            "Not alternated, since the sides did not fit into memory together: " + ", ".join(apart)
+            "Not alternated, since not all implementations fit into memory at once: "
+            + ", ".join(separate)
         )
-    parts.append(_checked(results["cases"]))
-    parts.append(_notes(results["cases"]))
+    parts += [_comparisons(records), _notes(records)]
     if failed := failures(results):
         parts.append("Failed:\n\n" + "\n".join(f"- {line}" for line in failed))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def facts(
+def metadata_list(
     provenance: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
     rates: Mapping[str, Any] | None,
 ) -> str:
-    """Returns date, machine, devices, versions, command and measured rates as a list."""
-    devices, versions = of_sides(records)
+    """Returns date, machine, devices, versions, command and measured rates as a Markdown list."""
+    devices, versions = devices_and_versions(records)
     lines = {
         "date": provenance["date"],
         "machine": provenance["machine"],
@@ -130,42 +72,39 @@ def facts(
 
 
 def cases_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table of all cases and sides that were timed."""
+    """Returns the table of all cases and implementations that were timed."""
     compared = any(record["ratios"] for record in records)
-    head = ["case", "side", "clips/s", "ms a call", "TFLOP/s", "share", "floor, ms", "gap"]
-    head += ["peak, MiB", "start-up, s"] + ["aver_jax is faster x"] * compared
+    head = ["case", "implementation", "clips/s", "ms a call", "TFLOP/s", "share", "bound, ms"]
+    head += ["gap", "peak, MiB", "start-up, s"] + ["aver_jax is faster x"] * compared
     rows = []
     for record in records:
-        for name, side in record["sides"].items():
-            if "seconds" not in side:
+        for name, measured in record["sides"].items():
+            if "seconds" not in measured:
                 continue
-            row = [record["case"]["name"] if name == OURS else "", name, *_cells(record, side)]
+            row = [record["case"]["name"] if name == OURS else "", name, *_cells(record, measured)]
             ratio = record["ratios"].get(name)
             rows.append(row + [_spread(ratio, 1) if ratio else ""] * compared)
-    if not rows:
-        return ""
-    align = ["---", "---", *["---:"] * (len(head) - 2)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, align, *rows])
+    return _table(head, ["---", "---", *["---:"] * (len(head) - 2)], rows) if rows else ""
 
 
-def _sides(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(record["sides"].values())
+def _table(head: list[str], rule: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
 
 
-def _cells(record: Mapping[str, Any], side: Mapping[str, Any]) -> list[str]:
-    floor = record["floor"]
-    share = side["clips"] / record["case"]["batch_size"]
-    least = f"{1e3 * floor['seconds'] * share:.3g} {floor['binds'][0]}" if floor else ""
-    rate, part, gap = side["flops_per_s"], side["matmul_share"], side["floor_gap"]
+def _cells(record: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:
+    bound = record["floor"]
+    share = measured["clips"] / record["case"]["batch_size"]
+    least = f"{1e3 * bound['seconds'] * share:.3g} {bound['binds'][0]}" if bound else ""
+    rate, part, gap = measured["flops_per_s"], measured["matmul_share"], measured["floor_gap"]
     return [
-        f"{side['clips_per_s']:.4g}",
-        _spread(side["seconds"], 1e3),
+        f"{measured['clips_per_s']:.4g}",
+        _spread(measured["seconds"], 1e3),
         f"{rate / 1e12:.3g}" if rate else "",
         f"{100 * part:.0f}%" if part else "",
         least,
         f"{gap:.1f}" if gap else "",
-        f"{side['peak_bytes'] / 2**20:.0f}",
-        f"{side['startup_seconds']:.1f}",
+        f"{measured['peak_bytes'] / 2**20:.0f}",
+        f"{measured['startup_seconds']:.1f}",
     ]
 
 
@@ -175,28 +114,28 @@ def _spread(values: Mapping[str, float], scale: float) -> str:
 
 
 def _notes(records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns what sides say of how they did it, such as the way they chose among several."""
+    """Returns how implementations did it, such as which variant was the fastest."""
     lines = [
-        f"- {record['case']['name']}, {name}: {side['notes']}"
+        f"- {record['case']['name']}, {name}: {measured['notes']}"
         for record in records
-        for name, side in record["sides"].items()
-        if side.get("notes")
+        for name, measured in record["sides"].items()
+        if measured.get("notes")
     ]
-    return "\n".join(["How sides did it:", "", *lines]) if lines else ""
+    return "\n".join(["Variants chosen by the implementations:", "", *lines]) if lines else ""
 
 
-def _checked(records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns what was compared: answers of the sides, and FLOPs with XLA's count."""
+def _comparisons(records: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the differences of outputs, and of the FLOPs from XLA's count."""
     lines = []
     largest: dict[str, float] = {}
     for record in records:
-        for side, found in record["parity"].items():
+        for name, found in record["parity"].items():
             if found:
                 share = found["difference"] / found["tolerance"]
-                largest[side] = max(largest.get(side, 0.0), share)
+                largest[name] = max(largest.get(name, 0.0), share)
     if largest:
-        shares = ", ".join(f"{100 * share:.0f}% ({side})" for side, share in largest.items())
-        lines.append(f"Largest difference from aver_jax, of what is allowed: {shares}.")
+        shares = ", ".join(f"{100 * share:.0f}% ({name})" for name, share in largest.items())
+        lines.append(f"Largest difference from aver_jax, as a share of the tolerance: {shares}.")
     counted = {
         record["case"]["name"]: record["costs"]["xla_flops"] / record["costs"]["flops"]
         for record in records
@@ -205,7 +144,116 @@ def _checked(records: Sequence[Mapping[str, Any]]) -> str:
     if counted:
         shares = ", ".join(f"{name} {ratio:.3f}" for name, ratio in counted.items())
         lines.append(
-            "XLA's count of FLOPs over the analytic one (it counts elementwise work, and no "
+            "XLA's count of FLOPs over the analytic one (it counts elementwise work, but not "
             f"products with padding): {shares}."
         )
     return "\n\n".join(lines)
+
+
+def sweep_table(record: Mapping[str, Any]) -> str:
+    """Returns a sweep as a heading and a Markdown table."""
+    kind, points = record["sweep"], record["points"]
+    parts = [f"## {kind.capitalize()}: {record['title']}"]
+    if record.get("fake"):
+        parts.append(
+            "Devices simulated on the cores of one host. They show that the losses are the same; "
+            "only real devices can show how clips/s scale."
+        )
+        head = ["devices", "largest relative difference of the losses of three steps"]
+        rows = [[f"{p['value']}", _or_error(p, "loss_difference", ".1e")] for p in points]
+    elif kind == "depth":
+        ways = list(dict.fromkeys(point["way"] for point in points))
+        head = ["layers"]
+        head += [f"{way}: {what}" for way in ways for what in ("seconds to compile", "ms a step")]
+        at = {(point["value"], point["way"]): point for point in points}
+        rows = [
+            [f"{value}", *(cell for way in ways for cell in _depth_cells(at[value, way]))]
+            for value in dict.fromkeys(point["value"] for point in points)
+        ]
+    else:
+        head = [record["grows"], "clips/s", "ms a step (quartiles)", "TFLOP/s"]
+        rows = [[f"{p['value']}", *_growth_cells(p)] for p in points]
+    return "\n\n".join([*parts, _table(head, ["---:"] * len(head), rows)])
+
+
+def _or_error(point: Mapping[str, Any], key: str, form: str) -> str:
+    return point["error"] if "error" in point else format(point[key], form)
+
+
+def _depth_cells(point: Mapping[str, Any]) -> list[str]:
+    if "error" in point:
+        return [point["error"], ""]
+    return [f"{point['startup_seconds']:.1f}", f"{1e3 * point['seconds']['median']:.3g}"]
+
+
+def _growth_cells(point: Mapping[str, Any]) -> list[str]:
+    if "error" in point:
+        return [point["error"], "", ""]
+    seconds = point["seconds"]
+    spread = f"{1e3 * seconds['low']:.4g}-{1e3 * seconds['high']:.4g}"
+    return [
+        f"{point['clips_per_s']:.4g}",
+        f"{1e3 * seconds['median']:.4g} ({spread})",
+        f"{point['flops_per_s'] / 1e12:.3g}",
+    ]
+
+
+def write_benchmark(
+    cases: Sequence[Case],
+    implementations: Sequence[Implementation],
+    settings: Settings,
+    out: Path,
+    minutes: float,
+    command: Sequence[str],
+) -> list[str]:
+    """Runs cases and writes OUT/{results.json,table.md,plot.png}; returns a line per failure.
+
+    The first two are written after every case.
+    """
+
+    def save(results: dict[str, Any]) -> None:
+        write_whole(out / "results.json", json.dumps(results, indent=1))
+        write_whole(out / "table.md", benchmark_page(results))
+
+    results = run_benchmark(cases, implementations, settings, minutes, command, _log, save)
+    if figure := benchmark_figure(results):
+        write_whole(out / "plot.png", png(figure))
+    return failures(results)
+
+
+def write_sweeps(
+    kinds: Sequence[str],
+    cases: Sequence[Case],
+    settings: Settings,
+    out: Path,
+    command: Sequence[str],
+) -> list[str]:
+    """Runs sweeps and writes OUT/{sweeps.json,sweeps.md,sweeps.png}; returns a line per failure.
+
+    Raises:
+      UserError: none of the cases is a training case.
+    """
+    trainings = [case for case in cases if case.task == "train"]
+    if not trainings:
+        raise UserError("--sweep needs a training case, and --case matches none")
+    origin = provenance(command)
+    sweeps, known = [], {}
+    for kind in kinds:
+        sweeps.append(run_sweep(kind, trainings[0], settings, _log, known))
+        content = {"provenance": origin, "sweeps": sweeps}
+        write_whole(out / "sweeps.json", json.dumps(content, indent=1))
+    records = [{"sides": {"": sweep["facts"]}} for sweep in sweeps]
+    parts = ["# Sweeps", metadata_list(origin, records, None)]
+    write_whole(out / "sweeps.md", "\n\n".join([*parts, *map(sweep_table, sweeps)]) + "\n")
+    if figure := sweeps_figure(sweeps):
+        write_whole(out / "sweeps.png", png(figure))
+    return [
+        f"{sweep['sweep']} {point['value']}: {point['error']}"
+        for sweep in sweeps
+        for point in sweep["points"]
+        if "error" in point
+    ]
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Cases run by their sides: made ready, compared, timed in turn; every case in fresh processes."""
+"""Runs a case: implementations in fresh processes are prepared, compared and timed in turn."""
 
 import contextlib
 import dataclasses
@@ -14,60 +14,64 @@ from typing import Any
 from aver_jax.bench import timing
 from aver_jax.bench.agreement import Disagreement, checked_agreement
 from aver_jax.bench.cases import Case
-from aver_jax.bench.subprocess_worker import Child, Failed
-from aver_jax.bench.worker.protocol import read_result
+from aver_jax.bench.worker.case_files import read_outputs
+from aver_jax.bench.worker.protocol import WorkerError, WorkerProcess
 
-#: The side that the others are compared with.
+#: The implementation that the others are compared with.
 OURS = "aver_jax"
-# Batches of an input pipeline that are timed, behind those it had ready.
-_FLOWING = 10
-# Signs of an accelerator that holds one side's memory, but not those of all at a time.
+# Timed batches of an input pipeline, after the prefetched ones.
+_TIMED_BATCHES = 10
+# Messages of an accelerator that has memory for one implementation, but not for all at once.
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OutOfMemory", "out of memory", "Out of memory")
 
 
 @dataclasses.dataclass(frozen=True)
-class Side:
-    """Code that does the same work, in processes of its own.
+class Implementation:
+    """Code that does the cases, in a worker process of its own.
 
     Attributes:
       name: "aver_jax", "torch_tuned", ...
       command: words that start its worker.
-      takes: whether it does a case; others stay empty in the table.
+      supports: whether it does a case.
       environment: variables set for its worker.
-      folder: its worker runs in.
-      clips: of a call, where it is to do fewer than the batch.
+      folder: working directory of its worker.
+      clips: clips per call, if fewer than the batch.
     """
 
     name: str
     command: tuple[str, ...]
-    takes: Callable[[Case], bool] = lambda case: True
+    supports: Callable[[Case], bool] = lambda case: True
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     folder: Path | None = None
     clips: int | None = None
 
+    def start(self, log: Path) -> WorkerProcess:
+        """Returns a new worker, whose stderr goes to `log`."""
+        return WorkerProcess(self.name, self.command, log, self.environment, self.folder)
 
-def our_side(devices: int = 0) -> Side:
-    """Returns aver_jax' side; with `devices` > 0, a CPU host acts as that many devices."""
-    # Without preallocation sides share an accelerator's memory.
+
+def our_implementation(devices: int = 0) -> Implementation:
+    """Returns aver_jax; with `devices` > 0, a CPU host acts as that many devices."""
+    # Implementations share an accelerator's memory, so none may preallocate it.
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if devices:
         flags = os.environ.get("XLA_FLAGS", "")
         environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
     command = (sys.executable, "-m", "aver_jax.bench.worker")
-    return Side(OURS, command, environment=environment)
+    return Implementation(OURS, command, environment=environment)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How long and on what.
+    """How cases are run.
 
     Attributes:
-      rounds: at most, of every case.
-      logs: folder for what workers print.
+      rounds: maximum timing rounds of every case.
+      logs: folder for the stderr of workers.
       data: prepared dataset of the input cases.
-      threads: that make batches.
-      timeout: seconds that an answer may take.
-      deadline: no side is waited for to be ready after it, on the clock of `time.monotonic`.
+      threads: data-loading threads.
+      timeout: seconds that a reply may take.
+      deadline: when preparation must be done, on the clock of `time.monotonic`.
     """
 
     rounds: int
@@ -77,37 +81,45 @@ class Settings:
     timeout: float = 900.0
     deadline: float = float("inf")
 
-    def patience(self) -> float:
-        """Returns how many seconds a side may take now to be ready."""
+    def preparation_seconds(self) -> float:
+        """Returns how many seconds a preparation that starts now may take."""
         return max(0.0, min(self.timeout, self.deadline - time.monotonic()))
 
 
-def run_case(case: Case, sides: Sequence[Side], settings: Settings, budget: float) -> dict:
-    """Runs a case and returns its record, of JSON types; failures are in it, not raised.
+def run_case(
+    case: Case, implementations: Sequence[Implementation], settings: Settings, budget: float
+) -> dict[str, Any]:
+    """Runs a case and returns its record, of JSON types; failures are recorded, not raised.
 
     Args:
-      case: what to do.
-      sides: `OURS` first; those that take the case do it.
-      settings: how.
-      budget: seconds for all of it; at least five rounds (or all) are timed whatever they take.
+      case: the case.
+      implementations: `OURS` first; those that do not support the case are left out.
+      settings: see `Settings`.
+      budget: seconds for everything; at least five rounds (or all) are timed regardless.
 
     Returns:
-      "case"; "sides": side -> what was measured, or "error", or "skip"; "ratios": side -> spread of
-      our clips/s over its; "parity": side -> what was compared; "costs"; "alternated", False where
-      memory made sides run one after the other; "error", a line, or None; "seconds" of all.
+      "case"; "sides": implementation -> measurements, or "error", or "skip"; "ratios":
+      implementation -> spread of our clips/s over its; "parity": implementation -> what was
+      compared; "costs"; "alternated", False where memory forced implementations to run one after
+      the other; "error", a line, or None; "seconds" in total.
     """
     began = time.monotonic()
-    sides = [side for side in sides if side.takes(case)]
-    record = _attempt(case, sides, settings, began + budget, together=True)
+    chosen = [each for each in implementations if each.supports(case)]
+    record = _attempt(case, chosen, settings, began + budget, together=True)
     if record.pop("crowded"):
-        record = _attempt(case, sides, settings, began + budget, together=False)
+        record = _attempt(case, chosen, settings, began + budget, together=False)
         record.pop("crowded")
     return record | {"seconds": time.monotonic() - began}
 
 
 def _attempt(
-    case: Case, sides: Sequence[Side], settings: Settings, deadline: float, together: bool
+    case: Case,
+    implementations: Sequence[Implementation],
+    settings: Settings,
+    deadline: float,
+    together: bool,
 ) -> dict[str, Any]:
+    """The record, with "crowded": whether workers ran out of the memory that they share."""
     record: dict[str, Any] = {
         "case": dataclasses.asdict(case),
         "sides": {},
@@ -118,16 +130,15 @@ def _attempt(
         "error": None,
         "crowded": False,
     }
-    groups = [sides] if together else [[side] for side in sides]
+    groups = [implementations] if together else [[each] for each in implementations]
     rounds: timing.Rounds = {}
     with tempfile.TemporaryDirectory(prefix="aver_bench_") as folder:
         for number, group in enumerate(groups):
             left = (deadline - time.monotonic()) / (len(groups) - number)
+            end = time.monotonic() + left
             try:
-                rounds |= _timed(
-                    case, group, settings, Path(folder), record, time.monotonic() + left
-                )
-            except (Failed, Disagreement) as error:
+                rounds |= _timed(case, group, settings, Path(folder), record, end)
+            except (WorkerError, Disagreement) as error:
                 record["error"] = str(error)
                 break
             if record["crowded"]:
@@ -138,113 +149,109 @@ def _attempt(
 
 def _timed(
     case: Case,
-    sides: Sequence[Side],
+    implementations: Sequence[Implementation],
     settings: Settings,
-    exchange: Path,
+    folder: Path,
     record: dict[str, Any],
     deadline: float,
 ) -> timing.Rounds:
-    """Seconds of the calls of some sides, which live at the same time; fills their records."""
+    """Seconds of the calls of implementations that run at the same time; fills the record."""
     with contextlib.ExitStack() as stack:
-        children = {
-            # All start now: while one is made ready, the others import their libraries.
-            side.name: stack.enter_context(
-                Child(
-                    side.name,
-                    side.command,
-                    settings.logs / f"{case.name}.{side.name}.log",
-                    side.environment,
-                    side.folder,
-                )
+        # All start now: while one prepares, the others import their libraries.
+        workers = {
+            each.name: stack.enter_context(
+                each.start(settings.logs / f"{case.name}.{each.name}.log")
             )
-            for side in sides
+            for each in implementations
         }
-        for side in sides:
-            _make_ready(case, side, children, settings, exchange, record)
+        for each in implementations:
+            _prepare(case, each, workers, settings, folder, record)
             if record["crowded"]:
                 return {}
-        ready = {name: child for name, child in children.items() if _is_ready(record, name)}
+        ready = {
+            name: worker
+            for name, worker in workers.items()
+            if not {"error", "skip"} & set(record["sides"][name])
+        }
 
-        def calls_of(child: Child) -> Callable[[int], list[float]]:
+        def calls_of(worker: WorkerProcess) -> Callable[[int], list[float]]:
             def seconds(repeats: int) -> list[float]:
-                return child.ask("time", settings.timeout, repeats=repeats)["seconds"]
+                return worker.ask("time", settings.timeout, repeats=repeats)["seconds"]
 
-            return (lambda _: _flow(seconds, settings.threads)) if case.task == "input" else seconds
+            if case.task == "input":
+                return lambda _: _steady_seconds(seconds, settings.threads)
+            return seconds
 
-        timed = {name: calls_of(child) for name, child in ready.items()}
-        # One more call of each: it warms up, and tells how many make a round.
+        timed = {name: calls_of(worker) for name, worker in ready.items()}
+        # One more warm-up call of each, which also tells how many calls make a round.
         calls = {name: timing.calls_per_round(call(1)[0]) for name, call in timed.items()}
         left = deadline - time.monotonic()
         rounds = timing.alternated(timed, settings.rounds, left, calls)
-        for name, child in ready.items():
-            facts = child.ask("facts", settings.timeout)
-            record["sides"][name] |= facts | _measured(rounds[name], record["sides"][name]["clips"])
+        for name, worker in ready.items():
+            measured = record["sides"][name]
+            measured |= worker.ask("metadata", settings.timeout)
+            measured |= _measurements(rounds[name], measured["clips"])
         if OURS in ready:
-            record["costs"] = ready[OURS].ask(
-                "costs", settings.timeout, case=dataclasses.asdict(case)
-            )
+            fields = dataclasses.asdict(case)
+            record["costs"] = ready[OURS].ask("costs", settings.timeout, case=fields)
         return rounds
 
 
-def _flow(seconds: Callable[[int], list[float]], threads: int) -> list[float]:
-    """Mean seconds of a batch of an input pipeline whose `threads` work ahead.
+def _steady_seconds(seconds: Callable[[int], list[float]], threads: int) -> list[float]:
+    """Mean seconds of a batch of an input pipeline with `threads` that prefetch.
 
-    While other sides had their turn it filled its buffers, whose batches take no time; and batches
-    of several workers come in bursts, of which the mean tells the rate, not the median.
+    Prefetched batches take no time and are left out. The others come in bursts, one per thread, so
+    their mean gives the rate, not their median.
     """
-    in_store = 2 * threads + 2  # in the buffer, and one each under way
-    return [statistics.mean(seconds(in_store + _FLOWING)[in_store:])]
+    prefetched = 2 * threads + 2  # in the buffer, and one in progress per thread
+    return [statistics.mean(seconds(prefetched + _TIMED_BATCHES)[prefetched:])]
 
 
-def _is_ready(record: dict[str, Any], name: str) -> bool:
-    return not {"error", "skip"} & set(record["sides"][name])
-
-
-def _make_ready(
+def _prepare(
     case: Case,
-    side: Side,
-    children: Mapping[str, Child],
+    implementation: Implementation,
+    workers: Mapping[str, WorkerProcess],
     settings: Settings,
-    exchange: Path,
+    folder: Path,
     record: dict[str, Any],
 ) -> None:
-    """Prepares one side and compares its answer; raises where the whole case must stop."""
+    """Prepares one implementation and compares its outputs; raises if the case must stop."""
+    name = implementation.name
     request: dict[str, Any] = {
         "case": dataclasses.asdict(case),
-        "exchange": str(exchange),
-        "side": side.name,
+        "folder": str(folder),
+        "implementation": name,
         "data": str(settings.data) if settings.data else None,
         "threads": settings.threads,
     }
-    if side.clips:
-        request["clips"] = min(side.clips, case.batch_size)
+    if implementation.clips:
+        request["clips"] = min(implementation.clips, case.batch_size)
     try:
-        answer = children[side.name].ask("prepare", settings.patience(), **request)
-    except Failed as error:
-        record["crowded"] = len(children) > 1 and _is_out_of_memory(str(error))
-        if side.name == OURS and not record["crowded"]:
+        reply = workers[name].ask("prepare", settings.preparation_seconds(), **request)
+    except WorkerError as error:
+        record["crowded"] = len(workers) > 1 and _is_out_of_memory(str(error))
+        if name == OURS and not record["crowded"]:
             raise  # nothing to compare with
-        record["sides"][side.name] = {"error": str(error)}
+        record["sides"][name] = {"error": str(error)}
         return
-    # Of the ways that a side tried the fastest may be the one that did not fit.
-    record["crowded"] = len(children) > 1 and _is_out_of_memory(answer.get("notes") or "")
-    record["sides"][side.name] = {"clips": case.batch_size, **answer}
-    if side.name != OURS and "skip" not in answer:
-        ours, theirs = (read_result(exchange, name) for name in (OURS, side.name))
+    # The fastest of the variants that it tried may be the one that ran out of memory.
+    record["crowded"] = len(workers) > 1 and _is_out_of_memory(reply.get("notes") or "")
+    record["sides"][name] = {"clips": case.batch_size, **reply}
+    if name != OURS and "skip" not in reply:
+        ours, theirs = (read_outputs(folder, each) for each in (OURS, name))
         try:
-            record["parity"][side.name] = checked_agreement(
-                case.task, case.dtype, ours, theirs, side.name
-            )
+            found = checked_agreement(case.task, case.dtype, ours, theirs, name)
         except Disagreement as error:
-            record["sides"][side.name]["error"] = str(error)
+            record["sides"][name]["error"] = str(error)
             raise
+        record["parity"][name] = found
 
 
 def _is_out_of_memory(text: str) -> bool:
-    return any(sign in text for sign in _OUT_OF_MEMORY)
+    return any(message in text for message in _OUT_OF_MEMORY)
 
 
-def _measured(rounds: Sequence[Sequence[float]], clips: int) -> dict[str, Any]:
+def _measurements(rounds: Sequence[Sequence[float]], clips: int) -> dict[str, Any]:
     seconds = timing.seconds_per_call(rounds)
     return {
         "rounds": [list(calls) for calls in rounds],
@@ -256,6 +263,6 @@ def _measured(rounds: Sequence[Sequence[float]], clips: int) -> dict[str, Any]:
 def _add_ratios(record: dict[str, Any], rounds: timing.Rounds) -> None:
     for name in rounds:
         if name != OURS and OURS in rounds:
-            clips = [record["sides"][side]["clips"] for side in (OURS, name)]
+            clips = [record["sides"][each]["clips"] for each in (OURS, name)]
             found = timing.ratio(rounds[OURS], rounds[name], *clips)
             record["ratios"][name] = dataclasses.asdict(found)

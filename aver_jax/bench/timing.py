@@ -1,14 +1,14 @@
-"""Repeats that alternate between sides, and what is said of them: medians, quartiles, ratios."""
+"""Timing of calls that alternate between implementations: medians, quartiles and ratios."""
 
 import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-#: side -> one list of seconds per round.
+#: Implementation -> the seconds of its calls, one list per round.
 Rounds = dict[str, list[list[float]]]
-# A block of calls lasts about this long, so that a short call is not all start and clock.
-_BLOCK_SECONDS = 0.2
+# Short calls are repeated for about this long per round.
+_ROUND_SECONDS = 0.2
 _MOST_CALLS = 50
 
 
@@ -21,43 +21,53 @@ class Spread:
     high: float
 
 
+def seconds_of_calls(call: Callable[[], object], repeats: int) -> list[float]:
+    """Returns the wall seconds of each of some calls of a function that blocks."""
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
 def calls_per_round(seconds: float) -> int:
-    """Returns how many calls of that many seconds make a round of a side."""
-    return max(1, min(_MOST_CALLS, round(_BLOCK_SECONDS / max(seconds, 1e-9))))
+    """Returns how many calls, each of that many seconds, make one round."""
+    return max(1, min(_MOST_CALLS, round(_ROUND_SECONDS / max(seconds, 1e-9))))
 
 
 def alternated(
-    sides: Mapping[str, Callable[[int], list[float]]],
+    implementations: Mapping[str, Callable[[int], list[float]]],
     rounds: int,
     budget: float,
     calls: Mapping[str, int],
     least: int = 5,
     clock: Callable[[], float] = time.monotonic,
 ) -> Rounds:
-    """Times the sides in turn, each round in the other order.
+    """Times implementations in turn, reversing their order every round.
 
-    Whatever slows the machine for a while slows all sides of a round, so rounds are what ratios are
-    made of; of few rounds a slow spell of some seconds would be the median.
+    A machine that is slow for a while slows every implementation in a round, so ratios are taken
+    within rounds.
 
     Args:
-      sides: side -> a function that makes that many calls and returns the seconds of each.
-      rounds: at most.
-      budget: seconds; no round begins after them, but `least` rounds are made whatever they take.
-      calls: side -> calls in a round.
-      least: rounds.
-      clock: seconds.
+      implementations: name -> function that makes n calls and returns the seconds of each.
+      rounds: maximum number of rounds.
+      budget: seconds after which no round starts, once `least` rounds are done.
+      calls: name -> calls per round.
+      least: minimum number of rounds; in fewer, a short slow phase would be the median.
+      clock: returns seconds.
     """
-    began, found = clock(), {name: [] for name in sides}
+    began, found = clock(), {name: [] for name in implementations}
     for number in range(rounds):
         if number >= least and clock() - began >= budget:
             break
-        for name in list(sides) if number % 2 == 0 else reversed(sides):
-            found[name].append(sides[name](calls[name]))
+        for name in list(implementations) if number % 2 == 0 else reversed(implementations):
+            found[name].append(implementations[name](calls[name]))
     return found
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Returns the median and the quartiles of some values; of one value, that."""
+    """Returns the median and the quartiles of one or more values."""
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -65,7 +75,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def seconds_per_call(rounds: Sequence[Sequence[float]]) -> Spread:
-    """Returns the spread of a side's calls over its rounds, of the median call of each round."""
+    """Returns the spread over rounds of the median call of each round."""
     return spread([statistics.median(calls) for calls in rounds])
 
 
@@ -75,11 +85,11 @@ def ratio(
     our_clips: int = 1,
     their_clips: int = 1,
 ) -> Spread:
-    """Returns how many times our clips/s are theirs: the spread of the ratios of paired rounds.
+    """Returns our clips/s divided by theirs: the spread of the ratios of paired rounds.
 
     Args:
       ours, theirs: seconds of the calls of each round.
-      our_clips, their_clips: clips of a call.
+      our_clips, their_clips: clips per call.
     """
     pairs = zip(ours, theirs, strict=False)
     return spread(

@@ -1,6 +1,6 @@
-"""A worker that only pretends, for the tests of its parent: `fake_worker.py HOW [FILE]`.
+"""A worker without any model, for the tests of the runner: `fake_worker.py HOW [FILE]`.
 
-HOW: "ours" writes the exchange; "same" agrees with it, "slow" as well, in calls twice as long, and
+HOW: "ours" is the reference; "same" agrees with it, "slow" as well, in calls twice as long, and
 "sleepy" in calls ten times as long, which it does sleep; "other" disagrees; "raises", "dies" and
 "silent" fail; "crowded" runs out of memory where another lives, "squeezed" in one of its ways;
 "skips" does nothing. FILE gets a line for every request.
@@ -19,7 +19,7 @@ SECONDS = {"slow": 0.2, "sleepy": 1.0}.get(HOW, 0.1)
 
 
 def prepare(request):
-    folder, side = Path(request["exchange"]), request["side"]
+    folder = Path(request["folder"])
     if HOW == "raises":
         raise ValueError("no such\nlayer")
     if HOW == "dies":
@@ -40,7 +40,7 @@ def prepare(request):
         Path(folder, "alive").write_text(str(os.getpid()))
     logits = np.arange(12, dtype=np.float32).reshape(2, 6) + (HOW == "other")
     clips = request.get("clips", 2)
-    np.savez(folder / f"result_{side}.npz", logits=logits[:clips])
+    np.savez(folder / f"outputs_{request['implementation']}.npz", logits=logits[:clips])
     return {
         "first_call_seconds": 1.0,
         "compile_seconds": None,
@@ -56,7 +56,7 @@ def answer(request):
     if request["do"] == "time":
         time.sleep(SECONDS if HOW == "sleepy" else 0)
         return {"seconds": [SECONDS] * request["repeats"]}
-    if request["do"] == "facts":
+    if request["do"] == "metadata":
         return {
             "peak_bytes": 2**20,
             "peak_kind": "resident set",
@@ -74,7 +74,7 @@ for line in sys.stdin:
     request = json.loads(line)
     if NOTES:
         with NOTES.open("a") as file:
-            file.write(f"{request.get('side') or HOW} {request['do']}\n")
+            file.write(f"{request.get('implementation') or HOW} {request['do']}\n")
     if request["do"] == "quit":
         break
     try:

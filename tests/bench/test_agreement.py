@@ -1,4 +1,4 @@
-"""Sides agree, or it is said in a line how they differ."""
+"""Outputs agree, or one line says how they differ."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def check(task, dtype, ours, theirs):
     return checked_agreement(task, dtype, {name: ours}, {name: theirs}, "other")
 
 
-def test_rounding_is_allowed_and_said():
+def test_rounding_is_allowed_and_reported():
     found = check("inference", "float32", LOGITS, LOGITS * np.float32(1 + 1e-5))
     assert 0 < found["difference"] < found["tolerance"]
     check("inference", "bfloat16", LOGITS, LOGITS * 1.02)
@@ -39,12 +39,12 @@ def test_fewer_clips_are_compared_with_the_first():
         ("train", LOSSES[[0, 0, 0]], LOSSES[[0, 0, 0]], "too little to show"),
     ],
 )
-def test_another_answer_is_refused(task, ours, theirs, what):
+def test_different_outputs_are_refused(task, ours, theirs, what):
     with pytest.raises(Disagreement, match=f"parity failed: .*{what}"):
         check(task, "float32", ours, theirs)
 
 
-def test_an_answer_that_is_missing_is_refused():
+def test_missing_outputs_are_refused():
     with pytest.raises(Disagreement, match="other gave no logits"):
         checked_agreement("inference", "float32", {"logits": LOGITS}, {}, "other")
 

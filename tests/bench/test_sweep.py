@@ -1,13 +1,14 @@
-"""How cost grows: the places of a sweep, its table and its plot."""
+"""Sweeps: points, table and plot."""
 
 import dataclasses
 
 import pytest
 
 from aver_jax.bench.cases import SETS
-from aver_jax.bench.plot import sweeps_figure
-from aver_jax.bench.sweep import points_of, sweep_table
-from aver_jax.bench.worker.inputs import model_of_case
+from aver_jax.bench.pages import sweep_table
+from aver_jax.bench.plots import sweeps_figure
+from aver_jax.bench.sweep import points_of
+from aver_jax.bench.worker.inputs import case_model
 from aver_jax.errors import UserError
 
 FULL = SETS["full"][0]
@@ -27,7 +28,7 @@ def test_sweeps_lie_around_their_case(kind, values):
     points = points_of(kind, FULL)
     assert [point.value for point in points] == values
     for point in points:
-        model = model_of_case(point.case)
+        model = case_model(point.case)
         shape = (point.case.num_frames, point.case.image_size)
         assert (model.num_frames, model.image_size) == shape
 
@@ -38,10 +39,10 @@ def test_depths_are_compiled_as_a_loop_and_without():
 
 
 def test_a_sweep_that_does_not_apply_is_refused():
-    with pytest.raises(UserError, match="grows a training"):
+    with pytest.raises(UserError, match="needs a training case"):
         points_of("batch", SETS["full"][1])
     resnet = next(case for case in SETS["full"] if case.name.startswith("resnet"))
-    with pytest.raises(UserError, match="grows a TimeSformer"):
+    with pytest.raises(UserError, match="needs a TimeSformer"):
         points_of("frames", resnet)
 
 
@@ -52,7 +53,7 @@ def record(kind, points, **fields):
     }  # fmt: skip
 
 
-def test_tables_have_a_row_for_each_place():
+def test_tables_have_a_row_per_point():
     measured = {"seconds": SPREAD, "clips_per_s": 128.0, "flops_per_s": 3e12, "way": ""}
     table = sweep_table(
         record("batch", [{"value": 64, **measured}, {"value": 128, "error": "no memory"}])
@@ -66,7 +67,7 @@ def test_tables_have_a_row_for_each_place():
     assert sweeps_figure([record("depth", ways)]) is not None
 
 
-def test_fake_devices_show_equal_losses_and_no_rates():
+def test_simulated_devices_show_equal_losses_and_no_rates():
     points = [{"value": n, "way": "", "loss_difference": 1e-7} for n in (1, 2, 4)]
     table = sweep_table(record("devices", points, fake=True))
     assert "only real devices can" in table.replace("\n", " ")

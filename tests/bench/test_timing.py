@@ -1,4 +1,4 @@
-"""Alternation, medians and ratios, on made-up numbers."""
+"""Alternation, medians and ratios, on given numbers."""
 
 import pytest
 
@@ -12,13 +12,13 @@ from aver_jax.bench.timing import (
 )
 
 
-class Sides:
-    """Two sides that note who worked, and a clock that moves a second a call."""
+class Timed:
+    """Two implementations that note their calls, and a clock that moves a second per call."""
 
     def __init__(self):
         self.order, self.now = [], 0.0
 
-    def side(self, name):
+    def implementation(self, name):
         def calls(count):
             self.order.append((name, count))
             self.now += count
@@ -27,20 +27,22 @@ class Sides:
         return calls
 
     def run(self, **options):
-        sides = {name: self.side(name) for name in ("a", "b")}
-        return alternated(sides, calls={"a": 1, "b": 2}, clock=lambda: self.now, **options)
+        implementations = {name: self.implementation(name) for name in ("a", "b")}
+        return alternated(
+            implementations, calls={"a": 1, "b": 2}, clock=lambda: self.now, **options
+        )
 
 
-def test_sides_take_turns_and_every_round_turns_the_order():
-    sides = Sides()
-    found = sides.run(rounds=3, budget=1e9)
-    assert sides.order == [("a", 1), ("b", 2), ("b", 2), ("a", 1), ("a", 1), ("b", 2)]
+def test_implementations_alternate_and_every_round_reverses_the_order():
+    timed = Timed()
+    found = timed.run(rounds=3, budget=1e9)
+    assert timed.order == [("a", 1), ("b", 2), ("b", 2), ("a", 1), ("a", 1), ("b", 2)]
     assert found == {"a": [[1.0]] * 3, "b": [[1.0, 1.0]] * 3}
 
 
 def test_no_round_begins_after_the_budget_but_some_are_made():
-    assert len(Sides().run(rounds=100, budget=28.0)["a"]) == 10
-    assert len(Sides().run(rounds=100, budget=-1.0)["a"]) == 5
+    assert len(Timed().run(rounds=100, budget=28.0)["a"]) == 10
+    assert len(Timed().run(rounds=100, budget=-1.0)["a"]) == 5
 
 
 def test_medians_and_quartiles():

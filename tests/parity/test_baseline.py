@@ -1,4 +1,4 @@
-"""The PyTorch sides of the benchmark against aver_jax: same weights, same batch, same results."""
+"""PyTorch implementations against aver_jax: same weights, same batch, same outputs."""
 
 import dataclasses
 
@@ -7,17 +7,15 @@ import pytest
 import torch
 
 from aver_jax.bench.cases import Case
-from aver_jax.bench.worker import case_files as ours
-from aver_jax.bench.worker import inputs as experiment
-from aver_jax.bench.worker import tasks as work
-from tools.baseline import exchange
+from aver_jax.bench.worker import inputs, tasks
+from aver_jax.bench.worker.case_files import CaseFiles
 from tools.baseline.batches import HostBatch
-from tools.baseline.classifier import Classifier, Mode
 from tools.baseline.inference import Inference, frozen
+from tools.baseline.models.classifier import Classifier, Mode
+from tools.baseline.models.resnet_lstm import Packing
+from tools.baseline.models.transformers_timesformer import TransformersClassifier
 from tools.baseline.relevance import Hooked, batched
-from tools.baseline.resnet_lstm import Packing
 from tools.baseline.train import Training
-from tools.baseline.transformers_timesformer import TransformersClassifier
 
 pytestmark = pytest.mark.parity
 
@@ -48,13 +46,13 @@ def _settings():
     """Small spectrograms, and a decay so large that a loss after it would show a wrong one."""
 
     def changed(case):
-        config = experiment.experiment(case)
+        config = inputs.case_config(case)
         config.optimizer.weight_decay = 1000.0
         config.frontend.spectrogram.update(SPECTROGRAM)
         return config
 
     def ragged(case):
-        batch = experiment.made_up_batch(case)
+        batch = inputs.synthetic_batch(case)
         if case.task == "train" and "audio" in batch:
             # One clip has no sound, as a slice of a clip may have none.
             batch["audio_length"][2] = 0
@@ -64,18 +62,17 @@ def _settings():
         return batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "experiment", changed)
-        patch.setattr(work, "made_up_batch", ragged)
-        patch.setattr(ours, "experiment", changed)
+        patch.setattr(tasks, "case_config", changed)
+        patch.setattr(tasks, "synthetic_batch", ragged)
         yield
 
 
-def exchanged(folder, task, model, batch_size, modalities=("frames",)):
-    """Let aver_jax do a case and write its folder; return what torch reads, and its result."""
+def case_and_outputs(folder, task, model, batch_size, modalities=("frames",)):
+    """Returns the files of a case that aver_jax has done, as torch reads them, and its outputs."""
     case = Case(task, task, model, batch_size, FRAMES, SIDE, 0.6, modalities)
-    made = work.make_ready(case)
-    ours.write(folder, case, made, None, 0)
-    return exchange.read(folder), made.result
+    prepared = tasks.prepare_case(case)
+    tasks.case_files(folder, case, prepared).write()
+    return CaseFiles.read(folder), prepared.outputs
 
 
 def host_batch(found):
@@ -102,7 +99,9 @@ def trained(request, tmp_path_factory):
     """A case of training: what torch reads, and the losses of aver_jax's three steps."""
     model, modalities = MODELS[request.param]
     # So many clips that the norms of a branch have statistics that float32 can hold.
-    found, result = exchanged(tmp_path_factory.mktemp("case"), "train", model, 12, modalities)
+    found, result = case_and_outputs(
+        tmp_path_factory.mktemp("case"), "train", model, 12, modalities
+    )
     return found, result["losses"]
 
 
@@ -127,7 +126,7 @@ def test_without_its_decay_a_loss_is_another(trained):
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_are_those_of_aver_jax(name, tmp_path):
     model, modalities = MODELS[name]
-    found, result = exchanged(tmp_path, "inference", model, 3, modalities)
+    found, result = case_and_outputs(tmp_path, "inference", model, 3, modalities)
     classifiers = [Classifier(found, CPU, Mode())]
     if name == "timesformer":
         classifiers.append(TransformersClassifier(found, CPU))
@@ -139,7 +138,7 @@ def test_logits_are_those_of_aver_jax(name, tmp_path):
 
 
 def test_relevance_is_that_of_aver_jax(tmp_path):
-    found, result = exchanged(tmp_path, "relevance", TRANSFORMER, 3)
+    found, result = case_and_outputs(tmp_path, "relevance", TRANSFORMER, 3)
     classifier = Classifier(found, CPU, Mode())
     network = classifier.network.eval()
     with torch.no_grad():
@@ -180,6 +179,6 @@ def test_packed_steps_are_those_of_a_packed_sequence():
 @pytest.mark.parametrize("name", ["timesformer", "mrpn"])
 def test_compiled_losses_are_those_of_aver_jax(name, tmp_path):
     model, modalities = MODELS[name]
-    found, result = exchanged(tmp_path, "train", model, 12, modalities)
-    losses = losses_of(found, Classifier(found, CPU, Mode("blocks")))
+    found, result = case_and_outputs(tmp_path, "train", model, 12, modalities)
+    losses = losses_of(found, Classifier(found, CPU, Mode(compiled=True)))
     assert_close(losses, result["losses"], 2e-5)

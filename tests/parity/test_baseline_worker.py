@@ -1,4 +1,4 @@
-"""The worker of the PyTorch sides, asked as the benchmark asks it, and its input pipeline."""
+"""The worker of the PyTorch implementations, and its input pipeline."""
 
 import json
 import subprocess
@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from aver_jax.bench.cases import Case
-from aver_jax.bench.worker import case_files as ours
-from aver_jax.bench.worker.inputs import write_dataset
-from aver_jax.bench.worker.tasks import make_ready as made_by_aver_jax
+from aver_jax.bench.worker import tasks
+from aver_jax.bench.worker.case_files import CaseFiles
+from aver_jax.bench.worker.inputs import write_synthetic_dataset
 from aver_jax.input import ClipShape, clip_arrays, open_dataset
-from tools.baseline import choose, exchange, sides
+from tools.baseline import choose, implementations
 from tools.baseline.data import Clips, loader
 from tools.baseline.inference import Inference
 
@@ -30,9 +30,9 @@ MODEL = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exchange")
+    folder = tmp_path_factory.mktemp("case")
     case = Case("relevance", "relevance", MODEL, 4, 3, 16, 0.0, ("frames",))
-    ours.write(folder, case, made_by_aver_jax(case), None, 0)
+    tasks.case_files(folder, case, tasks.prepare_case(case)).write()
     return folder
 
 
@@ -50,14 +50,14 @@ def answers_to(requests):
 
 
 def test_a_worker_answers_every_request(folder):
-    prepare = {"do": "prepare", "case": {}, "exchange": str(folder)}
-    early, skipped, ready, timed, facts, unknown, dropped = answers_to(
+    prepare = {"do": "prepare", "case": {}, "folder": str(folder)}
+    early, skipped, ready, timed, metadata, unknown, dropped = answers_to(
         [
             {"do": "time", "repeats": 1},
-            {**prepare, "side": "torch_transformers"},
-            {**prepare, "side": "torch_hooks", "clips": 2},
+            {**prepare, "implementation": "torch_transformers"},
+            {**prepare, "implementation": "torch_hooks", "clips": 2},
             {"do": "time", "repeats": 3},
-            {"do": "facts"},
+            {"do": "metadata"},
             {"do": "dance"},
             {"do": "drop"},
             {"do": "quit"},
@@ -69,23 +69,23 @@ def test_a_worker_answers_every_request(folder):
     assert ready["first_call_seconds"] > 0
     assert ready["compile_seconds"] is None
     assert len(timed["seconds"]) == 3
-    assert facts["peak_bytes"] > 0
-    assert facts["versions"]["torch"] == torch.__version__
+    assert metadata["peak_bytes"] > 0
+    assert metadata["versions"]["torch"] == torch.__version__
     assert "dance" in unknown["error"]
     assert dropped == {}
-    with np.load(folder / "result_torch_hooks.npz") as result:
+    with np.load(folder / "outputs_torch_hooks.npz") as result:
         assert result["maps"].shape == (2, 3, 2, 2)
 
 
 def test_jax_and_torch_stay_apart():
-    """A torch side measures its own memory and threads, so jax must not be in its process."""
+    """The torch worker measures its own memory and threads, so jax must not be in its process."""
     script = (
         "import sys, tools.baseline.worker, tools.baseline.data; assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
-def test_the_fastest_way_is_kept_and_one_that_fails_is_left_out():
+def test_the_fastest_variant_is_chosen_and_a_failing_one_left_out():
     class Slow:
         def call(self):
             torch.ones(400, 400) @ torch.ones(400, 400)
@@ -108,26 +108,26 @@ def test_the_fastest_way_is_kept_and_one_that_fails_is_left_out():
 def test_a_graph_of_compiled_blocks_starts_when_the_blocks_are_compiled():
     blocks = choose.Choice("blocks", None, 20.0, {"blocks": 2.0, "no": 3.0}, {})
     graph = choose.Choice("graph", None, 4.0, {"blocks": 2.0, "graph": 1.0}, {})
-    assert sides._joined(blocks, graph, on_top=True).first_call_seconds == 24.0
-    assert sides._joined(blocks, graph).first_call_seconds == 4.0
+    assert implementations._joined(blocks, graph, on_top=True).first_call_seconds == 24.0
+    assert implementations._joined(blocks, graph).first_call_seconds == 4.0
     slower = choose.Choice("blocks", None, 0.1, {"blocks": 2.0, "graph": 2.5}, {})
-    joined = sides._joined(blocks, slower, on_top=True)
+    joined = implementations._joined(blocks, slower, on_top=True)
     assert (joined.first_call_seconds, joined.seconds["graph"]) == (20.0, 2.5)
 
 
 def test_models_that_the_baseline_lacks_are_refused(folder):
-    found = exchange.read(folder)
-    with pytest.raises(sides.NotDone):
-        sides.make_ready("torch_flax", found, torch.device("cpu"))
+    found = CaseFiles.read(folder)
+    with pytest.raises(implementations.NotSupported):
+        implementations.prepare_case("torch_flax", found, torch.device("cpu"))
     found.case["model"] = found.case["model"] | {"attention": "joint_space_time"}
     with pytest.raises(ValueError, match="divided_space_time alone"):
-        sides.Classifier(found, torch.device("cpu"), sides.Mode())
+        implementations.Classifier(found, torch.device("cpu"), implementations.Mode())
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset") / "data"
-    write_dataset(folder, clips=6, frames=20, side=48)
+    write_synthetic_dataset(folder, clips=6, frames=20, size=48)
     return folder
 
 
@@ -161,11 +161,14 @@ def test_every_pass_has_every_clip_once(dataset, workers):
 @pytest.mark.slow
 # The compiler warns of its own doing: deprecated parts of torch, gradients that it looks for.
 @pytest.mark.filterwarnings("ignore")
-def test_the_tuned_side_chooses_and_agrees(tmp_path):
+def test_torch_tuned_chooses_and_agrees(tmp_path):
     case = Case("inference", "inference", MODEL, 2, 3, 16, 0.0, ("frames",))
-    made = made_by_aver_jax(case)
-    ours.write(tmp_path, case, made, None, 0)
-    ready = sides.make_ready("torch_tuned", exchange.read(tmp_path), torch.device("cpu"))
-    assert isinstance(ready.choice.work, Inference)
-    assert set(ready.choice.seconds) == {"eager", "compiled blocks"}
-    np.testing.assert_allclose(ready.result["logits"], made.result["logits"], rtol=1e-4, atol=1e-5)
+    expected = tasks.prepare_case(case)
+    tasks.case_files(tmp_path, case, expected).write()
+    files = CaseFiles.read(tmp_path)
+    found = implementations.prepare_case("torch_tuned", files, torch.device("cpu"))
+    assert isinstance(found.choice.work, Inference)
+    assert set(found.choice.seconds) == {"eager", "compiled blocks"}
+    np.testing.assert_allclose(
+        found.outputs["logits"], expected.outputs["logits"], rtol=1e-4, atol=1e-5
+    )

@@ -1,4 +1,4 @@
-"""The parent that alternates aver_jax with other code, whose worker is pretended here."""
+"""The comparison of aver_jax with other implementations, with fake workers."""
 
 import json
 import sys
@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from aver_jax.bench import runner
+from aver_jax.bench.cases import SETS
 from tools import bench_throughput
 
 FAKE = Path(__file__).parents[1] / "bench" / "fake_worker.py"
 
 
 @pytest.fixture(autouse=True)
-def _ours_is_pretended_too(monkeypatch):
-    fake = runner.Side(runner.OURS, (sys.executable, str(FAKE), "ours"))
-    monkeypatch.setattr(bench_throughput, "our_side", lambda: fake)
+def _our_worker_is_fake_too(monkeypatch):
+    fake = runner.Implementation(runner.OURS, (sys.executable, str(FAKE), "ours"))
+    monkeypatch.setattr(bench_throughput, "our_implementation", lambda: fake)
 
 
 def compare(out, how, *words):
@@ -24,7 +25,7 @@ def compare(out, how, *words):
     return bench_throughput.main([*given, "--worker", worker, *words])
 
 
-def test_every_side_has_its_row_and_its_ratio(tmp_path, capsys):
+def test_every_implementation_has_its_row_and_its_ratio(tmp_path, capsys):
     assert compare(tmp_path, "slow") == 0
     table = (tmp_path / "table.md").read_text()
     assert capsys.readouterr().out.startswith(table)
@@ -45,22 +46,15 @@ def test_disagreement_ends_with_1_and_its_line(tmp_path, capsys):
 
 
 def test_hooks_explain_fewer_clips(tmp_path):
-    sides = {side.name: side for side in bench_throughput.torch_sides("x")}
-    assert sides["torch_hooks"].clips == bench_throughput.HOOK_CLIPS
-    takes = {name: side.takes for name, side in sides.items()}
-    for case in runner_cases():
+    found = {each.name: each for each in bench_throughput.torch_implementations("x")}
+    assert found["torch_hooks"].clips == bench_throughput.HOOK_CLIPS
+    for case in SETS["full"]:
         if not case.name.startswith("timesformer"):
-            assert [name for name in takes if takes[name](case)] == ["torch_tuned"]
+            assert [name for name in found if found[name].supports(case)] == ["torch_tuned"]
 
 
-def runner_cases():
-    from aver_jax.bench.cases import SETS
-
-    return SETS["full"]
-
-
-def test_unknown_cases_and_sides_are_one_line(capsys):
+def test_unknown_cases_and_implementations_are_one_line(capsys):
     assert bench_throughput.main(["--case", "nothing"]) == 2
     assert capsys.readouterr().err.startswith("bench_throughput: error: no case matches 'nothing'")
     assert bench_throughput.main(["--sides", "numpy", "--worker", "x"]) == 2
-    assert "--sides has 'numpy'; there are: torch_tuned" in capsys.readouterr().err
+    assert "unknown --sides 'numpy'; choose from: torch_tuned" in capsys.readouterr().err

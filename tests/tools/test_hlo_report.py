@@ -1,4 +1,4 @@
-"""The report on XLA's programs: parsing, counts of operations and bytes, traces, the command."""
+"""The report on compiled functions: parsing, counts of operations and bytes, traces, errors."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ from aver_jax.config import load_config, override
 from aver_jax.runs.run_folder import METADATA, write_config
 from tools import hlo_report
 from tools.hlo.costs import alike, costs
-from tools.hlo.report import make_report, text
+from tools.hlo.report import make_report, report_text
 from tools.hlo.text import Shape, parse, parse_instruction, parse_shape, shortened
 from tools.hlo.traces import read
 
@@ -165,7 +165,7 @@ def test_a_loop_without_a_known_length_counts_once_and_is_named():
     found = costs(parse(NESTED.replace(known, "backend_config={}")))
     assert found.unknown_loops == ("while.1",)
     assert {row.name: row.runs for row in found.rows}["ynn_fusion"] == 5
-    assert "while.1" in text(make_report(found), top=3)
+    assert "while.1" in report_text(make_report(found), top=3)
 
 
 def test_slices_and_updates_of_a_stack_move_their_own_bytes():
@@ -387,7 +387,7 @@ def test_another_programs_trace_is_noticed(tmp_path):
     write_trace(tmp_path / "a.trace.json.gz", [event("x", 0, 9, hlo_op="x", hlo_module="jit_g")])
     found = costs(parse(NESTED))
     report = make_report(found, read(tmp_path, "jit_f"))
-    assert "does not have" in text(report, top=3)
+    assert "not have: was the trace" in report_text(report, top=3)
 
 
 def test_a_real_trace_names_the_instructions_of_the_program(tmp_path):
@@ -467,7 +467,7 @@ def test_a_trace_of_another_run_is_one_line(tmp_path, capsys):
     write_config(tmp_path, config, metadata)
     assert hlo_report.main(words) == 2
     error = capsys.readouterr().err
-    assert error.endswith("of another program: config.batch_size was 16, here 8\n")
+    assert error.endswith("of another compiled function: config.batch_size was 16, here 8\n")
     config.data.cache = "device"
     write_config(tmp_path, config, metadata)
     assert hlo_report.main(words) == 2

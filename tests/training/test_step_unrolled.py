@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from aver_jax.bench import cases
-from aver_jax.bench.worker.inputs import experiment, made_up_batch, model_of_case, noisy_variables
+from aver_jax.bench.worker.inputs import case_config, case_model, noisy_variables, synthetic_batch
 from aver_jax.models.timesformer.unstacked import Layers
 from aver_jax.runtime.mesh import make_mesh, replicated
 from aver_jax.training.settings import StepSettings
 from aver_jax.training.state import TrainState
 from aver_jax.training.step import train_step
-from tools.hlo.programs import jitted
+from tools.hlo.compiled_functions import jitted
 
 DEPTH = 3
 STEPS = 3
@@ -32,16 +32,14 @@ def program_of(
     devices: int = 1,
     freeze: tuple[str, ...] = ("blocks/mlp", "*/attn/qkv/bias"),
 ):
-    config = experiment(case_of(unroll))
+    config = case_config(case_of(unroll))
     # Of Adam's steps each is as large as the rate, so gradients of another size would go unseen.
     config.optimizer.update({"name": "sgd", "momentum": 0.9, "lr": 0.1, "accumulate": 2})
     config.ema_decay = 0.9
     config.freeze = freeze
     config.parallel = mapping
     mesh = make_mesh(devices)
-    return train_step(
-        model_of_case(case_of(unroll)), StepSettings.from_config(config), 10, mesh
-    ), mesh
+    return train_step(case_model(case_of(unroll)), StepSettings.from_config(config), 10, mesh), mesh
 
 
 def trained(unroll: int, together: bool = False, **how) -> tuple[TrainState, TrainState]:
@@ -49,7 +47,7 @@ def trained(unroll: int, together: bool = False, **how) -> tuple[TrainState, Tra
     program, mesh = program_of(unroll, **how)
     state = program.init(noisy_variables(case_of(unroll)), 0)
     state = jax.device_put(state, replicated(mesh))
-    batches = [made_up_batch(case_of(unroll), seed) for seed in range(STEPS)]
+    batches = [synthetic_batch(case_of(unroll), seed) for seed in range(STEPS)]
     if together:
         stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
         state, _ = program.compiled(None, STEPS)(state, stacked)
@@ -107,10 +105,10 @@ def test_a_state_comes_back_from_its_checkpoint(looped):
 def test_no_stack_is_left_in_an_unrolled_step(unroll, remat):
     case = case_of(unroll, remat=remat)
     program = train_step(
-        model_of_case(case), StepSettings.from_config(experiment(case)), 10, make_mesh(devices=1)
+        case_model(case), StepSettings.from_config(case_config(case)), 10, make_mesh(devices=1)
     )
     state = jax.eval_shape(program.init, program.shapes, 0)
-    text = jitted(program.step).lower(state, made_up_batch(case), None).compile().as_text()
+    text = jitted(program.step).lower(state, synthetic_batch(case), None).compile().as_text()
     kernels = [x for x in jax.tree.leaves(program.shapes["params"]["blocks"]) if x.ndim == 3]
     shapes = {",".join(map(str, kernel.shape)) for kernel in kernels}
     assert len(shapes) == 4  # qkv, proj and temporal_fc, fc1, fc2

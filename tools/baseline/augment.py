@@ -24,7 +24,7 @@ class Factors(NamedTuple):
 def random_factors(
     amounts: Mapping[str, Any], clips: int, height: int, width: int, device: torch.device
 ) -> Factors:
-    """Return factors drawn for some clips; `amounts` are all of aver_jax's `augment.OFF`."""
+    """Returns factors drawn for some clips; `amounts` are all of aver_jax's `augment.OFF`."""
     draws = iter(torch.rand(13, clips, device=device).unbind(0))
 
     def uniform(low: float, high: float) -> Tensor:
@@ -61,7 +61,7 @@ def random_factors(
 
 
 def augmented(frames: Tensor, factors: Factors, amounts: Mapping[str, Any]) -> Tensor:
-    """Return uint8 frames [B, T, H, W, 3] augmented: float32, in 0..255.
+    """Returns uint8 frames [B, T, H, W, 3] augmented: float32, in 0..255.
 
     Noise is drawn here, anew for every value.
 

@@ -1,4 +1,4 @@
-"""A host batch and its way to the device: pinned memory, asynchronous copies, packing of sounds."""
+"""A host batch and its way to the device: pinned memory, asynchronous copies, packing of audio."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tools.baseline.frontend import segment_counts
-from tools.baseline.resnet_lstm import Packing
+from tools.baseline.models.resnet_lstm import Packing
 
 
 class DeviceBatch(NamedTuple):
@@ -31,7 +31,7 @@ class HostBatch:
     def __init__(
         self, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any], device: torch.device
     ) -> None:
-        """Take over a batch.
+        """Takes over a batch.
 
         Args:
           arrays: of an aver_jax batch.
@@ -52,12 +52,12 @@ class HostBatch:
         return len(self.tensors["label"])
 
     def clip(self, position: int) -> "HostBatch":
-        """Return one clip as a batch of one."""
+        """Returns one clip as a batch of one."""
         arrays = {name: x.numpy()[position : position + 1] for name, x in self.tensors.items()}
         return HostBatch(arrays, self.settings, self.device)
 
     def on_device(self) -> DeviceBatch:
-        """Return the batch on the device, its copy under way."""
+        """Returns the batch on the device, its copy under way."""
         moved = {name: x.to(self.device, non_blocking=True) for name, x in self.tensors.items()}
         packing = None
         if "audio" in moved:
@@ -73,7 +73,7 @@ class HostBatch:
         )
 
     def into(self, batch: DeviceBatch) -> None:
-        """Copy the batch, asynchronously, into one that is on the device."""
+        """Copies the batch, asynchronously, into one that is on the device."""
         places = {"frames": batch.frames, "audio": batch.audio, "audio_length": batch.length}
         for name, tensor in self.tensors.items():
             places.get(name, batch.label).copy_(tensor, non_blocking=True)

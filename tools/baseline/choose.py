@@ -1,4 +1,4 @@
-"""Several ways to do the same work, timed in turn on this machine; the fastest is kept."""
+"""Chooses the fastest of several variants of the same work on this machine."""
 
 import dataclasses
 import statistics
@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-SECONDS = 4.0  # of timing, each way
+from aver_jax.bench.timing import seconds_of_calls
+
+SECONDS = 4.0  # of timing, each variant
 _LEAST_ROUNDS = 3
 
 
@@ -14,19 +16,19 @@ class Work(Protocol):
     """Something that does its work once per blocking call."""
 
     def call(self) -> Any:
-        """Do the work and wait for it."""
+        """Does the work and waits for it."""
 
 
 @dataclasses.dataclass
 class Choice:
-    """The way that was kept.
+    """The variant that was chosen.
 
     Attributes:
-      name: of the way.
+      name: of the variant.
       work: ready, warmed up.
-      first_call_seconds: from nothing to the first result.
-      seconds: median of a call, of all ways timed; {} where there was one alone.
-      failed: why a way could not be gone, one line each.
+      first_call_seconds: from its construction to the first result.
+      seconds: median of a call, of all variants timed; {} if there was only one.
+      failed: why a variant failed, one line each.
     """
 
     name: str
@@ -36,24 +38,24 @@ class Choice:
     failed: dict[str, str]
 
     def sentence(self) -> str:
-        """Return what was found, on one line."""
+        """Returns the choice and all times on one line."""
         times = [f"{name} {1e3 * value:.1f} ms" for name, value in self.seconds.items()]
         reasons = [f"{name} failed: {reason}" for name, reason in self.failed.items()]
         return "; ".join([self.name, *times, *reasons])
 
 
-def fastest(ways: Mapping[str, Callable[[], Work]], seconds: float = SECONDS) -> Choice:
-    """Make every way ready, time them in turn, and return the one with the shortest median.
+def fastest(variants: Mapping[str, Callable[[], Work]], seconds: float = SECONDS) -> Choice:
+    """Times variants in turn and returns the one with the shortest median.
 
     Args:
-      ways: by name, a function that makes each ready.
-      seconds: of timing each way; three rounds at least.
+      variants: by name, a function that constructs each.
+      seconds: of timing each variant; three rounds at least.
 
     Raises:
-      Exception: what the first way raises; another that fails is left out.
+      Exception: what the first variant raises; others that fail are left out.
     """
     works, first, failed = {}, {}, {}
-    for name, make in ways.items():
+    for name, make in variants.items():
         began = time.perf_counter()
         try:
             work = make()
@@ -71,9 +73,7 @@ def fastest(ways: Mapping[str, Callable[[], Work]], seconds: float = SECONDS) ->
     rounds, began = 0, time.perf_counter()
     while rounds < _LEAST_ROUNDS or time.perf_counter() - began < seconds * len(works):
         for name, work in works.items():
-            start = time.perf_counter()
-            work.call()
-            calls[name].append(time.perf_counter() - start)
+            calls[name] += seconds_of_calls(work.call, 1)
         rounds += 1
     medians = {name: statistics.median(of) for name, of in calls.items()}
     best = min(medians, key=medians.get)

@@ -42,7 +42,7 @@ class Clips(Dataset):
         return self.count
 
     def __getitem__(self, row: int) -> dict[str, Tensor]:
-        """Return one clip: "frames" [T,H,W,3]; "audio" [S] and "audio_length" []; "row" []."""
+        """Returns one clip: "frames" [T,H,W,3]; "audio" [S] and "audio_length" []; "row" []."""
         if self._source is None:
             # Opened where it is read: a reader cannot be sent to a worker.
             builder = tfds.builder_from_directory(self.folder)
@@ -93,7 +93,7 @@ class Clips(Dataset):
 def nearest_frames(
     timestamps: np.ndarray, start: float, stop: float, num_frames: int
 ) -> np.ndarray:
-    """Return int [T], the frames nearest in time to the centres of T equal parts of a span."""
+    """Returns int [T], the frames nearest in time to the centres of T equal parts of a span."""
     centres = start + (np.arange(num_frames) + 0.5) * ((stop - start) / num_frames)
     times = np.asarray(timestamps, np.float64)
     return np.searchsorted((times[1:] + times[:-1]) / 2, centres, side="left")
@@ -116,7 +116,7 @@ class EndlessBatches(Sampler[list[int]]):
 
 
 def loader(clips: Clips, batch_size: int, workers: int, pinned: bool) -> DataLoader:
-    """Return endless batches; decoded by worker processes, or with 0 by the caller."""
+    """Returns endless batches; decoded by worker processes, or with 0 by the caller."""
     return DataLoader(
         clips,
         batch_sampler=EndlessBatches(len(clips), batch_size),

@@ -14,31 +14,31 @@ CHANNEL_STATISTICS = {
 
 
 def normalized(frames: Tensor, normalization: str) -> Tensor:
-    """Return uint8 frames [B, T, H, W, 3] standardised, float32.
+    """Returns uint8 frames [B, T, H, W, 3] standardised, float32.
 
     Args:
       frames: RGB.
-      normalization: "per_clip", mean and deviation (at least 1 grey level) of each colour over the
+      normalization: "per_clip", mean and std (at least 1 grey level) of each colour over the
         clip; or a key of `CHANNEL_STATISTICS`.
     """
     x = frames.float()
     if normalization == "per_clip":
         variance, mean = torch.var_mean(x, dim=(1, 2, 3), correction=0, keepdim=True)
         return (x - mean) * variance.sqrt().clamp_(min=1).reciprocal_()
-    mean, deviation = (x.new_tensor(v) for v in CHANNEL_STATISTICS[normalization])
-    # One multiply and one add: (x / 255 - mean) / deviation.
-    return torch.addcmul(-mean / deviation, x, 1 / (255 * deviation))
+    mean, std = (x.new_tensor(v) for v in CHANNEL_STATISTICS[normalization])
+    # One multiply and one add: (x / 255 - mean) / std.
+    return torch.addcmul(-mean / std, x, 1 / (255 * std))
 
 
 def segment_counts(settings: Mapping[str, Any], samples: Any) -> Any:
-    """Return the segments of that many samples: an int, or an int numpy array."""
+    """Returns the segments of that many samples: an int, or an int numpy array."""
     beyond = samples // settings["hop"] - settings["segment"]
     beyond = beyond * (beyond > 0)
     return (1 + -(-beyond // _step(settings))) * (samples > 0)
 
 
 def spectrogram(settings: Mapping[str, Any], audio: Tensor, length: Tensor) -> Tensor:
-    """Return standardised spectrograms float32 [B, F, 1 + S // hop], 0 past each clip's end.
+    """Returns standardised spectrograms float32 [B, F, 1 + S // hop], 0 past each clip's end.
 
     Args:
       settings: `frontend.spectrogram` of an aver_jax config, without mel bands.
@@ -79,7 +79,7 @@ def spectrogram(settings: Mapping[str, Any], audio: Tensor, length: Tensor) -> T
 
 
 def segments(settings: Mapping[str, Any], audio: Tensor, length: Tensor) -> Tensor:
-    """Return all segments, padding included, as a view float32 [B, N, F, W] of the spectrograms.
+    """Returns all segments, padding included, as a view float32 [B, N, F, W] of the spectrograms.
 
     N is what the longest clip of the buffer needs. Arguments as of `spectrogram`.
     """
@@ -95,7 +95,7 @@ def segments(settings: Mapping[str, Any], audio: Tensor, length: Tensor) -> Tens
 def packed_segments(
     settings: Mapping[str, Any], audio: Tensor, length: Tensor, index: Tensor
 ) -> Tensor:
-    """Return the segments b * N + n of `index` [P], float32 [P, 1, F, W]."""
+    """Returns the segments b * N + n of `index` [P], float32 [P, 1, F, W]."""
     found = segments(settings, audio, length)
     clip, segment = index // found.shape[1], index % found.shape[1]
     return found[clip, segment][:, None]

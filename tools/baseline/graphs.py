@@ -11,7 +11,7 @@ _WARM_UP = 3
 
 
 def replayed(step: Callable[[DeviceBatch], Tensor], batch: HostBatch) -> Callable[[], Tensor]:
-    """Return a call that copies the host batch to its place and replays the step there.
+    """Returns a call that copies the host batch to its place and replays the step there.
 
     Args:
       step: from a batch on the device to its result; has run before, so that all is compiled.

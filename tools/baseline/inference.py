@@ -5,15 +5,15 @@ from torch import Tensor, nn
 
 from tools.baseline.batches import DeviceBatch, HostBatch
 from tools.baseline.graphs import replayed
-from tools.baseline.resnet_lstm import ResNet
-from tools.baseline.timesformer import TimeSformer
+from tools.baseline.models.resnet_lstm import ResNet
+from tools.baseline.models.timesformer import TimeSformer
 
 
 class Inference:
     """A model that classifies one host batch."""
 
     def __init__(self, model: nn.Module, batch: HostBatch) -> None:
-        """Take a model over.
+        """Takes over a model.
 
         Args:
           model: a device batch -> tuple of logits, the model's own first.
@@ -23,21 +23,21 @@ class Inference:
         self._from_host = lambda: self.logits_of(self.batch.on_device())
 
     def logits_of(self, batch: DeviceBatch) -> Tensor:
-        """Return logits float32 [B, C] of a batch on the device."""
+        """Returns logits float32 [B, C] of a batch on the device."""
         with torch.inference_mode():
             return self.model(batch)[0]
 
     def call(self) -> Tensor:
-        """Return the logits of the host batch, on the host."""
+        """Returns the logits of the host batch, on the host."""
         return self._from_host().cpu()
 
     def use_graph(self) -> None:
-        """Make `call` the replay of a CUDA graph; raises RuntimeError where there can be none."""
+        """Makes `call` the replay of a CUDA graph; raises RuntimeError where there can be none."""
         self._from_host = replayed(self.logits_of, self.batch)
 
 
 def frozen(network: nn.Module, half: bool) -> nn.Module:
-    """Return a network, in evaluation, with what weights that stay allow done once.
+    """Returns a network, in evaluation, with what weights that stay allow done once.
 
     Batch norms after convolutions become part of them. Weights of a transformer's blocks are
     bfloat16 where autocast would convert them in every call.

@@ -11,14 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tools.baseline.timesformer import TimeSformer
+from tools.baseline.models.timesformer import TimeSformer
 
 
 class Relevance(NamedTuple):
-    """maps: float32 [B,T,h,w], 0..1 over a clip; raw: unscaled; logits [B,C]; target: int64 [B]."""
+    """maps: float32 [B,T,h,w], 0..1 over a clip; logits [B,C]; target: int64 [B]."""
 
     maps: Tensor
-    raw: Tensor
     logits: Tensor
     target: Tensor
 
@@ -30,7 +29,7 @@ def batched(
     half: bool = False,
     probes: bool = False,
 ) -> Relevance:
-    """Explain a whole batch with one backward pass, from the clips' logits to the softmaxes.
+    """Explains a whole batch with one backward pass, from the clips' logits to the softmaxes.
 
     Clips do not interact, so the gradient of their summed logits is every clip's own.
 
@@ -84,7 +83,7 @@ class Hooked:
             block.attn.map.register_forward_hook(_keeping(self._space, self._space_gradients))
 
     def explain(self, frames: Tensor, target: Tensor | None = None) -> Relevance:
-        """Explain one clip, float32 [1, T, H, W, 3]; `target` int64 [1]."""
+        """Explains one clip, float32 [1, T, H, W, 3]; `target` int64 [1]."""
         kept = (self._time, self._space, self._time_gradients, self._space_gradients)
         for tensors in kept:
             tensors.clear()
@@ -117,7 +116,7 @@ def _keeping(maps: list[Tensor], gradients: list[Tensor]):
 
 
 def _zeros(network: TimeSformer, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Zeros of the shapes of a block's softmaxes, that take no memory and want gradients."""
+    """Zeros of the shapes of a block's softmaxes, which need no memory and get gradients."""
     (batch, length), positions = frames.shape[:2], network.grid**2
     heads = network.blocks[0].attn.num_heads
     shapes = (
@@ -157,7 +156,7 @@ def _explained(
     # Differences below this are rounding; scaled up they would make a picture.
     varies = high - low > 1e-6 * high
     maps = torch.where(varies, (raw - low) / torch.where(varies, high - low, 1), 0)
-    return Relevance(maps, raw, logits, target)
+    return Relevance(maps, logits, target)
 
 
 def _fused(attention: Tensor, gradient: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tools.baseline.batches import DeviceBatch, HostBatch
 from tools.baseline.graphs import replayed
-from tools.baseline.weights import State, parameter_groups
+from tools.baseline.models.weights import State, parameter_groups
 
 
 class Training:
@@ -22,7 +22,7 @@ class Training:
         settings: dict[str, Any],
         batch: HostBatch,
     ) -> None:
-        """Make everything ready for the first step.
+        """Makes everything ready for the first step.
 
         Args:
           model: a device batch -> tuple of logits; their cross-entropies are added.
@@ -49,7 +49,7 @@ class Training:
         self._from_host = lambda: self.step_on(self.batch.on_device())
 
     def step_on(self, batch: DeviceBatch) -> Tensor:
-        """Do one step on a batch that is on the device; return its loss, float32 []."""
+        """Does one step on a batch that is on the device; returns its loss, float32 []."""
         logits = self.model(batch)
         loss = sum(F.cross_entropy(x, batch.label, label_smoothing=self._smoothing) for x in logits)
         loss.backward()
@@ -60,15 +60,15 @@ class Training:
         return loss.detach()
 
     def call(self) -> float:
-        """Do one step from the host batch and wait for its loss."""
+        """Does one step from the host batch and waits for its loss."""
         return self._from_host().item()
 
     def use_graph(self) -> None:
-        """Make `call` the replay of a CUDA graph; raises RuntimeError where there can be none."""
+        """Makes `call` the replay of a CUDA graph; raises RuntimeError where there can be none."""
         self._from_host = replayed(self.step_on, self.batch)
 
     def reset(self) -> None:
-        """Go back to the initial weights, in place."""
+        """Goes back to the initial weights, in place."""
         tensors = self._named.state_dict()
         with torch.no_grad():
             for name, (_, value) in self._state.items():

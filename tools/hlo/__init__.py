@@ -1,1 +1,1 @@
-"""XLA's optimised programs: their text, what their instructions cost, and traces of them."""
+"""XLA's optimised modules (HLO): their text, the costs of their instructions, and traces."""

@@ -1,4 +1,4 @@
-"""What the instructions of a compiled program cost: runs, bytes, operations, and their class.
+"""Costs of the instructions of a compiled function: runs, bytes, operations, and their class.
 
 Bytes are those read and written by an instruction whose inputs and outputs lie in memory; what a
 fusion keeps inside itself moves nothing. Of a value that is sliced, the slice alone is read, and
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 
 from tools.hlo.flops import flops, is_product
-from tools.hlo.text import Computation, Instruction, Program, Shape, shortened
+from tools.hlo.text import Computation, HloModule, Instruction, Shape, shortened
 
 # In the order in which a report lists them.
 CLASSES = ("matmul", "elementwise", "transpose", "copy", "slice", "fill", "collective", "other")
@@ -49,7 +49,7 @@ class Cost:
       path: the JAX operation, shortened, "forward" or "backward" before it.
       source: "file.py:line" of the project's code.
       shape: of the result.
-      runs: of all together in one run of the program; None where a loop's length is unknown.
+      runs: of all together in one run of the function; None where a loop's length is unknown.
       bytes: read and written, all runs.
       flops: of products, all runs; None where unknown.
     """
@@ -71,7 +71,7 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """The instructions of a program, and the loops whose length its text does not tell.
+    """The instructions of a module, and the loops whose length its text does not tell.
 
     Attributes:
       rows: every instruction that does something.
@@ -84,11 +84,11 @@ class Costs:
     unknown_loops: tuple[str, ...]
 
 
-def costs(program: Program, ours=lambda file: "site-packages" not in file) -> Costs:
-    """Returns what every instruction of a program costs.
+def costs(module: HloModule, ours=lambda file: "site-packages" not in file) -> Costs:
+    """Returns the cost of every instruction of a module.
 
     Args:
-      program: from `tools.hlo.text.parse`.
+      module: from `tools.hlo.text.parse`.
       ours: says of a source file whether its lines are worth naming.
     """
     rows, containers, unknown = [], set(), []
@@ -99,21 +99,21 @@ def costs(program: Program, ours=lambda file: "site-packages" not in file) -> Co
                 continue
             if each.opcode == "while":
                 containers.add(each.name)
-                length = trip_count(program, computation, each)
+                length = trip_count(module, computation, each)
                 if length is None:
                     unknown.append(each.name)
                 for body in each.called("body"):
-                    visit(program.computations[body], runs * (1 if length is None else length))
+                    visit(module.computations[body], runs * (1 if length is None else length))
             elif each.opcode in ("call", "conditional", "async-start"):
                 containers.add(each.name)
                 names = ("to_apply", "calls", "called_computations", "branch_computations")
                 branches = ("true_computation", "false_computation")
                 for body in each.called(*names, *branches):
-                    visit(program.computations[body], runs)
+                    visit(module.computations[body], runs)
             else:
-                rows.append(_cost(program, computation, each, runs, ours))
+                rows.append(_cost(module, computation, each, runs, ours))
 
-    visit(program.computations[program.entry], 1)
+    visit(module.computations[module.entry], 1)
     return Costs(tuple(rows), frozenset(containers), tuple(unknown))
 
 
@@ -135,7 +135,7 @@ def alike(rows: Iterable[Cost]) -> list[Cost]:
     ]
 
 
-def trip_count(program: Program, computation: Computation, loop: Instruction) -> int | None:
+def trip_count(module: HloModule, computation: Computation, loop: Instruction) -> int | None:
     """Returns how often a while loop runs: XLA's own count, else from its condition, else None.
 
     A condition is understood that compares a counter, which starts at a constant and goes up by 1
@@ -144,7 +144,7 @@ def trip_count(program: Program, computation: Computation, loop: Instruction) ->
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
     if known:
         return int(known.group(1))
-    condition = program.computations[loop.called("condition")[0]]
+    condition = module.computations[loop.called("condition")[0]]
     start = computation.instructions[loop.operands[0]]
 
     def constant(within: Computation, name: str) -> int | None:
@@ -161,7 +161,7 @@ def trip_count(program: Program, computation: Computation, loop: Instruction) ->
 
     test, operands = condition.root, condition.root.operands
     if test.opcode == "fusion":
-        inside = program.computations[test.called("calls")[0]]
+        inside = module.computations[test.called("calls")[0]]
         numbers = {each.name: number for number, each in inside.parameters.items()}
         test = inside.root
         if not all(name in numbers for name in test.operands):
@@ -175,8 +175,8 @@ def trip_count(program: Program, computation: Computation, loop: Instruction) ->
     return max(0, bound - first + (test.attributes["direction"] == "LE"))
 
 
-def _cost(program: Program, computation: Computation, each: Instruction, runs: int, ours) -> Cost:
-    inside = _inside(program, each)
+def _cost(module: HloModule, computation: Computation, each: Instruction, runs: int, ours) -> Cost:
+    inside = _inside(module, each)
     products = [
         flops(inner, within) for within, inner in inside or [(computation, each)] if inner.operands
     ]
@@ -194,32 +194,32 @@ def _cost(program: Program, computation: Computation, each: Instruction, runs: i
         name=each.name,
         names=(each.name,),
         kind=each.target or kind,
-        klass=_class(program, computation, each, work, reorders, pure),
+        klass=_class(module, computation, each, work, reorders, pure),
         reorders=reorders,
         pure=pure,
         what=_what(each, work),
         path=shortened(named.op_name),
-        source=program.source(named.frame, ours),
+        source=module.source(named.frame, ours),
         shape=str(each.shape),
         runs=runs,
-        bytes=runs * traffic(program, computation, each),
+        bytes=runs * traffic(module, computation, each),
         flops=None if None in products else runs * sum(products),
     )
 
 
-def _inside(program: Program, each: Instruction) -> list[tuple[Computation, Instruction]]:
+def _inside(module: HloModule, each: Instruction) -> list[tuple[Computation, Instruction]]:
     """Returns the instructions that a fusion runs, also those of fusions within it."""
     if each.opcode != "fusion":
         return []
-    within = program.computations[each.called("calls")[0]]
+    within = module.computations[each.called("calls")[0]]
     found = []
     for inner in within.instructions.values():
-        found += _inside(program, inner) or [(within, inner)]
+        found += _inside(module, inner) or [(within, inner)]
     return found
 
 
 def _tells(each: Instruction) -> bool:
-    """Whether its metadata says more than which argument of the program it was made from."""
+    """Whether its metadata says more than which argument of the function it was made from."""
     return bool(each.frame) or "/" in each.op_name
 
 
@@ -243,7 +243,7 @@ def _reorders(computation: Computation, each: Instruction) -> bool:
 
 
 def _class(
-    program: Program,
+    module: HloModule,
     computation: Computation,
     each: Instruction,
     work: list[tuple[Computation, Instruction]],
@@ -259,12 +259,12 @@ def _class(
     if each.opcode != "fusion":
         root, within, names = each, computation, {each.opcode}
     else:
-        within = program.computations[each.called("calls")[0]]
+        within = module.computations[each.called("calls")[0]]
         root, names = within.root, {inner.opcode for _, inner in work}
     root_reorders = _reorders(within, _mover(within, root))
     if (pure and reorders) or root_reorders:
         return "transpose"
-    if names <= {"broadcast", "iota"} and _read(program, computation, each) <= _SCALAR:
+    if names <= {"broadcast", "iota"} and _read(module, computation, each) <= _SCALAR:
         return "fill"
     if not pure and _mover(within, root).opcode != "dynamic-update-slice":
         return "elementwise"
@@ -298,19 +298,19 @@ def _what(each: Instruction, work: list[tuple[Computation, Instruction]]) -> str
     return " ".join(kept[:4] + ["..."] * (len(kept) > 4))
 
 
-def traffic(program: Program, computation: Computation, each: Instruction) -> float:
+def traffic(module: HloModule, computation: Computation, each: Instruction) -> float:
     """Returns the bytes that one run of an instruction reads and writes."""
     if each.opcode.startswith("copy-start"):
         return 2 * each.shape.parts[0].bytes
-    return _read(program, computation, each) + _written(program, computation, each)
+    return _read(module, computation, each) + _written(module, computation, each)
 
 
-def _read(program: Program, computation: Computation, each: Instruction) -> float:
+def _read(module: HloModule, computation: Computation, each: Instruction) -> float:
     shapes = [computation.instructions[name].shape for name in each.operands]
     if each.opcode == "fusion":
-        inside = program.computations[each.called("calls")[0]]
+        inside = module.computations[each.called("calls")[0]]
         return sum(
-            _used(program, inside, parameter, shapes[number].bytes)
+            _used(module, inside, parameter, shapes[number].bytes)
             for number, parameter in inside.parameters.items()
         )
     if each.opcode in _SLICES:
@@ -320,30 +320,30 @@ def _read(program: Program, computation: Computation, each: Instruction) -> floa
     return sum(shape.bytes for shape in shapes)
 
 
-def _used(program: Program, inside: Computation, value: Instruction, whole: float) -> float:
+def _used(module: HloModule, inside: Computation, value: Instruction, whole: float) -> float:
     """Returns how much of a fusion's input is read: all of it, or the slices taken from it."""
     total = 0.0
     for user in inside.users[value.name]:
         if user.opcode in _VIEWS:
-            total += _used(program, inside, user, whole)
+            total += _used(module, inside, user, whole)
         elif user.opcode in _SLICES and user.operands[0] == value.name:
             total += user.shape.bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
             total += 0
         elif user.opcode == "fusion":
-            within = program.computations[user.called("calls")[0]]
+            within = module.computations[user.called("calls")[0]]
             for number, name in enumerate(user.operands):
                 if name == value.name:
-                    total += _used(program, within, within.parameters[number], whole)
+                    total += _used(module, within, within.parameters[number], whole)
         else:
             return whole
     return min(total, whole)
 
 
-def _written(program: Program, computation: Computation, each: Instruction) -> float:
+def _written(module: HloModule, computation: Computation, each: Instruction) -> float:
     if each.opcode == "fusion":
-        inside = program.computations[each.called("calls")[0]]
-        return _result(program, inside, inside.root)
+        inside = module.computations[each.called("calls")[0]]
+        return _result(module, inside, inside.root)
     if each.opcode == "dynamic-update-slice":
         return computation.instructions[each.operands[1]].shape.bytes
     if each.opcode == "custom-call" and each.shape.parts:
@@ -351,16 +351,14 @@ def _written(program: Program, computation: Computation, each: Instruction) -> f
     return each.shape.bytes
 
 
-def _result(program: Program, inside: Computation, root: Instruction) -> float:
+def _result(module: HloModule, inside: Computation, root: Instruction) -> float:
     if root.opcode == "tuple":
-        return sum(_result(program, inside, inside.instructions[name]) for name in root.operands)
+        return sum(_result(module, inside, inside.instructions[name]) for name in root.operands)
     if root.opcode == "bitcast":
-        return min(
-            root.shape.bytes, _result(program, inside, inside.instructions[root.operands[0]])
-        )
+        return min(root.shape.bytes, _result(module, inside, inside.instructions[root.operands[0]]))
     if root.opcode == "fusion":
-        within = program.computations[root.called("calls")[0]]
-        return _result(program, within, within.root)
+        within = module.computations[root.called("calls")[0]]
+        return _result(module, within, within.root)
     if root.opcode == "dynamic-update-slice":
         return inside.instructions[root.operands[1]].shape.bytes
     return 0.0 if root.opcode == "parameter" else root.shape.bytes

@@ -1,4 +1,4 @@
-"""A program's costs as text and as JSON: shares by class, by source line, the costliest of all."""
+"""Costs of a compiled function as text and as JSON: by class, by source line, costliest rows."""
 
 import collections
 import dataclasses
@@ -25,7 +25,7 @@ _STRANGE = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A `Cost` with its share of the bytes and, if measured, seconds in one run of the program."""
+    """A `Cost` with its share of the bytes and, if measured, seconds in one run."""
 
     cost: Cost
     share: float
@@ -35,7 +35,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a program costs in one run.
+    """What a compiled function costs in one run.
 
     Attributes:
       rows: instructions, like ones together; the costliest first, by time if it was measured.
@@ -44,9 +44,9 @@ class Report:
       unknown_flops: names of products whose size the text does not tell.
       unknown_loops: names of loops counted as one run.
       measured: the trace, if there is one.
-      runs: how often the program ran in the trace.
+      runs: how often it ran in the trace.
       seconds: measured, of the instructions of one run.
-      strange: share of the measured time in instructions that this program does not have.
+      strange: share of the measured time in instructions that this function does not have.
     """
 
     rows: tuple[Row, ...]
@@ -119,7 +119,7 @@ def make_report(found: Costs, measured: Measured | None = None) -> Report:
     )
 
 
-def text(report: Report, top: int) -> str:
+def report_text(report: Report, top: int) -> str:
     """Returns the report as lines to print."""
     return "\n".join(
         [
@@ -155,8 +155,8 @@ def _headlines(report: Report) -> list[str]:
         ]
         if report.strange > _STRANGE:
             lines.append(
-                f"  {report.strange:.0%} of the time is of instructions that this program does not "
-                "have: was the trace made with this config, batch size, device and version?"
+                f"  {report.strange:.0%} of the time is of instructions that this function does "
+                "not have: was the trace made with this config, batch size, device and version?"
             )
     if report.unknown_flops:
         lines.append(f"operations unknown: {_some(report.unknown_flops)}")

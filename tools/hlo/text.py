@@ -1,4 +1,4 @@
-"""XLA's text of a compiled program, parsed: computations, instructions, shapes, source lines."""
+"""XLA's text of a compiled module, parsed: computations, instructions, shapes, source lines."""
 
 import dataclasses
 import functools
@@ -89,7 +89,7 @@ class Instruction:
 
     @property
     def frame(self) -> int:
-        """Its stack frame, a key of `Program.frames`; 0 if it carries none."""
+        """Its stack frame, a key of `HloModule.frames`; 0 if it carries none."""
         return int(self._metadata(r"stack_frame_id=(\d+)") or 0)
 
     @property
@@ -104,7 +104,7 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-    """Instructions by name, in the order in which they run where the program is scheduled."""
+    """Instructions by name, in the order in which they run where the module is scheduled."""
 
     name: str
     instructions: dict[str, Instruction]
@@ -140,8 +140,8 @@ class Frame:
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-    """A compiled program.
+class HloModule:
+    """A compiled function.
 
     Attributes:
       name: of the module, as traces give it.
@@ -169,7 +169,7 @@ class Program:
         return ""
 
 
-def parse(text: str) -> Program:
+def parse(text: str) -> HloModule:
     """Parses what `jax.stages.Compiled.as_text` gives.
 
     Raises:
@@ -191,8 +191,8 @@ def parse(text: str) -> Program:
             instruction = parse_instruction(line)
             lines[instruction.name] = instruction
     if not entry:
-        raise ValueError("no ENTRY computation in the text of the program")
-    return Program(found.group(1) if found else "", computations, entry, _frames(text))
+        raise ValueError("no ENTRY computation in the text of the module")
+    return HloModule(found.group(1) if found else "", computations, entry, _frames(text))
 
 
 def shortened(op_name: str) -> str:

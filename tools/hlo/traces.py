@@ -1,4 +1,4 @@
-"""Measured times of a program's instructions, from a trace that `jax.profiler` wrote."""
+"""Measured times of a compiled function's instructions, from a trace that `jax.profiler` wrote."""
 
 import collections
 import dataclasses
@@ -56,14 +56,14 @@ def trace_file(place: Path) -> Path:
 
 
 def read(place: Path, module: str, containers: Iterable[str] = ()) -> Measured:
-    """Reads the events of a program's instructions.
+    """Returns the measured times of a module's instructions.
 
     On a CPU they are events of the worker threads; on an accelerator those of the device's
     streams, named by their kernels, or of its line of XLA operations.
 
     Args:
       place: a trace or a folder that holds one.
-      module: name of the program; without events of that name, the module that took longest.
+      module: its name; without events of that name, the module that took longest.
       containers: instructions whose events hold those of others, and do not count.
 
     Raises:

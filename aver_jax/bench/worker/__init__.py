@@ -1,1 +1,1 @@
-"""What runs in a worker process of the benchmark: one implementation of the cases."""
+"""What a benchmark runs in a process of its own: synthetic inputs, tasks, files and protocol."""

@@ -1,20 +1,23 @@
-"""A side of the benchmark in a process of its own: requests on stdin, answers on stdout.
+"""The worker process of aver_jax: requests on stdin, replies on stdout, one JSON object a line.
 
     python -m aver_jax.bench.worker
 
-One JSON object a line. `{"do": "prepare", "case": {...}}` makes a case ready (with "exchange", a
-folder, it also writes what other sides need; "devices", "data" and "threads" as in
-`work.make_ready`); `{"do": "time", "repeats": k}` gives the seconds of k calls; "facts" what the
-process needed and where it runs; "costs" what the case costs at least ("brief": its FLOPs alone);
-"rates" (with "dtypes") what the device can do; "drop" forgets the case; "quit" ends. An exception
-is answered as `{"error": "one line"}`.
+prepare   {"case": {...}} gets a case ready, with "devices", "data" and "threads" as in
+          `tasks.prepare_case`; with "folder" it also writes the files for other implementations
+time      {"repeats": k} returns the seconds of k calls
+metadata  returns peak memory, device and versions
+costs     {"case": {...}} returns FLOPs and bytes of a call; with "brief", FLOPs only
+rates     {"dtypes": [...]} returns the measured rates of the device
+drop      forgets the case
+quit      ends the process
+
+An exception is returned as {"error": "one line"}.
 """
 
 import dataclasses
 import gc
 import os
 import platform
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,64 +26,52 @@ import jax
 import jax.monitoring
 
 from aver_jax import __version__
-from aver_jax.bench.cases import case_of
-from aver_jax.bench.worker import case_files, costs
-from aver_jax.bench.worker.protocol import (
-    Handlers,
-    peak_resident_set,
-    reset_peak_resident_set,
-    serve,
-    write_result,
-)
-from aver_jax.bench.worker.rates import measured_rates
-from aver_jax.bench.worker.tasks import Work, make_ready
+from aver_jax.bench import roofline
+from aver_jax.bench.cases import case_from_dict
+from aver_jax.bench.timing import seconds_of_calls
+from aver_jax.bench.worker import protocol, tasks
+from aver_jax.bench.worker.case_files import write_outputs
 from aver_jax.runtime.cpu_allocator import computes_on_cpu, keep_freed_memory
 
-SIDE = "aver_jax"
-_COMPILING = "/jax/core/compile/backend_compile_duration"
+_COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
-class _Side:
-    """The answers, one method for each request."""
+class _Worker:
+    """The handlers, one method per request."""
 
     def __init__(self) -> None:
-        self._work: Work | None = None
-        self._case = None
-        self._compiling = 0.0
-        jax.monitoring.register_event_duration_secs_listener(self._heard)
+        self._prepared: tasks.PreparedCase | None = None
+        self._compile_seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._add_compile_seconds)
 
-    def _heard(self, event: str, seconds: float, **_: Any) -> None:
-        if event == _COMPILING:
-            self._compiling += seconds
+    def _add_compile_seconds(self, event: str, seconds: float, **_: Any) -> None:
+        if event == _COMPILE_EVENT:
+            self._compile_seconds += seconds
 
     def prepare(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._case, self._compiling = case_of(request["case"]), 0.0
+        case, self._compile_seconds = case_from_dict(request["case"]), 0.0
         data = Path(request["data"]) if request.get("data") else None
         threads = request.get("threads", 2)
-        self._work = make_ready(self._case, request.get("devices", 1), data, threads)
-        answer = {
-            "first_call_seconds": self._work.first_call_seconds,
-            "compile_seconds": self._compiling,
+        prepared = tasks.prepare_case(case, request.get("devices", 1), data, threads)
+        self._prepared = prepared
+        reply = {
+            "first_call_seconds": prepared.first_call_seconds,
+            "compile_seconds": self._compile_seconds,
         }
-        if request.get("exchange"):
-            folder = Path(request["exchange"])
-            case_files.write(folder, self._case, self._work, data, threads)
-            write_result(folder, SIDE, self._work.result)
-        if self._case.task == "train":
-            answer["losses"] = self._work.result["losses"].tolist()
+        if request.get("folder"):
+            folder = Path(request["folder"])
+            tasks.case_files(folder, case, prepared, data, threads).write()
+            write_outputs(folder, request["implementation"], prepared.outputs)
+        if case.task == "train":
+            reply["losses"] = prepared.outputs["losses"].tolist()
         gc.collect()
-        reset_peak_resident_set()
-        return answer | {"peak_bytes": peak_memory()[0]}
+        protocol.reset_peak_memory()
+        return reply | {"peak_bytes": peak_memory()[0]}
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
-        seconds = []
-        for _ in range(request["repeats"]):
-            began = time.perf_counter()
-            self._work.call()
-            seconds.append(time.perf_counter() - began)
-        return {"seconds": seconds}
+        return {"seconds": seconds_of_calls(self._prepared.call, request["repeats"])}
 
-    def facts(self, request: dict[str, Any]) -> dict[str, Any]:
+    def metadata(self, request: dict[str, Any]) -> dict[str, Any]:
         peak, kind = peak_memory()
         device = jax.devices()[0]
         versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")}
@@ -95,50 +86,52 @@ class _Side:
         }
 
     def costs(self, request: dict[str, Any]) -> dict[str, Any]:
-        case = case_of(request["case"])
-        answer: dict[str, Any] = {"flops": costs.flops(case)}
+        case = case_from_dict(request["case"])
+        reply: dict[str, Any] = {"flops": roofline.flops(case)}
         if request.get("brief"):
-            return answer
-        answer["bytes"] = costs.least_bytes(case)
+            return reply
+        reply["bytes"] = roofline.least_bytes(case)
         if case.task in ("train", "inference"):
-            answer["xla_flops"] = costs.xla_flops(case)
-        return answer
+            reply["xla_flops"] = roofline.xla_flops(case)
+        return reply
 
     def rates(self, request: dict[str, Any]) -> dict[str, Any]:
-        return dataclasses.asdict(measured_rates(request["dtypes"]))
+        return dataclasses.asdict(roofline.measured_rates(request["dtypes"]))
 
     def drop(self, request: dict[str, Any]) -> dict[str, Any]:
-        if self._work:
-            self._work.close()
-        self._work = None
+        if self._prepared:
+            self._prepared.close()
+        self._prepared = None
         jax.clear_caches()
         gc.collect()
         return {}
 
+    def handlers(self) -> protocol.Handlers:
+        names = ("prepare", "time", "metadata", "costs", "rates", "drop")
+        return {name: getattr(self, name) for name in names}
+
 
 def peak_memory() -> tuple[int, str]:
-    """Returns the most bytes held, and of what.
+    """Returns the peak memory in bytes, and of what.
 
-    Of an accelerator "device memory", since the process began; else "resident set", since
-    `resident_set.reset_peak` where the system has that.
+    "device memory" of an accelerator, since the process began; else "resident set", since
+    `protocol.reset_peak_memory`.
     """
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         return statistics["peak_bytes_in_use"], "device memory"
-    return peak_resident_set(), "resident set"
+    return protocol.peak_memory(), "resident set"
 
 
-def _start() -> Handlers:
+def _start() -> protocol.Handlers:
     if computes_on_cpu():
-        keep_freed_memory()  # as the jobs do
+        keep_freed_memory()  # as the `aver` commands do
     # Compile time is reported, so nothing may come from an earlier run.
     jax.config.update("jax_enable_compilation_cache", False)
-    side = _Side()
-    names = ("prepare", "time", "facts", "costs", "rates", "drop")
-    return {name: getattr(side, name) for name in names}
+    return _Worker().handlers()
 
 
 if __name__ == "__main__":
-    serve(_start)
-    # Threads of the input pipeline must not hold the parent up.
+    protocol.serve(_start)
+    # Threads of the input pipeline must not delay the exit.
     os._exit(0)

@@ -1,10 +1,10 @@
-"""The files by which sides of a benchmark do the same: case.json, weights, batch, and results.
+"""The files through which implementations do the same case. Imports no jax: PyTorch reads them.
 
 case.json         the case, and the settings of front end, loss and optimizer
-variables.npz     float32, by the names of the tree: "params/blocks/attn/qkv/kernel"
+variables.npz     float32, by path: "params/blocks/attn/qkv/kernel"
 batch.npz         the host batch
-factors.npz       of the augmentation whose result is compared
-result_SIDE.npz   what a side answers
+factors.npz       random factors of the augmentation whose output is compared
+outputs_NAME.npz  outputs of an implementation
 """
 
 import dataclasses
@@ -12,61 +12,73 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
 
-from aver_jax.bench.cases import Case
-from aver_jax.bench.worker.inputs import (
-    NUM_CLASSES,
-    experiment,
-    has_model,
-    model_of_case,
-    named_leaves,
-)
-from aver_jax.bench.worker.protocol import write_arrays
-from aver_jax.bench.worker.tasks import CHECKED_STEPS, Work
-from aver_jax.config import to_json
-from aver_jax.frontend import augment, spectrogram
-from aver_jax.runtime.atomic_files import write_whole
-from aver_jax.training.optimizer import decay_mask
-
-# optax's default, which `config.optimizer` does not set.
-_EPSILON = 1e-8
+from aver_jax.runtime.atomic_files import whole, write_whole
 
 
-def write(folder: Path, case: Case, work: Work, data: Path | None, threads: int) -> None:
-    """Writes what other sides need to do the case; case.json last."""
-    write_arrays(folder / "variables.npz", named_leaves(work.variables))
-    write_arrays(folder / "batch.npz", work.batch)
-    if work.factors:
-        write_arrays(folder / "factors.npz", work.factors)
-    told = _told(case, work) | {"dataset": str(data) if data else None, "threads": threads}
-    write_whole(folder / "case.json", json.dumps(told, indent=2))
+@dataclasses.dataclass(frozen=True)
+class CaseFiles:
+    """A case with its weights and its batch.
+
+    Attributes:
+      folder: where the files are.
+      case: the fields of `cases.Case`.
+      settings: frontend, optimizer, label_smoothing, num_classes and so on (`tasks.case_files`).
+      variables: float32 arrays by path; {} without a model.
+      batch: arrays of a host batch, uint8 frames and int16 audio; {} for the input task.
+      factors: of the compared augmentation; {} for other tasks.
+    """
+
+    folder: Path
+    case: dict[str, Any]
+    settings: dict[str, Any]
+    variables: dict[str, np.ndarray]
+    batch: dict[str, np.ndarray]
+    factors: dict[str, np.ndarray]
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Fields of the aver_jax model."""
+        return self.case["model"]
+
+    @property
+    def half(self) -> bool:
+        """Whether the model computes in bfloat16."""
+        return self.model.get("dtype", "float32") == "bfloat16"
+
+    def write(self) -> None:
+        """Writes the files, case.json last."""
+        for name in ("variables", "batch", "factors"):
+            _write_arrays(self.folder / f"{name}.npz", getattr(self, name))
+        content = {"case": self.case, **self.settings}
+        write_whole(self.folder / "case.json", json.dumps(content, indent=2))
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "CaseFiles":
+        """Returns the content of a folder that `write` filled."""
+        folder = Path(folder)
+        settings = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+        arrays = (_arrays(folder / f"{name}.npz") for name in ("variables", "batch", "factors"))
+        return cls(folder, settings.pop("case"), settings, *arrays)
 
 
-def _told(case: Case, work: Work) -> dict[str, Any]:
-    config, decayed = experiment(case), []
-    if has_model(case):
-        mask = jax.tree.map(bool, decay_mask(work.variables["params"]))
-        decayed = [name for name, on in named_leaves({"params": mask}).items() if on]
-    optimizer = to_json(config.optimizer)
-    target = work.result["target"].tolist() if case.task == "relevance" else None
-    settings = spectrogram.checked_settings(config.frontend.spectrogram)
-    return {
-        "case": dataclasses.asdict(case),
-        "num_classes": NUM_CLASSES,
-        "frontend": {
-            "normalization": config.frontend.normalization,
-            "spectrogram": dataclasses.asdict(settings),
-            "augment": augment.checked_amounts(config.frontend.augment),
-        },
-        "optimizer": {
-            **{n: optimizer[n] for n in ("name", "lr", "b1", "b2", "weight_decay", "clip_norm")},
-            "eps": _EPSILON,
-            "decayed": decayed,
-        },
-        "label_smoothing": config.label_smoothing,
-        "auxiliary_logits": list(model_of_case(case).auxiliary_logits) if has_model(case) else [],
-        "steps": CHECKED_STEPS,
-        "relevance": {"method": "tibav", "path": "space_time"},
-        "target": target,
-    }
+def write_outputs(folder: Path, implementation: str, outputs: dict[str, np.ndarray]) -> None:
+    """Writes the outputs of an implementation, for the benchmark to compare."""
+    _write_arrays(folder / f"outputs_{implementation}.npz", outputs)
+
+
+def read_outputs(folder: Path, implementation: str) -> dict[str, np.ndarray]:
+    """Returns the outputs of an implementation; {} if it wrote none."""
+    path = folder / f"outputs_{implementation}.npz"
+    return _arrays(path) if path.exists() else {}
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)

@@ -1,4 +1,4 @@
-"""Inputs of the cases: experiments, models, parameters, batches and a dataset, all synthetic."""
+"""The synthetic inputs of a case, from one seed: config, model, weights, batch and dataset."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from aver_jax.bench.cases import MODEL_TASKS, Case
+from aver_jax.bench.cases import Case
 from aver_jax.config import base_config
 from aver_jax.frontend import augment
 from aver_jax.frontend.presets import THESIS
@@ -20,14 +20,15 @@ from data_prep.dataset import DatasetWriter
 
 NUM_CLASSES = 6
 _SAMPLE_RATE = 16_000  # Hz
-# Three steps of it change a loss by far more than rounding does, and by far less than chaos would.
+# Three steps change the loss by much more than rounding does, and do not diverge.
 _LEARNING_RATE = 3e-5
 
 
-def experiment(case: Case) -> ConfigDict:
-    """Returns the config of a case: constant rate, no dropout, no augmentation but its own case's.
+def case_config(case: Case) -> ConfigDict:
+    """Returns the config of a case: constant learning rate, no dropout.
 
-    Spectrograms are the thesis', standardised as configs/mrpn.py does.
+    Frames are augmented in augmentation cases only. Spectrograms are standardised as in
+    configs/mrpn.py.
     """
     config = base_config()
     config.data.modalities = case.modalities
@@ -53,17 +54,17 @@ def _model(fields: tuple[tuple[str, Any], ...]) -> Any:
     return build_model(dict(fields), NUM_CLASSES)
 
 
-def model_of_case(case: Case) -> Any:
+def case_model(case: Case) -> Any:
     """Returns the flax module of a case that has a model."""
-    # Lists after a trip through JSON; a module's fields must have a hash.
+    # JSON gives lists, and a module's fields must be hashable.
     return _model(tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in case.model.items()))
 
 
 def noisy_variables(case: Case) -> dict[str, Any]:
-    """Returns variables, float32 numpy arrays, in which no layer does nothing.
+    """Returns variables (float32 numpy arrays) with noise on every parameter.
 
-    Fresh weights have layers of zeros and scales of one, and a wrong layer would go unseen; with
-    noise on every parameter each takes part in what the sides must agree on.
+    Initial weights have zero layers and unit scales, which would hide differences between
+    implementations.
     """
     rng = np.random.default_rng(0)
 
@@ -73,7 +74,7 @@ def noisy_variables(case: Case) -> dict[str, Any]:
             return rng.uniform(0.5, 1.5, value.shape).astype(np.float32)
         return value + rng.normal(0, 0.02, value.shape).astype(np.float32)
 
-    variables = init_variables(model_of_case(case), jax.random.key(0))
+    variables = init_variables(case_model(case), jax.random.key(0))
     return jax.tree_util.tree_map_with_path(noisy, variables)
 
 
@@ -82,19 +83,19 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     return {parameter_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def made_up_batch(case: Case, seed: int = 0) -> dict[str, np.ndarray]:
+def synthetic_batch(case: Case, seed: int = 0) -> dict[str, np.ndarray]:
     """Returns a batch of the case's modalities (see docs/architecture.md), all of it valid.
 
-    Frames are coarse patterns with grain, different in every frame; sound is noise whose loudness
-    changes, in clips of half to all of `case.seconds`.
+    Frames are coarse patterns with grain, different in every frame; audio is noise of changing
+    loudness, in clips of half to all of `case.seconds`.
     """
     rng = np.random.default_rng(seed)
     size = case.batch_size
     batch: dict[str, np.ndarray] = {}
     if "frames" in case.modalities:
         shape = (size, case.num_frames, case.image_size, case.image_size, 3)
-        cells = -(-case.image_size // 8)
-        coarse = rng.integers(0, 224, (*shape[:2], cells, cells, 3), np.uint8)
+        blocks = -(-case.image_size // 8)
+        coarse = rng.integers(0, 224, (*shape[:2], blocks, blocks, 3), np.uint8)
         coarse = coarse.repeat(8, 2).repeat(8, 3)[:, :, : shape[2], : shape[3]]
         batch["frames"] = coarse + rng.integers(0, 32, shape, np.uint8)
         times = np.arange(case.num_frames, dtype=np.float32) / 4
@@ -116,55 +117,51 @@ def made_up_batch(case: Case, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def made_up_shapes(case: Case, clips: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes and dtypes of `made_up_batch` with that many clips."""
-    arrays = made_up_batch(dataclasses.replace(case, batch_size=1))
+def batch_shapes(case: Case, clips: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes and dtypes of `synthetic_batch` with that many clips."""
+    arrays = synthetic_batch(dataclasses.replace(case, batch_size=1))
     return {n: jax.ShapeDtypeStruct((clips, *a.shape[1:]), a.dtype) for n, a in arrays.items()}
 
 
-def has_model(case: Case) -> bool:
-    """Returns whether a model takes part in the case."""
-    return case.task in MODEL_TASKS
-
-
-def write_dataset(out: Path, clips: int = 48, frames: int = 75, side: int = 224) -> None:
-    """Writes smooth random images with grain, of about the 10 KB of a real face crop.
+def write_synthetic_dataset(out: Path, clips: int = 48, frames: int = 75, size: int = 224) -> None:
+    """Writes a prepared dataset of smooth random images with grain, stored in about 10 KB each.
 
     Args:
       out: folder to make.
-      clips: how many.
-      frames: of each clip, 30 a second.
-      side: pixels of an image.
+      clips: how many; by default of CREMA-D's length and stored size.
+      frames: per clip, 30 per second.
+      size: H = W of an image, pixels.
     """
     rng = np.random.default_rng(0)
-    grain = rng.normal(0, 4, (side, side, 3))
-    preparation = {"detector": "none", "margin": 1.3, "size": side, "sample_rate": 16_000}
+    grain = rng.normal(0, 4, (size, size, 3))
+    preparation = {"detector": "none", "margin": 1.3, "size": size, "sample_rate": _SAMPLE_RATE}
     with DatasetWriter(out, "synthetic", ("ANG", "HAP"), preparation) as writer:
         for clip in range(clips):
-            writer.add(_record(rng, grain, clip, frames, side))
+            jpegs = [_jpeg(rng, grain) for _ in range(frames)]
+            writer.add(_record(jpegs, f"clip{clip:04d}", size))
         writer.close()
 
 
-def _record(
-    rng: np.random.Generator, grain: np.ndarray, clip: int, frames: int, side: int
-) -> dict[str, object]:
-    jpegs = []
-    for _ in range(frames):
-        coarse = rng.integers(0, 256, (10, 10, 3), dtype=np.uint8)
-        smooth = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
-        image = np.clip(smooth + grain, 0, 255).astype(np.uint8)
-        jpegs.append(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+def _jpeg(rng: np.random.Generator, grain: np.ndarray) -> bytes:
+    coarse = rng.integers(0, 256, (10, 10, 3), dtype=np.uint8)
+    smooth = cv2.resize(coarse, grain.shape[:2], interpolation=cv2.INTER_CUBIC)
+    image = np.clip(smooth + grain, 0, 255).astype(np.uint8)
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+def _record(jpegs: list[bytes], clip_id: str, size: int) -> dict[str, object]:
+    frames = len(jpegs)
     return {
         "frames": jpegs,
         "timestamps": np.arange(frames, dtype=np.float32) / 30,
         "face_box": np.zeros((frames, 4), np.float32),
         "face_found": np.ones(frames, bool),
-        "source_size": np.array([side, side], np.int32),
-        "pcm": np.zeros(frames * 16_000 // 30, "<i2").tobytes(),
+        "source_size": np.array([size, size], np.int32),
+        "pcm": np.zeros(frames * _SAMPLE_RATE // 30, "<i2").tobytes(),
         "label": "ANG",
         "age": -1,
         "actor": "1001",
-        "clip_id": f"clip{clip:04d}",
+        "clip_id": clip_id,
         **dict.fromkeys(("intensity", "sentence", "sex"), ""),
         **dict.fromkeys(("vote_voice", "vote_face", "vote_multimodal"), ""),
     }

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 # aver_jax's name of a layer of TimeSformer -> transformers', outside the blocks and inside one.
+# Not those of `aver_jax.models.weights.timesformer_names`: importing `aver_jax.models` loads jax
+# into the process whose memory and threads are measured.
 _TRANSFORMERS_OUTER = {
-    "patch_embed.proj": "timesformer.embeddings.patch_embeddings.projection",
-    "norm": "timesformer.layernorm",
-    "head": "classifier",
-}
-_TRANSFORMERS_TOKENS = {
     "cls_token": "timesformer.embeddings.cls_token",
     "pos_embed": "timesformer.embeddings.position_embeddings",
     "time_embed": "timesformer.embeddings.time_embeddings",
+    "patch_embed.proj": "timesformer.embeddings.patch_embeddings.projection",
+    "norm": "timesformer.layernorm",
+    "head": "classifier",
 }
 _TRANSFORMERS_INNER = {
     "temporal_norm1": "temporal_layernorm",
@@ -69,8 +69,8 @@ def transformers_state(variables: Mapping[str, np.ndarray]) -> State:
     """Returns the state of transformers' TimesformerForVideoClassification."""
     state: State = {}
     for name, (source, value) in timesformer_state(variables).items():
-        if name in _TRANSFORMERS_TOKENS:
-            state[_TRANSFORMERS_TOKENS[name]] = (source, value)
+        if name in _TRANSFORMERS_OUTER:
+            state[_TRANSFORMERS_OUTER[name]] = (source, value)
             continue
         layer, _, leaf = name.rpartition(".")
         if name == "patch_embed.proj.weight":

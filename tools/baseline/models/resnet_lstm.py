@@ -83,7 +83,7 @@ class BasicBlock(nn.Module):
             self.downsample_bn = nn.BatchNorm2d(outer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [A, inner, h, w] to [A, outer, h / stride, w / stride]."""
+        """Maps [A, inner, h, w] to [A, outer, h / stride, w / stride]."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
         if self.downsample_conv is not None:
@@ -110,7 +110,7 @@ class ResNet(nn.Module):
                 inner = outer
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images [A, C, H, W], channels-last in memory, to features float32 [A, D]."""
+        """Maps images [A, C, H, W], channels-last in memory, to features float32 [A, D]."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         if self.pools:
             x = F.max_pool2d(x, 3, 2, 1)
@@ -119,7 +119,7 @@ class ResNet(nn.Module):
         return x.mean((2, 3), dtype=torch.float32)
 
     def fold_norms(self) -> None:
-        """Make batch norms part of the convolutions before them, for good; in evaluation."""
+        """Makes batch norms part of the convolutions before them, for good; in evaluation."""
         for module in (self, *self.children()):
             for conv, norm in _FOLDED.items():
                 if isinstance(getattr(module, norm, None), nn.BatchNorm2d):
@@ -150,7 +150,7 @@ class Branch(nn.Module):
         self.norm = feature_norm(features)
 
     def forward(self, x: Tensor, packing: Packing | None) -> Tensor:
-        """Compute f^, float32 [B, D], 0 where a sequence has no step.
+        """Computes f^, float32 [B, D], 0 where a sequence has no step.
 
         Args:
           x: of all steps [B, T, C, h, w], or packed [P, C, h, w].
@@ -184,7 +184,7 @@ class Scoring(nn.Module):
         self.head = nn.Linear(hidden, num_classes)
 
     def forward(self, g: Tensor) -> Tensor:
-        """Map g [B, D] to logits [B, C]."""
+        """Maps g [B, D] to logits [B, C]."""
         return self.head(self.norm(F.relu(self.dense(g))))
 
 
@@ -201,7 +201,7 @@ class ResNetLstm(nn.Module):
     def forward(
         self, frames: Tensor | None, segments: Tensor | None, packing: Packing | None
     ) -> tuple[Tensor, ...]:
-        """Return the logits, float32 [B, C], as a tuple of one.
+        """Returns the logits, float32 [B, C], as a tuple of one.
 
         Args:
           frames: [B, T, 3, H, W], channels-last in memory; None for a model of sound.

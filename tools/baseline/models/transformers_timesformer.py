@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from transformers import TimesformerConfig, TimesformerForVideoClassification
 
-from tools.baseline import weights
+from aver_jax.bench.worker.case_files import CaseFiles
 from tools.baseline.batches import DeviceBatch
-from tools.baseline.exchange import Exchange
 from tools.baseline.frontend import normalized
+from tools.baseline.models import weights
 
 
 class TransformersClassifier(nn.Module):
@@ -16,9 +16,9 @@ class TransformersClassifier(nn.Module):
     Its configuration drops nothing by default.
     """
 
-    def __init__(self, exchange: Exchange, device: torch.device) -> None:
+    def __init__(self, files: CaseFiles, device: torch.device) -> None:
         super().__init__()
-        fields = exchange.model
+        fields = files.model
         config = TimesformerConfig(
             image_size=fields["image_size"],
             patch_size=fields.get("patch_size", 16),
@@ -28,16 +28,16 @@ class TransformersClassifier(nn.Module):
             num_attention_heads=fields["num_heads"],
             intermediate_size=round(fields["width"] * fields.get("mlp_ratio", 4)),
             attention_type=fields.get("attention", "divided_space_time"),
-            num_labels=exchange.settings["num_classes"],
+            num_labels=files.settings["num_classes"],
         )
-        self.frontend, self.half = exchange.settings["frontend"], exchange.half
+        self.frontend, self.half = files.settings["frontend"], files.half
         self.network = TimesformerForVideoClassification(config)
-        self.state = weights.transformers_state(exchange.variables)
+        self.state = weights.transformers_state(files.variables)
         weights.load(self.network, self.state)
         self.to(device)
 
     def forward(self, batch: DeviceBatch) -> tuple[Tensor, ...]:
-        """Return logits float32 [B, C], as a tuple of one."""
+        """Returns logits float32 [B, C], as a tuple of one."""
         frames = normalized(batch.frames, self.frontend["normalization"])
         with torch.autocast(batch.label.device.type, torch.bfloat16, enabled=self.half):
             logits = self.network(pixel_values=frames.permute(0, 1, 4, 2, 3)).logits

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tools.baseline import mrpn, resnet_lstm, timesformer, weights
+from aver_jax.bench.worker.case_files import CaseFiles
 from tools.baseline.batches import DeviceBatch
-from tools.baseline.exchange import Exchange
 from tools.baseline.frontend import normalized, packed_segments
+from tools.baseline.models import mrpn, resnet_lstm, timesformer, weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,19 +17,18 @@ class Mode:
     """How a model runs.
 
     Attributes:
-      compiled: "no", eager; "blocks", torch.compile of the part that repeats (a block of the
-        transformer, compiled once for all of them; a whole CNN) and of the front end; "whole", of
-        everything.
+      compiled: whether torch.compile is used, on the front end and on what repeats: a block of the
+        transformer (compiled once for all blocks), or a whole CNN. Else eager.
       autotuned: whether the compiler times its own matrix products against the libraries'.
       temporal: one of `timesformer.TEMPORAL`.
     """
 
-    compiled: str = "no"
+    compiled: bool = False
     autotuned: bool = False
     temporal: str = "matmul"
 
     def __str__(self) -> str:
-        words = ["eager" if self.compiled == "no" else f"compiled {self.compiled}"]
+        words = ["compiled blocks" if self.compiled else "eager"]
         words += ["autotuned"] if self.autotuned else []
         words += [f"temporal {self.temporal}"] if self.temporal != "matmul" else []
         return ", ".join(words)
@@ -43,40 +42,37 @@ class Classifier(nn.Module):
       state: its weights as loaded, and their sources.
     """
 
-    def __init__(self, exchange: Exchange, device: torch.device, mode: Mode) -> None:
-        """Build the model of a case with the weights of the exchange folder.
+    def __init__(self, files: CaseFiles, device: torch.device, mode: Mode) -> None:
+        """Builds the model of a case with its weights.
 
         Raises:
           ValueError: a model that the baseline does not have.
         """
         super().__init__()
-        self.frontend, self.half = exchange.settings["frontend"], exchange.half
-        fields, classes = exchange.model, exchange.settings["num_classes"]
+        self.frontend, self.half = files.settings["frontend"], files.half
+        fields, classes = files.model, files.settings["num_classes"]
         self.transformer = fields["name"] == "timesformer"
         if self.transformer:
-            self.state = weights.timesformer_state(exchange.variables)
+            self.state = weights.timesformer_state(files.variables)
             self.network = timesformer.network(fields, classes, mode.temporal)
         else:
-            self.state = weights.resnet_state(exchange.variables)
+            self.state = weights.resnet_state(files.variables)
             kind = mrpn.Mrpn if fields["name"] == "mrpn" else resnet_lstm.ResNetLstm
             self.network = kind(fields, classes)
         weights.load(self.network, self.state)
         self.to(device, memory_format=torch.channels_last)
-        self._compile(mode)
+        if mode.compiled:
+            self._compile(mode)
 
     def _compile(self, mode: Mode) -> None:
         options = {"mode": "max-autotune-no-cudagraphs"} if mode.autotuned else {}
-        if mode.compiled == "whole":
-            self.compile(**options)
-        elif mode.compiled == "blocks":
-            self.inputs = torch.compile(self.inputs, **options)
-            kinds = (timesformer.Block, resnet_lstm.ResNet)
-            for module in self.modules():
-                if isinstance(module, kinds):
-                    module.compile(**options)
+        self.inputs = torch.compile(self.inputs, **options)
+        for module in self.modules():
+            if isinstance(module, timesformer.Block | resnet_lstm.ResNet):
+                module.compile(**options)
 
     def inputs(self, batch: DeviceBatch) -> dict[str, Any]:
-        """Return the arguments of the network, floats, for a batch of integers."""
+        """Returns the arguments of the network, floats, for a batch of integers."""
         given = {}
         if batch.frames is not None:
             frames = normalized(batch.frames, self.frontend["normalization"])
@@ -89,7 +85,7 @@ class Classifier(nn.Module):
         return given
 
     def forward(self, batch: DeviceBatch) -> tuple[Tensor, ...]:
-        """Return logits float32 [B, C]: the model's own, then the auxiliary ones."""
+        """Returns logits float32 [B, C]: the model's own, then the auxiliary ones."""
         given = self.inputs(batch)
         if not self.transformer:
             given = {"frames": None, "segments": None, "packing": batch.packing} | given

@@ -1,4 +1,4 @@
-"""`aver bench` from its words to its files."""
+"""`aver bench` from its flags to its files."""
 
 import json
 import subprocess
@@ -6,26 +6,26 @@ import sys
 
 import pytest
 
-from aver_jax.bench import results as results_of
+from aver_jax.bench import results
 from aver_jax.cli import main
 
 
 def test_a_case_end_to_end(tmp_path, capfd, monkeypatch):
     # Measuring them takes longer than the case.
     rates = {"matmul": {"float32": 1e11}, "copy": 1e10}
-    monkeypatch.setattr(results_of, "measured_rates", lambda *_: rates)
+    monkeypatch.setattr(results, "measured_rates", lambda *_: rates)
     out = tmp_path / "bench"
     words = ["--set", "mini", "--case", "spectrogram", "--repeats", "2", "--out", str(out)]
     assert main(["bench", *words]) == 0
     said = capfd.readouterr()
     assert "| spectrogram_1s_b2 | aver_jax |" in said.out
     assert f"results: {out}" in said.out
-    results = json.loads((out / "results.json").read_text())
-    side = results["cases"][0]["sides"]["aver_jax"]
+    content = json.loads((out / "results.json").read_text())
+    side = content["cases"][0]["sides"]["aver_jax"]
     assert side["clips_per_s"] > 0
     assert len(side["rounds"]) == 2
     assert side["floor_gap"] > 0
-    assert results["provenance"]["command"] == (
+    assert content["provenance"]["command"] == (
         "aver bench --set mini --case spectrogram --repeats 2 --out bench"
     )
 
@@ -46,17 +46,17 @@ def test_sweeps_end_to_end(tmp_path):
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (["--case", "nothing"], "no case matches 'nothing'; there are: timesformer_S_train"),
-        (["--sweep", "colour"], "--sweep 'colour' is not known; there are: batch"),
+        (["--case", "nothing"], "no case matches 'nothing'; choose from: timesformer_S_train"),
+        (["--sweep", "colour"], "unknown --sweep 'colour'; choose from: batch"),
         (["--repeats", "0"], "--repeats is 0, expected at least 1"),
         (["--data", "nowhere"], "nowhere holds no dataset"),
-        (["--sweep", "batch", "--minutes", "2"], "--minutes is shared out over cases"),
+        (["--sweep", "batch", "--minutes", "2"], "--minutes does not apply to --sweep"),
         (["--model", "nosuch=1"], "--model: timesformer_S_train"),
         (["--model", "depth=abc"], "--model: timesformer_S_train"),
         (["--case", "inference", "--sweep", "batch"], "--case matches none"),
     ],
 )
-def test_what_cannot_be_is_one_line(words, what, capsys):
+def test_wrong_flags_are_one_line(words, what, capsys):
     assert main(["bench", *words]) == 2
     error = capsys.readouterr().err
     assert what in error

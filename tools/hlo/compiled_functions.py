@@ -1,4 +1,4 @@
-"""The programs of an experiment compiled from its config alone: no dataset, no parameters."""
+"""The compiled functions of an experiment, from its config only: no dataset, no parameters."""
 
 import inspect
 from typing import Any
@@ -18,7 +18,7 @@ from aver_jax.runtime.mesh import AXIS, check_batch_size, make_mesh, replicated
 from aver_jax.training.settings import StepSettings
 from aver_jax.training.step import train_step
 
-PROGRAMS = ("train", "inference")
+FUNCTIONS = ("train", "inference")
 
 
 def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
@@ -36,13 +36,13 @@ def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def compiled(config: ConfigDict, classes: int, program: str) -> jax.stages.Compiled:
-    """Compiles the train step or the forward pass of evaluation for all devices of this machine.
+def compiled(config: ConfigDict, classes: int, function: str) -> jax.stages.Compiled:
+    """Returns the train step or the forward pass, compiled for all devices of this machine.
 
     Args:
       config: the experiment.
       classes: number of classes.
-      program: one of `PROGRAMS`.
+      function: one of `FUNCTIONS`.
 
     Raises:
       UserError: a config that cannot be trained, or its batch does not fit the devices.
@@ -53,10 +53,10 @@ def compiled(config: ConfigDict, classes: int, program: str) -> jax.stages.Compi
             "which does the same work: leave it out"
         )
     mesh = make_mesh()
-    accumulate = config.optimizer.accumulate if program == "train" else 1
+    accumulate = config.optimizer.accumulate if function == "train" else 1
     check_batch_size(config.batch_size, mesh, accumulate)
     model = model_of(config, classes)
-    # A schedule's epochs do not change the program.
+    # A schedule's epochs do not change what is compiled.
     training = train_step(model, StepSettings.from_config(config), 100, mesh)
 
     def placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -65,7 +65,7 @@ def compiled(config: ConfigDict, classes: int, program: str) -> jax.stages.Compi
         )
 
     batch = placed(batch_shapes(config), NamedSharding(mesh, P(AXIS)))
-    if program == "inference":
+    if function == "inference":
         forward = compiled_forward(model, config, mesh)
         variables = placed(training.shapes, replicated(mesh))
         return _compiled_afresh(jitted(forward.__call__).lower(variables, batch))
@@ -78,7 +78,7 @@ def compiled(config: ConfigDict, classes: int, program: str) -> jax.stages.Compi
 def jitted(step: Any) -> Any:
     """Returns the jitted function behind one that first lays its batch over the devices.
 
-    The function itself, not one made alike: only its program has the instructions of a trace.
+    The function itself, not one made alike: only it has the instructions of a trace.
     """
     owner = getattr(step, "__self__", None)
     held = vars(owner) if owner else inspect.getclosurevars(step).nonlocals
@@ -86,7 +86,7 @@ def jitted(step: Any) -> Any:
 
 
 def _compiled_afresh(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Returns the program compiled now: one kept on disk has lost its source lines."""
+    """Returns the function compiled now: one cached on disk has lost its source lines."""
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     # jax asks once whether there is a cache, and remembers.

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tools.baseline.resnet_lstm import Branch, Packing, Scoring, feature_norm
+from tools.baseline.models.resnet_lstm import Branch, Packing, Scoring, feature_norm
 
 
 class ResPerceptron(nn.Module):
@@ -17,7 +17,7 @@ class ResPerceptron(nn.Module):
         self.norm = feature_norm(features)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Map [B, D] to [B, D]."""
+        """Maps [B, D] to [B, D]."""
         return f + self.norm(torch.sigmoid(self.dense(f)))
 
 
@@ -29,7 +29,7 @@ class SideHead(nn.Module):
         self.head = nn.Linear(features, num_classes)
 
     def forward(self, g: Tensor) -> Tensor:
-        """Map [B, D] to [B, C]."""
+        """Maps [B, D] to [B, C]."""
         return self.head(g)
 
 
@@ -42,7 +42,7 @@ class FusionComponent(nn.Module):
         self.scoring = Scoring(features, hidden, num_classes)
 
     def forward(self, g: list[Tensor]) -> Tensor:
-        """Map features of the modalities, [B, D] each, to logits [B, C]."""
+        """Maps features of the modalities, [B, D] each, to logits [B, C]."""
         return self.scoring(self.norm(torch.cat(g, dim=1)))
 
 
@@ -66,7 +66,7 @@ class Mrpn(nn.Module):
         self.fusion = FusionComponent(2 * features, hidden, num_classes)
 
     def forward(self, frames: Tensor, segments: Tensor, packing: Packing) -> tuple[Tensor, ...]:
-        """Return logits float32 [B, C]: the fused ones, and those of video and of sound.
+        """Returns logits float32 [B, C]: the fused ones, and those of video and of sound.
 
         Args:
           frames: [B, T, 3, H, W], channels-last in memory.

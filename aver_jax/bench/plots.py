@@ -1,4 +1,4 @@
-"""The plots of a benchmark: clips/s against the floor, ratios to other code, growth of cost."""
+"""The plots of a benchmark: clips/s against the roofline bound, ratios, and sweeps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,34 +8,34 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from aver_jax.bench.runner import OURS
-from aver_jax.report.figures import LIGHT, Theme, new_figure, themed
+from aver_jax.report.figures import LIGHT, new_figure, themed
 
-# Of Okabe and Ito; a side has its own mark as well.
+# Of Okabe and Ito; an implementation has its own marker as well.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00")
 _MARKS = ("o", "s", "^", "D", "v")
 
 
-def benchmark_figure(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure | None:
-    """Clips/s of every side with the floor's, and how many times faster aver_jax is.
+def benchmark_figure(results: Mapping[str, Any]) -> Figure | None:
+    """Returns a figure of clips/s with the roofline bound, and how many times faster aver_jax is.
 
-    Returns None where nothing was timed.
+    None if nothing was timed.
     """
     records = [
         r for r in results["cases"] if any("seconds" in side for side in r["sides"].values())
     ]
     if not records:
         return None
-    sides = list(dict.fromkeys(name for r in records for name in r["sides"]))
-    looks = {name: (_COLORS[i % 5], _MARKS[i % 5]) for i, name in enumerate(sides)}
-    compared = [name for name in sides if any(name in r["ratios"] for r in records)]
-    with themed(theme):
+    names = list(dict.fromkeys(name for r in records for name in r["sides"]))
+    looks = {name: (_COLORS[i % 5], _MARKS[i % 5]) for i, name in enumerate(names)}
+    compared = [name for name in names if any(name in r["ratios"] for r in records)]
+    with themed(LIGHT):
         figure = new_figure(11 if compared else 8, 1.4 + 0.46 * len(records))
         grid = figure.subplots(1, 2 if compared else 1, squeeze=False, sharey=True)[0]
-        _rates(grid[0], records, looks, theme)
+        _rates(grid[0], records, looks)
         if compared:
-            _ratios(grid[1], records, compared, looks, theme)
+            _ratios(grid[1], records, compared, looks)
         grid[0].set_yticks(range(len(records)), [r["case"]["name"] for r in records])
-        # The first case stands on top.
+        # The first case on top.
         grid[0].set_ylim(len(records) - 0.4, -0.6)
         handles, labels = grid[0].get_legend_handles_labels()
         named = dict(zip(labels, handles, strict=True))
@@ -46,18 +46,18 @@ def benchmark_figure(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure
 
 
 def _offsets(count: int) -> list[float]:
-    """Places of that many marks about the middle of a row."""
+    """Vertical offsets of that many markers within a row."""
     return [0.68 / count * (i - (count - 1) / 2) for i in range(count)]
 
 
-def _rates(axes: Axes, records: Sequence[Any], looks: Mapping[str, Any], theme: Theme) -> None:
+def _rates(axes: Axes, records: Sequence[Any], looks: Mapping[str, Any]) -> None:
     for place, record in enumerate(records):
-        floor = record["floor"]
-        if floor:
+        bound = record["floor"]
+        if bound:
             axes.plot(
-                [record["case"]["batch_size"] / floor["seconds"]] * 2,
+                [record["case"]["batch_size"] / bound["seconds"]] * 2,
                 [place - 0.4, place + 0.4],
-                color=theme.text, linewidth=2.2, label="floor of the device",
+                color=LIGHT.text, linewidth=2.2, label="roofline bound",
             )  # fmt: skip
         for offset, (name, (color, mark)) in zip(_offsets(len(looks)), looks.items(), strict=True):
             if "seconds" in record["sides"].get(name, {}):
@@ -74,9 +74,8 @@ def _ratios(
     records: Sequence[Any],
     compared: Sequence[str],
     looks: Mapping[str, Any],
-    theme: Theme,
 ) -> None:
-    axes.axvline(1, color=theme.muted, linewidth=1.2)
+    axes.axvline(1, color=LIGHT.muted, linewidth=1.2)
     for place, record in enumerate(records):
         for offset, name in zip(_offsets(len(compared)), compared, strict=True):
             if name in record["ratios"]:
@@ -89,7 +88,7 @@ def _ratios(
                 axes.annotate(
                     f"{ratio['median']:.3g}", (ratio["high"], place + offset),
                     xytext=(6, 0), textcoords="offset points", va="center", size=7.5,
-                    color=theme.text,
+                    color=LIGHT.text,
                 )  # fmt: skip
     axes.set_xscale("log")
     axes.margins(x=0.14)
@@ -100,21 +99,21 @@ def _ratios(
 
 def _plain_numbers(axes: Axes) -> None:
     low, high = axes.get_xlim()
-    # Over many decades the numbers between would run into each other.
+    # Over many decades the labels between would overlap.
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def sweeps_figure(sweeps: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Figure | None:
-    """A panel for each sweep: clips/s against what grows, or the start-up against the depth.
+def sweeps_figure(sweeps: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Returns a figure with a panel per sweep: clips/s, or seconds to compile against depth.
 
-    Returns None where no sweep has a timed point.
+    None if no sweep has a timed point.
     """
     sweeps = [sweep for sweep in sweeps if any("seconds" in p for p in sweep["points"])]
     if not sweeps:
         return None
-    with themed(theme):
+    with themed(LIGHT):
         figure = new_figure(3.6 * len(sweeps), 3.3)
         for axes, sweep in zip(
             figure.subplots(1, len(sweeps), squeeze=False)[0], sweeps, strict=True
@@ -125,7 +124,7 @@ def sweeps_figure(sweeps: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> 
             values = sorted({point["value"] for point in sweep["points"]})
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.xaxis.set_minor_formatter(NullFormatter())
-            # From zero, and no mark on the upper edge.
+            # From zero, with room above the highest marker.
             axes.set_ylim(0, 1.08 * axes.dataLim.y1)
     return figure
 

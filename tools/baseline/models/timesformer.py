@@ -52,7 +52,7 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x [..., D] to [..., D]."""
+        """Maps x [..., D] to [..., D]."""
         with torch.autocast(x.device.type, enabled=False):
             weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
             return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         self.map = nn.Identity()
 
     def space(self, x: Tensor, probe: Tensor | None, explicit: bool) -> tuple[Tensor, Tensor]:
-        """Map x [A, S, D] to [A, S, D], attending over axis 1; and the maps [A, h, S, S]."""
+        """Maps x [A, S, D] to [A, S, D], attending over axis 1; and the maps [A, h, S, S]."""
         rows, length, width = x.shape
         qkv = self.qkv(x).view(rows, length, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -83,7 +83,7 @@ class Attention(nn.Module):
     def time(
         self, x: Tensor, kind: str, probe: Tensor | None, explicit: bool
     ) -> tuple[Tensor, Tensor]:
-        """Map x [B, T, N, D] to [B, T, N, D], attending over axis 1; the maps [B, N, h, T, T]."""
+        """Maps x [B, T, N, D] to [B, T, N, D], attending over axis 1; the maps [B, N, h, T, T]."""
         batch, frames, positions, width = x.shape
         heads, weights = self.num_heads, None
         if explicit or kind == "matmul":
@@ -127,7 +127,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x [..., D] to [..., D]."""
+        """Maps x [..., D] to [..., D]."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -152,7 +152,7 @@ class Block(nn.Module):
         time_probe: Tensor | None = None,
         space_probe: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Map tokens [B, 1+T*N, D] to tokens.
+        """Maps tokens [B, 1+T*N, D] to tokens.
 
         Args:
           x: the tokens.
@@ -190,7 +190,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Linear(3 * patch_size**2, width)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Map frames [B, T, H, W, 3] to patches [B, T, N, D], N row by row."""
+        """Maps frames [B, T, H, W, 3] to patches [B, T, N, D], N row by row."""
         size = self.patch_size
         batch, length, height, width, _ = frames.shape
         pixels = frames.view(batch, length, height // size, size, width // size, size, 3)
@@ -228,7 +228,7 @@ class TimeSformer(nn.Module):
         self.head = nn.Linear(width, num_classes)
 
     def embedded(self, frames: Tensor) -> Tensor:
-        """Map frames [B, T, H, W, 3] to tokens [B, 1+T*N, D]."""
+        """Maps frames [B, T, H, W, 3] to tokens [B, 1+T*N, D]."""
         patches = self.patch_embed(frames)
         offsets = self.pos_embed[:, None, 1:] + self.time_embed[:, :, None]
         patches = (patches + offsets.to(patches.dtype)).flatten(1, 2)
@@ -236,12 +236,12 @@ class TimeSformer(nn.Module):
         return torch.cat([cls.expand(patches.shape[0], -1, -1), patches], dim=1)
 
     def classified(self, tokens: Tensor) -> Tensor:
-        """Map tokens to logits float32 [B, C]."""
+        """Maps tokens to logits float32 [B, C]."""
         with torch.autocast(tokens.device.type, enabled=False):
             return self.head(self.norm(tokens[:, 0].float()))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Map normalised frames float [B, T, H, W, 3] to logits float32 [B, C]."""
+        """Maps normalised frames float [B, T, H, W, 3] to logits float32 [B, C]."""
         x = self.embedded(frames)
         for block in self.blocks:
             x = block(x)[0]

@@ -1,0 +1,1 @@
+"""The networks in PyTorch, and how weights of aver_jax come into them."""
