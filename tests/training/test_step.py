@@ -24,6 +24,9 @@ class TinyNet(Model):
 
     axis_name: str | None = None
 
+    def with_axis(self, axis_name):
+        return self.clone(axis_name=axis_name)
+
     @nn.compact
     def __call__(self, inputs, train=False, keys=None, capture=(), probes=None):
         x = inputs["frames"].mean(axis=(1, 2))  # [B, W, 3]
@@ -105,7 +108,7 @@ def test_the_first_update_is_the_gradient_of_the_mean_loss(batches):
     )
     config.frontend = ConfigDict({"normalization": "half", "augment": {}})
 
-    class Linear(nn.Module):
+    class Linear(Model):
         @nn.compact
         def __call__(self, inputs, train=False, keys=None, capture=(), probes=None):
             return nn.Dense(3, name="head")(inputs["frames"].mean(axis=(1, 2, 3))), {}
@@ -121,7 +124,7 @@ def test_the_first_update_is_the_gradient_of_the_mean_loss(batches):
 
 
 def test_accumulation_computes_the_same_update(batches):
-    class NoStatistics(nn.Module):
+    class NoStatistics(Model):
         @nn.compact
         def __call__(self, inputs, train=False, keys=None, capture=(), probes=None):
             x = inputs["frames"].reshape(inputs["frames"].shape[0], -1)
