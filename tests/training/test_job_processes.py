@@ -58,7 +58,7 @@ def run_of(folder, dataset, processes, free, *fields):
 def test_two_processes_take_what_one_does(free, synthetic_dataset, tmp_path):
     many = ("data.cache=device", "steps_per_dispatch=3")
     two, told = run_of(tmp_path / "two", synthetic_dataset, 2, free, *many)
-    assert ("its own part of the clips" in told) == (free < 10**9)
+    assert ("its own shard of the clips" in told) == (free < 10**9)
     alone = ("data.cache=none",) if free == 10**9 else many
     one, _ = run_of(tmp_path / "one", synthetic_dataset, 1, free, *alone)
     # Biases before a batch norm have no gradient but rounding.
