@@ -162,7 +162,9 @@ def _write_report(
                     out / "overlays" / f"{clip}.mp4",
                     f"{clip}: true {truth}, predicted {predicted} ({verdict})",
                 ),
-                html.photo(strip, "The frames the network saw, and where its answer came from."),
+                html.photo(
+                    strip, "The frames the network saw, and the relevance of its prediction."
+                ),
             ]
         )
     config = json.loads((runs[0] / "config.json").read_text())
@@ -192,7 +194,7 @@ def _write_report(
                 "Seen and heard",
                 [html.Columns(_seen_and_heard(out, dict(chosen)))],
                 "Three of these clips again, through both branches of the MRPN. Relevance: "
-                "Grad-CAM of the fused answer, over the face and over the spectrogram.",
+                "Grad-CAM of the fused prediction, over the face and over the spectrogram.",
             ),
             sections.meaning(dataset.classes, config["data"]["target"], dataset.name),
             sections.steps(commands),

@@ -8,7 +8,7 @@ from pathlib import Path
 from data_prep.errors import UserError
 from data_prep.wording import counted, one_line
 
-# Heavy imports (OpenCV, PyAV, TFDS) are made where they are used: --help answers at once.
+# Heavy imports (OpenCV, PyAV, TFDS) are made where they are used: --help is quick.
 
 _CORPORA = {
     "crema_d": "CREMA-D's official layout (VideoFlash, or MP4/AVI with its file names)",

@@ -237,7 +237,7 @@ def write_resnet(args: argparse.Namespace) -> None:
             **fields,
         }
     )
-    # One class says that there is no classifier: with two or more, guesses would look like answers.
+    # One class means no classifier: with more, an untrained head would look like a trained one.
     variables = init_variables(model_of(config, 1), jax.random.key(0))
     for name, tree in converted.variables.items():
         variables[name][args.modality]["cnn"] = tree

@@ -1,4 +1,4 @@
-"""Scoring a model on rows of a dataset: the mapped forward pass, and one answer per clip."""
+"""Scoring a model on rows of a dataset: the mapped forward pass, and one prediction per clip."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ class ClipLogits:
     Attributes:
       rows: int32 [n] rows of the dataset, in the order in which they were first seen.
       logits: float64 [n, C] log probabilities; softmax gives the probabilities.
-      branches: the same of each branch that gives an opinion of its own: "video", "audio".
+      branches: the same of each branch with logits of its own: "video", "audio".
       features: float32 [n, D], the input of the last classifier; None unless asked for.
     """
 
@@ -34,10 +34,10 @@ class ClipLogits:
 def collect_logits(
     forward: Callable[[Batch], dict[str, Any]], batches: Iterable[Batch]
 ) -> ClipLogits:
-    """Runs the batches and gathers one answer per clip.
+    """Runs the batches and gathers one prediction per clip.
 
     Padding (mask False) is left out. Several views of a clip are averaged as probabilities, not
-    as logits: a mixture of the views' opinions, in which one very confident view does not
+    as logits: a mixture of the views' predictions, in which one very confident view does not
     outvote the others. Features are averaged as they are.
 
     Args:
@@ -120,7 +120,7 @@ class Evaluator:
     def run(self, variables: Any) -> Iterator[tuple[str, float]]:
         """Yields (name, value) of loss (cross-entropy, no smoothing), WAR, UAR and macro F1.
 
-        After them comes the WAR of each branch that has an opinion, "war_video" and "war_audio".
+        After them comes the WAR of each branch with logits of its own, "war_video" and "war_audio".
         """
         clips = self.collect(variables)
         labels = self._labels[clips.rows]

@@ -163,7 +163,7 @@ def evaluate_run(
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     """Writes results.json, confusion.csv, per_actor.csv, confusion.png and reliability.png.
 
-    A model whose branches have opinions of their own gets branches.png too.
+    A model whose branches have logits of their own gets branches.png too.
     """
     from aver_jax.report import figures  # matplotlib: half a second that training need not wait for
 
@@ -180,15 +180,15 @@ def predictions_csv(evaluation: Evaluation) -> str:
     """One line per clip: row, clip_id, actor, label, prediction, a probability per class.
 
     These probabilities carry the temperature where one was fitted. After them come, as trained,
-    those of each branch that has an opinion of its own, in columns such as "video ANG".
+    those of each branch with logits of its own, in columns such as "video ANG".
     """
     classes, index = evaluation.results["classes"], evaluation.dataset.index
     branches = evaluation.clips.branches
-    opinions = [evaluation.probabilities, *(np.exp(own) for own in branches.values())]
+    columns_of = [evaluation.probabilities, *(np.exp(own) for own in branches.values())]
     columns = [f"{branch} {name}" for branch in branches for name in classes]
     table = [["row", "clip_id", "actor", "label", "prediction", *classes, *columns]]
     for row, label, probabilities in zip(
-        evaluation.clips.rows, evaluation.labels, np.concatenate(opinions, 1), strict=True
+        evaluation.clips.rows, evaluation.labels, np.concatenate(columns_of, 1), strict=True
     ):
         name = classes[int(probabilities[: len(classes)].argmax())]
         known = index["clip_id"][row], index["actor"][row], classes[label], name

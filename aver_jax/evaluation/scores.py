@@ -84,7 +84,7 @@ def score_clips(
 
 
 def _headline(logits, labels, actors, samples) -> dict:
-    """The headline scores of one set of answers, each with value, low and high."""
+    """Returns the headline scores of one set of predictions, each with value, low and high."""
     predictions, num_classes = logits.argmax(-1), logits.shape[1]
     confusion = metrics.confusion_matrix(labels, predictions, num_classes)
     losses = metrics.negative_log_likelihood(logits, labels)
@@ -162,7 +162,7 @@ def results_table(results: dict) -> str:
         entry = results["metrics"][key]
         lines.append(f"{name:<12}{_shown(key, entry['value']):>8}   {_span(key, entry)}")
     if "branches" in results:
-        lines += ["", f"{'opinion of':<12}{'WAR':>8}   {'':<18}{'UAR':>8}"]
+        lines += ["", f"{'predicted by':<12}{'WAR':>8}   {'':<18}{'UAR':>8}"]
         for name, entry in {**results["branches"], "fused": results["metrics"]}.items():
             lines.append(f"{name:<12}{_pair(entry)}")
         for name, entry in results["branches"].items():

@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-# The studies import jax: only when one is run, so that --help answers at once.
+# The studies import jax: only when one is run, so that --help is quick.
 _STUDIES = {
     "mrpn_table": "every network on every fold of a protocol, in the layout of the MRPN tables",
     "fuzzy_study": "networks on rendered corpora with more and more unclear clips",

@@ -22,7 +22,7 @@ from aver_jax.experiments.grid.trainings import (
 )
 from aver_jax.experiments.pages.fuzzy_study import build_page
 from aver_jax.experiments.pages.page import Page
-from aver_jax.experiments.stats.predictions import Failure, read_outcomes
+from aver_jax.experiments.stats.predictions import Failure, read_cell_results
 
 
 def run_study(
@@ -73,5 +73,5 @@ def run_study(
         name: contents_of(folder / "data", config.data.protocol, folds, config.data.target)
         for name, folder in folders.items()
     }
-    outcomes, failures = read_outcomes(grid, cells)
-    return build_page(outcomes, failures, corpora, contents, rendering, command), failures
+    results, failures = read_cell_results(grid, cells)
+    return build_page(results, failures, corpora, contents, rendering, command), failures

@@ -17,7 +17,7 @@ from aver_jax.experiments.grid.trainings import (
 from aver_jax.experiments.pages import tables
 from aver_jax.experiments.pages.mrpn_table import build_page
 from aver_jax.experiments.pages.page import Page
-from aver_jax.experiments.stats.predictions import Failure, read_outcomes
+from aver_jax.experiments.stats.predictions import Failure, read_cell_results
 from aver_jax.input import open_dataset
 
 _AUGMENTED = ("audio", "video", "n0")
@@ -60,8 +60,8 @@ def run_study(
         cells += more
     dataset = open_dataset(config.data.path)
     run_in_processes(grid, in_order(cells), args.workers)
-    outcomes, failures = read_outcomes(grid, cells)
-    return build_page(outcomes, failures, dataset, command, args.note), failures
+    results, failures = read_cell_results(grid, cells)
+    return build_page(results, failures, dataset, command, args.note), failures
 
 
 def in_order(cells: Sequence[Cell]) -> list[Cell]:

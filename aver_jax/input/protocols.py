@@ -34,7 +34,7 @@ DEFAULT_PROTOCOLS = {
     "folder": "folder",
 }
 
-#: Whose opinion the label is -> column of the index.
+#: Whose label: the actor's intention or the raters' perception -> column of the index.
 TARGETS = {
     "intended": "label",
     "voice": "voice_vote",

@@ -34,7 +34,7 @@ def predict_all(
 ) -> Iterator[Prediction]:
     """Yields the predictions of the clips that can be used; lists the others with their reasons.
 
-    One strange file must not cost the answers for the others.
+    One strange file must not cost the predictions for the others.
     """
     for path in paths:
         try:

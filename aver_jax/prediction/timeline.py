@@ -1,4 +1,4 @@
-"""Emotions over the time of a clip: a window slides over it, and the model answers each place."""
+"""Emotions over the time of a clip: a window slides over it, with a prediction at each place."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -147,18 +147,18 @@ def branches(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
       results: with `metrics`, `branches` (`scores.score_clips`) and `classes`.
       theme: LIGHT or DARK.
     """
-    opinions = {**results["branches"], "fused": results["metrics"]}
-    places, width = np.arange(len(opinions)), 0.38
+    scores_of = {**results["branches"], "fused": results["metrics"]}
+    places, width = np.arange(len(scores_of)), 0.38
     series = (("war", "WAR", theme.first), ("uar", "UAR", theme.second))
     with themed(theme):
-        figure = new_figure(1.6 + 1.3 * len(opinions), 3.1)
+        figure = new_figure(1.6 + 1.3 * len(scores_of), 3.1)
         axes = figure.add_subplot()
         for number, (score, label, color) in enumerate(series):
             left = places + (number - 0.5) * width
             found = np.array(
                 [
                     [entry[score][k] for k in ("value", "low", "high")]
-                    for entry in opinions.values()
+                    for entry in scores_of.values()
                 ],
                 float,
             )
@@ -170,7 +170,7 @@ def branches(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
         chance = 1 / len(results["classes"])
         dashes = {"color": theme.muted, "linewidth": 1, "linestyle": (0, (4, 3))}
         axes.axhline(chance, label="guessing", zorder=3, **dashes)
-        axes.set_xticks(places, list(opinions))
+        axes.set_xticks(places, list(scores_of))
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="x", visible=False)
         axes.set_ylim(0, 1)

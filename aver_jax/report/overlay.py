@@ -111,7 +111,7 @@ def draw_frame(
     alpha: float = ALPHA,
     time: float | None = None,
     moments=None,
-    opinions=(),
+    branch_predictions=(),
     window=None,
     scale: bool | None = None,
     flat: str = "",
@@ -131,7 +131,7 @@ def draw_frame(
       time: seconds of this frame; with `moments`, moves the marker of the time line.
       moments: (frame_times [T] s, relevance [T] in [0, 1]) of the explained frames, drawn as a
         time line.
-      opinions: (words, class, probability) of each branch that has an opinion of its own, below
+      branch_predictions: (words, class, probability) of each branch with logits of its own, below
         the bars.
       window: (first, last, start, stop) seconds: the ends of the time line, and of what the model
         saw between them, marked where it is not all; default: from first to last of `moments`.
@@ -171,7 +171,7 @@ def draw_frame(
         (flat or _SCALED) if scale else "",
         curve,
         window and tuple(float(x) for x in window),
-        tuple((words, name, round(float(p), 4)) for words, name, p in opinions),
+        tuple((words, name, round(float(p), 4)) for words, name, p in branch_predictions),
     )
     if line is not None and time is not None:
         panel = panel.copy()
@@ -230,7 +230,7 @@ def _draw_corners(picture, corners, thickness):
 
 
 @functools.lru_cache(maxsize=16)
-def _panel(size, label, classes, probabilities, truth, scale, curve, window, opinions):
+def _panel(size, label, classes, probabilities, truth, scale, curve, window, branch_predictions):
     """The part beside the picture, and where its time line lies (x0, x1, y0, y1, t0, t1)."""
     height, unit = size
     width = _even(300 * unit)
@@ -247,7 +247,9 @@ def _panel(size, label, classes, probabilities, truth, scale, curve, window, opi
     order = range(len(classes))
     if len(classes) > MAX_BARS:
         order = np.argsort(probabilities)[::-1][:MAX_BARS]
-    below = (118 if scale or curve else 20) + (8 + 20 * len(opinions) if opinions else 0)
+    below = (118 if scale or curve else 20) + (
+        8 + 20 * len(branch_predictions) if branch_predictions else 0
+    )
     top, bottom = 108 * unit, height - below * unit
     step = min(34 * unit, (bottom - top) / max(len(order), 1))
     names = max(pen.width(classes[i], small, bold=True) for i in order)
@@ -265,7 +267,7 @@ def _panel(size, label, classes, probabilities, truth, scale, curve, window, opi
         share = f"{100 * probabilities[i]:.0f}%"
         end = width - pad - pen.width(share, small, bold=chosen)
         pen.text((end, middle + 0.36 * small), share, small, tone, bold=chosen)
-    for place, (words, name, probability) in enumerate(opinions):
+    for place, (words, name, probability) in enumerate(branch_predictions):
         y = bottom + (20 * place + 18) * unit
         pen.text((pad, y), words, 11 * unit, _MUTED)
         text = f"{name} {100 * probability:.0f}%"

@@ -28,10 +28,10 @@ def overlay_frames(
     relevance = prediction.maps.sum(axis=(1, 2))
     moments = (prediction.map_times, relevance / max(relevance.max(), 1e-12))
     label = classes[int(prediction.probabilities.argmax())]
-    opinions = [
+    branch_predictions = [
         (f"{name} alone", classes[int(values.argmax())], values.max())
         for name, values in prediction.branches.items()
-        # One branch alone is the answer itself.
+        # With one branch alone, its prediction is the model's.
         if len(prediction.branches) > 1
     ]
     start, stop = prediction.window
@@ -50,7 +50,7 @@ def overlay_frames(
             truth=truth,
             time=float(time),
             moments=moments,
-            opinions=opinions,
+            branch_predictions=branch_predictions,
             window=window,
             scale=True,
             flat=flat,

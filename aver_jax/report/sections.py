@@ -74,7 +74,7 @@ def meaning(classes: Sequence[str], target: str = "intended", dataset: str = "")
 
     Args:
       classes: class names.
-      target: whose opinion the labels are.
+      target: "intended" or "perceived": whose labels they are.
       dataset: name of the dataset: what is known of the labels' origin depends on it.
     """
     origin = "in a rendered clip" if dataset == "synthetic" else "in an acted clip"
@@ -94,8 +94,8 @@ def meaning(classes: Sequence[str], target: str = "intended", dataset: str = "")
                     "It is not a measure of feeling, intent, honesty or health. People express the "
                     "same emotion differently; scores differ between people and groups of people, "
                     "and fall on faces, voices, cameras and situations unlike those trained on.",
-                    "A heat map shows which patches the network's answer depended on. It explains "
-                    "the network, not the person.",
+                    "A heat map shows which patches the network's prediction depended on. It "
+                    "explains the network, not the person.",
                 ]
             ),
             Notice(
@@ -191,7 +191,7 @@ def modalities(results: Mapping[str, Any]) -> Section:
     lead = (
         f"{results['clips']} {results['split']} clips of {results['actors']} actors, the same for "
         f"every line. Protocol {results['protocol']}, fold {results['fold']}. Each branch is asked "
-        "by itself (its side head); the fused answer has both."
+        "by itself (its side head); the fused prediction uses both."
     )
     return Section("Face, voice, and both", [picture, table], lead)
 
@@ -208,11 +208,11 @@ def _branches(results: Mapping[str, Any]) -> list[Block]:
     return [
         drawn(
             partial(figures.branches, results),
-            "What each branch says by itself, and the fused answer.",
+            "What each branch predicts by itself, and the fused prediction.",
             width=420,
         ),
         Table(
-            ("opinion of", "WAR", "95% interval", "fused is above by", "95% interval"),
+            ("predicted by", "WAR", "95% interval", "fused is above by", "95% interval"),
             rows,
             "Branches and their fusion (the differences are paired: both on the same actors)",
         ),

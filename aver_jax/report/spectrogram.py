@@ -32,7 +32,7 @@ def sound_figure(
     flat: str = "no positive relevance",
     theme: Theme = DARK,
 ) -> Figure:
-    """Draws the sound that a model heard, in dB below its loudest, and where its answer came from.
+    """Draws the sound that a model heard, in dB below its loudest, and the relevance over it.
 
     The spectrogram is grey, so that colour means relevance and nothing else; above it stands the
     relevance of each moment, summed over frequency.

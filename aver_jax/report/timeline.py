@@ -54,7 +54,7 @@ def timeline_figure(
       title: above the figure.
       unseen: (start, stop) in seconds where no face was found, shaded.
       runs: where lines break, positions among the windows in which others begin.
-      alone: stretches that one branch answers, marked with their words.
+      alone: stretches predicted by one branch, marked with their words.
       uncovered: stretches without a window, hatched with their words.
       theme: colours of the ground and the letters.
     """
@@ -84,8 +84,8 @@ def timeline_figure(
             handlelength=3,
             columnspacing=1.4,
         )
-        for axes, (name, opinions) in zip(grid[2:], branches.items(), strict=True):
-            _lines(axes, centres, np.asarray(opinions), classes, 1.1, pieces)
+        for axes, (name, branch_predictions) in zip(grid[2:], branches.items(), strict=True):
+            _lines(axes, centres, np.asarray(branch_predictions), classes, 1.1, pieces)
             axes.set_ylabel(f"{name} alone")
         for axes in grid[1:]:
             axes.set_ylim(0, 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from data_prep.errors import UserError
 from data_prep.wording import counted
 
-# OpenCV and PyAV are imported in run: --help answers at once.
+# OpenCV and PyAV are imported in run: --help is quick.
 _CARRIERS = ("all", "eyes", "nose", "mouth", "eyes+nose", "eyes+mouth", "nose+mouth")
 
 

@@ -1,4 +1,4 @@
-"""The known answer of every rendered clip: a table, and the boxes of the facial parts."""
+"""The ground truth of every rendered clip: a table, and the boxes of the facial parts."""
 
 import csv
 from dataclasses import dataclass

@@ -21,9 +21,9 @@ def square(x: float, y: float, side: float) -> np.ndarray:
     return np.array([x, y, x + side, y + side], np.float32)
 
 
-def scripted(*answers):
+def scripted(*detections):
     """A detector that gives these boxes, frame by frame."""
-    remaining = [np.asarray(a, np.float32).reshape(-1, 4) for a in answers]
+    remaining = [np.asarray(a, np.float32).reshape(-1, 4) for a in detections]
     return lambda frame: remaining.pop(0)
 
 
@@ -119,9 +119,9 @@ def test_found_is_true_only_between_frames_where_the_face_was_seen():
 
 @pytest.mark.parametrize(("hits", "text"), [(0, r"0 of 8 sampled"), (1, r"1 of 8 .* at least 2")])
 def test_a_clip_without_a_face_is_unusable(hits, text):
-    answers = [square(40, 20, 30)] * hits + [np.zeros((0, 4))] * (8 - hits)
+    detections = [square(40, 20, 30)] * hits + [np.zeros((0, 4))] * (8 - hits)
     with pytest.raises(UnusableClip, match=text):
-        faces.track_face(BLANK * 30, scripted(*answers))
+        faces.track_face(BLANK * 30, scripted(*detections))
 
 
 @given(boxes(), st.integers(4, 40))

@@ -198,7 +198,7 @@ def test_branches_have_opinions_and_scores_of_their_own(loaded, dataset):
     assert above["value"] == pytest.approx(fused["war"]["value"] - 1 / 3)
     assert 0 < above["low"] <= above["value"] <= above["high"]
     table = job.scores.results_table(results)
-    assert "opinion of" in table
+    assert "predicted by" in table
     assert "fused-audio" in table
     lines = list(csv.DictReader(job.predictions_csv(evaluation).splitlines()))
     assert [float(line["audio ANG"]) for line in lines] == pytest.approx([0.5761] * 18, abs=1e-4)

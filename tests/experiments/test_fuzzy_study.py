@@ -23,7 +23,7 @@ from aver_jax.experiments.grid import trainings
 from aver_jax.experiments.grid.trainings import Cell
 from aver_jax.experiments.pages import verdict
 from aver_jax.experiments.pages.fuzzy_study import among_clips, not_neutral
-from aver_jax.experiments.stats.predictions import Comparison, Outcome
+from aver_jax.experiments.stats.predictions import CellResult, Comparison
 from aver_jax.input import open_dataset
 
 RENDERING = Rendering(clips=12, actors=2, size=96, fps=6, seconds=1.0, crop=32, seed=0)
@@ -71,7 +71,7 @@ def test_scores_along_a_share_are_of_the_same_clips():
     other = corpora.Contents(4, 0, {**condition, "b": "clear", "c": "conflict"}, {})
     assert clear_in_all({"one": contents, "other": other}) == {"a", "d"}
     numbers = np.arange(4)
-    outcome = Outcome(
+    result = CellResult(
         cell=Cell("n0", "lstm", 1, 0, "one"),
         classes=("ANG", "NEU"),
         rows=numbers,
@@ -79,16 +79,16 @@ def test_scores_along_a_share_are_of_the_same_clips():
         predictions=numbers % 2,
         actors=np.array(list("wxyz")),
         clip_ids=np.array(list("abcd")),
-        results={},
+        evaluation={},
         seconds=1.0,
         config={},
         branches={},
         features=None,
     )
-    assert among_clips(outcome, frozenset("ad")).clip_ids.tolist() == ["a", "d"]
+    assert among_clips(result, frozenset("ad")).clip_ids.tolist() == ["a", "d"]
     # The neutral clip, d, is in neither.
-    assert not_neutral(outcome, contents, clear=True).clip_ids.tolist() == ["a", "c"]
-    assert not_neutral(outcome, contents, clear=False).clip_ids.tolist() == ["b"]
+    assert not_neutral(result, contents, clear=True).clip_ids.tolist() == ["a", "c"]
+    assert not_neutral(result, contents, clear=False).clip_ids.tolist() == ["b"]
 
 
 def test_a_corpus_is_made_once_and_never_of_other_settings(tmp_path, monkeypatch):

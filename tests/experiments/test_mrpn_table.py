@@ -58,10 +58,10 @@ def test_the_page_has_the_tables_of_the_thesis_and_is_written_where_asked(
     assert {tuple(line[-2:]) for line in differences.values()} == {("undecided", "undecided")}
     assert "Primary comparison: N2 - N0, WAR on all test clips" in text
     assert "the page has 14 verdicts, of which about 0.7 would be false" in text
-    opinions = {line[0]: line[1:] for line in table(text, "WAR of the branches")[2:]}
-    assert opinions["audio, trained alone"] == ["-", "33.3%"]
-    assert opinions["N1"] == ["66.7%", "66.7%"]
-    assert "N0" not in opinions
+    by_branch = {line[0]: line[1:] for line in table(text, "WAR of the branches")[2:]}
+    assert by_branch["audio, trained alone"] == ["-", "33.3%"]
+    assert by_branch["N1"] == ["66.7%", "66.7%"]
+    assert "N0" not in by_branch
     assert "2 actors tested: an interval over so few is too narrow" in text
     assert "Few seeds" in text
     assert len(table(text, "Networks and aggregators")) == 2 + 6
@@ -167,7 +167,7 @@ def test_a_result_that_is_no_result_is_one_line(finished, capsys):
 
 
 @pytest.mark.parametrize("cut", ["half", "empty", "arrays"])
-def test_damaged_answers_are_one_line(finished, cut, capsys):
+def test_damaged_predictions_are_one_line(finished, cut, capsys):
     more, folder = finished
     file = folder / "test.npz"
     if cut == "arrays":

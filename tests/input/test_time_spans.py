@@ -1,4 +1,4 @@
-"""The seconds that an answer is made from: evaluation's, moved to where sound and picture are."""
+"""The seconds that are classified: evaluation's, moved to where sound and picture are."""
 
 import numpy as np
 import pytest

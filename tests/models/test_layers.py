@@ -26,14 +26,14 @@ def assert_alike(function, other, arguments, dtype):
     """Both functions give the same results, and the same gradients of random sums of them."""
 
     @jax.jit(static_argnums=0)
-    def answers(function, arguments):
+    def outputs(function, arguments):
         results, pull = jax.vjp(function, *arguments)
         leaves = jax.tree.leaves(results)
         weights = drawn(*(leaf.shape for leaf in leaves))
         weights = [w.astype(x.dtype) for w, x in zip(weights, leaves, strict=True)]
         return results, pull(jax.tree.unflatten(jax.tree.structure(results), weights))
 
-    found, expected = answers(function, arguments), answers(other, arguments)
+    found, expected = outputs(function, arguments), outputs(other, arguments)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert one.dtype == two.dtype

@@ -168,7 +168,7 @@ def test_a_fused_model_does_with_what_a_clip_has(heard_runs, partial_clips, tmp_
     ]
     for row in rows:
         assert row["used"] in out
-    # With one modality the answer is its branch's.
+    # With one modality the prediction is its branch's.
     assert float(rows[1]["video_ANG"]) == pytest.approx(float(rows[1]["ANG"]), rel=1e-5)
     assert float(rows[2]["audio_ANG"]) == pytest.approx(float(rows[2]["ANG"]), rel=1e-5)
     assert (rows[1]["audio_ANG"], rows[2]["video_ANG"]) == ("", "")
@@ -243,7 +243,7 @@ def test_sound_that_ends_before_the_picture_begins_is_missing(heard_runs, clips,
         None,
     )
     assert found.window[1] == pytest.approx(3 + count / 10, abs=0.01)
-    # One branch alone: a temperature fitted to fused answers does not apply.
+    # One branch alone: a temperature fitted to fused logits does not apply.
     np.testing.assert_array_equal(found.probabilities, found.branches["video"])
 
 

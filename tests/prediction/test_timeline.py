@@ -155,7 +155,7 @@ def test_every_window_is_answered_from_its_own_frames_and_sound(predictor, tmp_p
     logits = np.array([[v, 1.0, 0.0] for v in value.values()])
     np.testing.assert_allclose(found.branches["video"], softmax(2 * logits), atol=0.02)
     np.testing.assert_allclose(found.probabilities, softmax(logits / 2), atol=0.01)
-    # The program that answered the long clip serves the short one too.
+    # The function compiled for the long clip serves the short one too.
     compiled = predictor.run.model.compiled
     short = timeline(predictor, short)
     assert sum(len(used) == 2 for used in short.used) == 9
@@ -186,11 +186,11 @@ def test_the_table_has_a_line_per_window():
     spans = windows(0, 2, 1, 0.5)
     probabilities = np.float32([[0.2, 0.5, 0.3], [0.6, 0.2, 0.2], [0.1, 0.1, 0.8]])
     parts = (Region(0, 1.5, BOTH), Region(1, 2, ("video",)))
-    opinions = probabilities[::-1].copy()
-    line = Timeline(spans, (BOTH,) * 3, probabilities, {"audio": opinions}, parts[:1])
+    by_audio = probabilities[::-1].copy()
+    line = Timeline(spans, (BOTH,) * 3, probabilities, {"audio": by_audio}, parts[:1])
     assert "used" not in timeline_csv(line, CLASSES)
-    opinions[2] = np.nan
-    line = Timeline(spans, (BOTH, BOTH, ("video",)), probabilities, {"audio": opinions}, parts)
+    by_audio[2] = np.nan
+    line = Timeline(spans, (BOTH, BOTH, ("video",)), probabilities, {"audio": by_audio}, parts)
     rows = list(csv.DictReader(timeline_csv(line, CLASSES).splitlines()))
     assert [row["prediction"] for row in rows] == ["DIS", "ANG", "FEA"]
     assert [(row["start"], row["stop"]) for row in rows][1] == ("0.5000", "1.5000")

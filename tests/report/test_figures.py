@@ -83,8 +83,8 @@ def test_confusion_shows_counts_and_shares_and_nothing_for_an_absent_class(resul
 def test_bars_of_branches_are_their_scores_beside_the_fusions(results):
     (axes,) = figures.branches(results).axes
     heights = [bar.get_height() for bars in axes.containers[::2] for bar in bars]
-    opinions = [results["branches"]["audio"], results["branches"]["video"], results["metrics"]]
-    expected = [entry[score]["value"] for score in ("war", "uar") for entry in opinions]
+    entries = [results["branches"]["audio"], results["branches"]["video"], results["metrics"]]
+    expected = [entry[score]["value"] for score in ("war", "uar") for entry in entries]
     np.testing.assert_allclose(heights, expected)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["audio", "video", "fused"]
 

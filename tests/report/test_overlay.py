@@ -116,7 +116,7 @@ def test_the_panel_shows_label_probabilities_and_moment():
     assert (plain != panel(label="SAD")).any()
     assert (plain != panel(truth="SAD")).any()
     assert (plain != panel(moments=moments)).any()
-    assert (plain != panel(opinions=[("video alone", "SAD", 0.5)])).any()
+    assert (plain != panel(branch_predictions=[("video alone", "SAD", 0.5)])).any()
     # The moving marker leaves the cached panel as it was.
     early, late = (panel(moments=moments, time=t) for t in (0.1, 1.9))
     assert (early != late).any()

@@ -1,4 +1,4 @@
-"""The tables of predictions: what was used, the branches' own opinions, nothing where none is."""
+"""The tables of predictions: modalities used, each branch's own, blanks where none is."""
 
 import csv
 import types

@@ -19,10 +19,10 @@ from aver_jax.experiments.grid.trainings import NETWORKS
 from aver_jax.experiments.pages import figures, page, provenance, tables, verdict
 from aver_jax.experiments.pages.page import Page, Table
 from aver_jax.experiments.stats.predictions import (
-    Answers,
+    CellResult,
+    ClipPredictions,
     Comparison,
     Failure,
-    Outcome,
     Statistic,
     chosen,
     pooled,
@@ -37,23 +37,23 @@ _CLAIMS_OF = {"fuzzy": "fuzzy", "conflict": "conflicting"}
 _NEUTRAL = "NEU"
 
 
-def among_clips(outcome: Outcome, clips: frozenset[str]) -> Answers:
-    """The answers to some of the test clips."""
-    return outcome.among(np.array([clip in clips for clip in outcome.clip_ids.tolist()], bool))
+def among_clips(result: CellResult, clips: frozenset[str]) -> ClipPredictions:
+    """Returns the predictions for some of the test clips."""
+    return result.among(np.array([clip in clips for clip in result.clip_ids.tolist()], bool))
 
 
-def not_neutral(outcome: Outcome, contents: Contents, clear: bool) -> Answers:
-    """The answers to the clear, or to the unclear, of the test clips that are not neutral.
+def not_neutral(result: CellResult, contents: Contents, clear: bool) -> ClipPredictions:
+    """Returns the predictions for the clear, or the unclear, test clips that are not neutral.
 
     Neutral clips are always clear: with them the two would have different classes.
     """
-    condition = np.array([contents.condition[c] for c in outcome.clip_ids.tolist()], str)
-    classes = np.array(outcome.classes, str)
-    return outcome.among(((condition == CLEAR) == clear) & (classes[outcome.labels] != _NEUTRAL))
+    condition = np.array([contents.condition[c] for c in result.clip_ids.tolist()], str)
+    classes = np.array(result.classes, str)
+    return result.among(((condition == CLEAR) == clear) & (classes[result.labels] != _NEUTRAL))
 
 
 def build_page(
-    outcomes: Sequence[Outcome],
+    results: Sequence[CellResult],
     failures: Sequence[Failure],
     corpora: Sequence[Corpus],
     contents: Mapping[str, Contents],
@@ -63,7 +63,7 @@ def build_page(
     """Returns the page of a finished study.
 
     Args:
-      outcomes: of all finished cells; a cell's variant is its corpus' name.
+      results: of all finished cells; a cell's variant is its corpus' name.
       failures: the cells that failed.
       corpora: in the order of the tables.
       contents: corpus -> what it holds.
@@ -71,30 +71,33 @@ def build_page(
       command: what was run.
     """
     shared = clear_in_all(contents)
-    same = [among_clips(o, shared) for o in outcomes]
+    same = [among_clips(o, shared) for o in results]
     names = [corpus.name for corpus in corpora]
-    networks = [name for name in NETWORKS if chosen(outcomes, network=name)]
+    networks = [name for name in NETWORKS if chosen(results, network=name)]
     context = {
-        "data": _data(outcomes, corpora, contents, rendering),
-        "trainings": provenance.trainings(outcomes),
+        "data": _data(results, corpora, contents, rendering),
+        "trainings": provenance.trainings(results),
         "command": command,
         "failures": provenance.missing(failures),
-        "same": _same_clips(outcomes, shared),
+        "same": _same_clips(results, shared),
         "networks": networks,
-        "where": _where(outcomes),
+        "where": _where(results),
         "together": " and ".join([", ".join(names[:-1]), names[-1]]) if names[1:] else names[0],
-        "primary": tables.primary(outcomes),
-        "tested": provenance.tested(outcomes),
-        **_claims(outcomes, same, corpora),
+        "primary": tables.primary(results),
+        "tested": provenance.tested(results),
+        **_claims(results, same, corpora),
         "scores": Table(
             ["network", *names],
             [
-                [NETWORKS[n], *(_mean(chosen(outcomes, network=n, variant=name)) for name in names)]
+                [
+                    NETWORKS[n],
+                    *(_mean(chosen(results, network=n, variant=name)) for name in names),
+                ]
                 for n in networks
             ],
         ),
-        "by_clarity": _by_clarity(outcomes, corpora, contents),
-        "differences": {name: tables.differences(chosen(outcomes, variant=name)) for name in names},
+        "by_clarity": _by_clarity(results, corpora, contents),
+        "differences": {name: tables.differences(chosen(results, variant=name)) for name in names},
         "conditions": CONDITIONS,
         "corpus_clips": Table(
             ["corpus, fold", *PARTS],
@@ -109,29 +112,32 @@ def build_page(
             ],
         ),
     }
-    shares = png(figures.score_curves(_panels(outcomes, same, corpora)))
+    shares = png(figures.score_curves(_panels(results, same, corpora)))
     return Page(
-        "fuzzy_study.md.jinja", context, {"shares": shares}, {"cells": tables.run_rows(outcomes)}
+        "fuzzy_study.md.jinja",
+        context,
+        {"shares": shares},
+        {"cells": tables.run_rows(results)},
     )
 
 
 def comparisons_along(
-    outcomes: Sequence[Answers], corpora: Sequence[Corpus], kind: str
+    results: Sequence[ClipPredictions], corpora: Sequence[Corpus], kind: str
 ) -> dict[float, dict[tuple[str, str], Comparison]]:
     """Returns share -> (one, other) -> how they compare, along one kind of unclear clips."""
     return {
-        share: tables.comparisons(chosen(outcomes, variant=name))
+        share: tables.comparisons(chosen(results, variant=name))
         for share, name in _along(corpora, kind).items()
     }
 
 
 def _claims(
-    outcomes: Sequence[Outcome], same: Sequence[Answers], corpora: Sequence[Corpus]
+    results: Sequence[CellResult], same: Sequence[ClipPredictions], corpora: Sequence[Corpus]
 ) -> dict[str, Any]:
     """Returns what the page says of each claim, and how many verdicts it has."""
     names = [corpus.name for corpus in corpora]
-    sets: list[tuple[str, Sequence[Answers], Statistic]] = [
-        ("WAR on all test clips", outcomes, metrics.war),
+    sets: list[tuple[str, Sequence[ClipPredictions], Statistic]] = [
+        ("WAR on all test clips", results, metrics.war),
         ("UAR on the test clips that are clear in every corpus", same, metrics.uar),
     ]
     found = [
@@ -144,7 +150,7 @@ def _claims(
     printed = [pair for of_one in found[0].values() for pair in of_one]
     printed += [pair for of_one in found[1].values() for pair in of_one if pair in claimed]
     paragraphs = [
-        verdict.paragraph(word, comparisons_along(outcomes, corpora, kind))
+        verdict.paragraph(word, comparisons_along(results, corpora, kind))
         for kind, word in _CLAIMS_OF.items()
         if len(_along(corpora, kind)) > (CLEAR in names)
     ]
@@ -164,13 +170,13 @@ def _claims(
 
 
 def _by_clarity(
-    outcomes: Sequence[Outcome], corpora: Sequence[Corpus], contents: Mapping[str, Contents]
+    results: Sequence[CellResult], corpora: Sequence[Corpus], contents: Mapping[str, Contents]
 ) -> Table:
     """Returns the WAR on the clear and on the unclear clips that are not neutral."""
     some = [corpus for corpus in corpora if corpus.name != CLEAR]
-    networks = [name for name in NETWORKS if some and chosen(outcomes, network=name)]
+    networks = [name for name in NETWORKS if some and chosen(results, network=name)]
     halves = [
-        [not_neutral(o, contents[o.cell.variant], clear) for o in outcomes]
+        [not_neutral(o, contents[o.cell.variant], clear) for o in results]
         for clear in (True, False)
     ]
     rows = [
@@ -194,12 +200,12 @@ def _along(corpora: Sequence[Corpus], kind: str) -> dict[float, str]:
 
 
 def _panels(
-    outcomes: Sequence[Outcome], same: Sequence[Answers], corpora: Sequence[Corpus]
+    results: Sequence[CellResult], same: Sequence[ClipPredictions], corpora: Sequence[Corpus]
 ) -> dict[tuple[int, int], figures.Panel]:
     kinds = [kind for kind in KINDS if any(getattr(c, kind) for c in corpora)] or ["fuzzy"]
-    networks = [name for name in NETWORKS if chosen(outcomes, network=name)]
-    lines: list[tuple[str, str, Sequence[Answers], Statistic]] = [
-        ("All test clips", "WAR", outcomes, metrics.war)
+    networks = [name for name in NETWORKS if chosen(results, network=name)]
+    lines: list[tuple[str, str, Sequence[ClipPredictions], Statistic]] = [
+        ("All test clips", "WAR", results, metrics.war)
     ]
     if any(len(o.rows) for o in same):
         lines.append(("Clear in every corpus", "UAR", same, metrics.uar))
@@ -222,11 +228,11 @@ def _panels(
     return panels
 
 
-def _by_seed(answers: Sequence[Answers], statistic: Statistic) -> list[float]:
+def _by_seed(found: Sequence[ClipPredictions], statistic: Statistic) -> list[float]:
     """The score of every seed, all its folds together."""
     values = []
-    for seed in sorted({o.cell.seed for o in answers}):
-        own = [o for o in chosen(answers, seed=seed) if len(o.rows)]
+    for seed in sorted({o.cell.seed for o in found}):
+        own = [o for o in chosen(found, seed=seed) if len(o.rows)]
         if own:
             labels, predictions = (
                 np.concatenate([getattr(o, name) for o in own])
@@ -237,28 +243,28 @@ def _by_seed(answers: Sequence[Answers], statistic: Statistic) -> list[float]:
     return values
 
 
-def _mean(outcomes: Sequence[Outcome]) -> str:
-    return page.mean_and_std(*spread(outcomes)[:2])
+def _mean(results: Sequence[CellResult]) -> str:
+    return page.mean_and_std(*spread(results)[:2])
 
 
-def _together(answers: Sequence[Answers]) -> str:
-    if not sum(len(o.labels) for o in answers):
+def _together(found: Sequence[ClipPredictions]) -> str:
+    if not sum(len(o.labels) for o in found):
         return "-"
-    return page.percent(pooled(answers).value)
+    return page.percent(pooled(found).value)
 
 
-def _where(outcomes: Sequence[Outcome]) -> str:
-    results = outcomes[0].results
-    folds = ", ".join(map(str, sorted({o.cell.fold for o in outcomes})))
-    known = tables.AGGREGATORS[outcomes[0].cell.aggregator]
-    return f"rendered clips, {results['protocol']} fold {folds}, {known}"
+def _where(results: Sequence[CellResult]) -> str:
+    evaluation = results[0].evaluation
+    folds = ", ".join(map(str, sorted({o.cell.fold for o in results})))
+    known = tables.AGGREGATORS[results[0].cell.aggregator]
+    return f"rendered clips, {evaluation['protocol']} fold {folds}, {known}"
 
 
-def _same_clips(outcomes: Sequence[Outcome], shared: frozenset[str]) -> dict[str, int]:
+def _same_clips(results: Sequence[CellResult], shared: frozenset[str]) -> dict[str, int]:
     """Returns how many tested clips are clear in every corpus, and how many of them neutral."""
     label = {
         clip: o.classes[number]
-        for o in outcomes
+        for o in results
         for clip, number in zip(o.clip_ids.tolist(), o.labels.tolist(), strict=True)
         if clip in shared
     }
@@ -267,15 +273,15 @@ def _same_clips(outcomes: Sequence[Outcome], shared: frozenset[str]) -> dict[str
 
 
 def _data(
-    outcomes: Sequence[Outcome],
+    results: Sequence[CellResult],
     corpora: Sequence[Corpus],
     contents: Mapping[str, Contents],
     rendering: Rendering,
 ) -> dict[str, str]:
     """Returns name -> what was tested, in words."""
-    results = outcomes[0].results
-    tested = np.unique(np.concatenate([o.clip_ids for o in outcomes]))
-    actors = np.unique(np.concatenate([o.actors for o in outcomes]))
+    evaluation = results[0].evaluation
+    tested = np.unique(np.concatenate([o.clip_ids for o in results]))
+    actors = np.unique(np.concatenate([o.actors for o in results]))
 
     def of_each(text):
         return ", ".join(f"{corpus.name} {text(contents[corpus.name])}" for corpus in corpora)
@@ -288,11 +294,11 @@ def _data(
         f"{counted(rendering.clips, 'clip')} and {counted(rendering.actors, 'actor')}, frames of "
         f"{rendering.size} pixels at {rendering.fps} per second, about {rendering.seconds:g} s, "
         f"face crops of {rendering.crop} pixels, seed {rendering.seed}, classes "
-        f"{', '.join(results['classes'])}",
+        f"{', '.join(evaluation['classes'])}",
         "prepared clips": of_each(lambda held: f"{held.prepared} ({held.skipped} skipped)"),
         "unclear clips": of_each(unclear),
-        "protocol": f"{results['protocol']}, folds "
-        f"{', '.join(map(str, sorted({o.cell.fold for o in outcomes})))}",
+        "protocol": f"{evaluation['protocol']}, folds "
+        f"{', '.join(map(str, sorted({o.cell.fold for o in results})))}",
         "tested": f"{counted(len(tested), 'clip')} of {counted(len(actors), 'actor')} of each "
-        f"corpus, {results['target']} labels",
+        f"corpus, {evaluation['target']} labels",
     }

@@ -7,14 +7,14 @@ import numpy as np
 from aver_jax.experiments.grid.trainings import NETWORKS
 from aver_jax.experiments.pages import figures, provenance, published, tables
 from aver_jax.experiments.pages.page import Page
-from aver_jax.experiments.stats.predictions import Failure, Outcome, averaged_confusion, chosen
+from aver_jax.experiments.stats.predictions import CellResult, Failure, averaged_confusion, chosen
 from aver_jax.input import PROTOCOLS, Dataset
 from aver_jax.report.figures import png
 from data_prep.wording import counted
 
 
 def build_page(
-    outcomes: Sequence[Outcome],
+    results: Sequence[CellResult],
     failures: Sequence[Failure],
     dataset: Dataset,
     command: str,
@@ -23,24 +23,24 @@ def build_page(
     """Returns the page of a finished table.
 
     Args:
-      outcomes: of all finished runs. The first aggregator has the tables; the others are in the
+      results: of all finished runs. The first aggregator has the tables; the others are in the
         summary.
       failures: the runs that failed.
       dataset: what was tested.
       command: what was run.
       note: a line about the data.
     """
-    results = outcomes[0].results
-    clips = np.unique(np.concatenate([o.rows for o in outcomes]))
-    networks = [name for name in NETWORKS if chosen(outcomes, network=name)]
-    aggregator = outcomes[0].cell.aggregator
-    first = chosen(outcomes, aggregator=aggregator, variant="")
-    data_words = f"{dataset.name}, {results['protocol']}, {results['target']} labels"
+    evaluation = results[0].evaluation
+    clips = np.unique(np.concatenate([o.rows for o in results]))
+    networks = [name for name in NETWORKS if chosen(results, network=name)]
+    aggregator = results[0].cell.aggregator
+    first = chosen(results, aggregator=aggregator, variant="")
+    data_words = f"{dataset.name}, {evaluation['protocol']}, {evaluation['target']} labels"
     panels = [
         (NETWORKS[network], averaged_confusion(chosen(first, network=network)))
         for network in networks
     ]
-    pictures = {"confusion": png(figures.confusion_panels(panels, results["classes"]))}
+    pictures = {"confusion": png(figures.confusion_panels(panels, evaluation["classes"]))}
     shown = [
         o
         for network in ("video", "audio", "n0", "n2")
@@ -49,13 +49,13 @@ def build_page(
     ]
     if shown:
         panels = [(NETWORKS[o.cell.network], figures.embedded(o.features), o.labels) for o in shown]
-        pictures["features"] = png(figures.feature_panels(panels, results["classes"]))
-    whole_clips = chosen(outcomes, variant=tables.WHOLE_CLIPS)
-    protocol = results["protocol"]
+        pictures["features"] = png(figures.feature_panels(panels, evaluation["classes"]))
+    whole_clips = chosen(results, variant=tables.WHOLE_CLIPS)
+    protocol = evaluation["protocol"]
     context = {
         "dataset": dataset.name,
-        "data": _data(outcomes, dataset, clips, note),
-        "trainings": provenance.trainings(outcomes),
+        "data": _data(results, dataset, clips, note),
+        "trainings": provenance.trainings(results),
         "command": command,
         "failures": provenance.missing(failures),
         "networks": networks,
@@ -63,7 +63,7 @@ def build_page(
         "data_words": data_words,
         "folds": {score: tables.networks(first, protocol, score) for score in ("war", "uar")},
         "thesis_folds": tables.thesis_folds(dataset.name),
-        "augmentation": tables.modalities(chosen(outcomes, aggregator=aggregator), protocol)
+        "augmentation": tables.modalities(chosen(results, aggregator=aggregator), protocol)
         if whole_clips
         else None,
         "thesis_augmentation": tables.thesis_augmentation(),
@@ -71,9 +71,9 @@ def build_page(
         "tested": provenance.tested(first),
         "differences": tables.differences(first),
         "branches": tables.branches(first),
-        "summary": tables.summary(outcomes),
-        "aggregator_differences": tables.aggregator_differences(outcomes),
-        "accuracies": published.accuracies(first, dataset, results["target"], clips),
+        "summary": tables.summary(results),
+        "aggregator_differences": tables.aggregator_differences(results),
+        "accuracies": published.accuracies(first, dataset, evaluation["target"], clips),
         "elsewhere": published.elsewhere(),
         "features": {
             "clips": len(shown[0].rows),
@@ -83,24 +83,25 @@ def build_page(
         if shown
         else None,
     }
-    return Page("mrpn_table.md.jinja", context, pictures, {"cells": tables.run_rows(outcomes)})
+    return Page("mrpn_table.md.jinja", context, pictures, {"cells": tables.run_rows(results)})
 
 
 def _data(
-    outcomes: Sequence[Outcome], dataset: Dataset, clips: np.ndarray, note: str
+    results: Sequence[CellResult], dataset: Dataset, clips: np.ndarray, note: str
 ) -> dict[str, str]:
     """Returns name -> what was tested, in words."""
-    results, actors = outcomes[0].results, dataset.index["actor"]
-    folds = sorted({o.cell.fold for o in outcomes})
-    dropped = results["dropped"]
+    evaluation, actors = results[0].evaluation, dataset.index["actor"]
+    folds = sorted({o.cell.fold for o in results})
+    dropped = evaluation["dropped"]
     left_out = f"; {counted(dropped, 'clip')} without one left out" if dropped else ""
-    count = PROTOCOLS.get(results["protocol"], PROTOCOLS["folder"])
+    count = PROTOCOLS.get(evaluation["protocol"], PROTOCOLS["folder"])
     return {
         "dataset": f"{dataset.name}, {counted(len(dataset), 'clip')} of "
         f"{counted(len(np.unique(actors)), 'actor')} prepared, "
         f"{provenance.skipped_of(dataset.path)} skipped; classes {', '.join(dataset.classes)}",
         **({"note": note} if note else {}),
-        "protocol": f"{results['protocol']}, folds {', '.join(map(str, folds))} of {count}",
+        "protocol": f"{evaluation['protocol']}, folds {', '.join(map(str, folds))} of {count}",
         "tested": f"{counted(len(clips), 'clip')} of "
-        f"{counted(len(np.unique(actors[clips])), 'actor')}, {results['target']} labels{left_out}",
+        f"{counted(len(np.unique(actors[clips])), 'actor')}, "
+        f"{evaluation['target']} labels{left_out}",
     }

@@ -8,43 +8,43 @@ from typing import Any
 import numpy as np
 
 from aver_jax.experiments.grid.run_result import made_here
-from aver_jax.experiments.stats.predictions import Failure, Outcome
+from aver_jax.experiments.stats.predictions import CellResult, Failure
 
 
-def trainings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def trainings(results: Sequence[CellResult]) -> dict[str, Any]:
     """Returns how the runs of a page were made, for its template.
 
     Versions, devices and dates are distinct ones; those of now where a run does not tell.
     """
     here = made_here()
-    stored = [o.made for o in outcomes if o.made]
+    stored = [o.made for o in results if o.made]
     # Late fusion begins at the branches of this page.
     parents = {
         subtree: Path(folder).name
-        for o in outcomes
+        for o in results
         if o.cell.network != "late"
         for subtree, folder in o.config.get("init", {}).items()
         if folder
     }
     return {
-        "count": len(outcomes),
-        "selects": sorted({o.config["evaluation"]["select"] for o in outcomes}),
+        "count": len(results),
+        "selects": sorted({o.config["evaluation"]["select"] for o in results}),
         "parents": [f"{subtree} of {name}" for subtree, name in sorted(parents.items())],
-        "seeds": sorted({o.cell.seed for o in outcomes}),
-        "hours": sum(o.seconds for o in outcomes) / 3600,
+        "seeds": sorted({o.cell.seed for o in results}),
+        "hours": sum(o.seconds for o in results) / 3600,
         "made": {
             name: "; ".join(sorted({made[name] for made in stored} or {here[name]}))
             for name in here
         },
-        "unknown": sum(not o.made for o in outcomes),
+        "unknown": sum(not o.made for o in results),
     }
 
 
-def tested(outcomes: Sequence[Outcome]) -> dict[str, int]:
+def tested(results: Sequence[CellResult]) -> dict[str, int]:
     """Returns the number of actors and of seeds that intervals are over."""
     return {
-        "actors": len(np.unique(np.concatenate([o.actors for o in outcomes]))),
-        "seeds": len({o.cell.seed for o in outcomes}),
+        "actors": len(np.unique(np.concatenate([o.actors for o in results]))),
+        "seeds": len({o.cell.seed for o in results}),
     }
 
 

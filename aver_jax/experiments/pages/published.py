@@ -14,19 +14,19 @@ import numpy as np
 from aver_jax.experiments.grid.trainings import NETWORKS
 from aver_jax.experiments.pages import page
 from aver_jax.experiments.pages.page import Table
-from aver_jax.experiments.stats.predictions import Outcome, chosen, spread
+from aver_jax.experiments.stats.predictions import CellResult, chosen, spread
 from aver_jax.input import Dataset
 
 _DATASETS = {"crema_d": "CREMA-D (6 classes)", "ravdess": "RAVDESS (8 classes)"}
 
 
 def accuracies(
-    outcomes: Sequence[Outcome], dataset: Dataset, target: str, tested: np.ndarray
+    results: Sequence[CellResult], dataset: Dataset, target: str, tested: np.ndarray
 ) -> Table | None:
     """Returns ours beside those of people and of published methods; None for other datasets.
 
     Args:
-      outcomes: ours, of one aggregator.
+      results: ours, of one aggregator.
       dataset: what they were tested on.
       target: whose labels; votes of people say something of intended ones alone.
       tested: the rows that were tested.
@@ -35,10 +35,10 @@ def accuracies(
         return None
     rows = []
     for network, name in NETWORKS.items():
-        own = chosen(outcomes, network=network)
+        own = chosen(results, network=network)
         if own:
             war = page.mean_and_std(*spread(own)[:2])
-            rows.append([f"{name}, this page", war, own[0].results["protocol"], "this page"])
+            rows.append([f"{name}, this page", war, own[0].evaluation["protocol"], "this page"])
     source = SOURCES[dataset.name]
     for modality, share in SINGLE_RATER[dataset.name].items():
         rows.append([_rater(modality), page.printed(share), "all clips", source])

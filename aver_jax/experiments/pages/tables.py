@@ -11,9 +11,9 @@ from aver_jax.experiments.pages import page, published
 from aver_jax.experiments.pages.page import Table
 from aver_jax.experiments.stats.predictions import (
     MARGIN,
-    Answers,
+    CellResult,
+    ClipPredictions,
     Comparison,
-    Outcome,
     Statistic,
     best_single,
     chosen,
@@ -50,13 +50,13 @@ def fold_name(protocol: str, fold: int) -> str:
     return published.RAVDESS_PAIRS[fold - 1] if protocol == "ravdess_pairs" else f"fold {fold}"
 
 
-def by_fold(rows: Mapping[str, Sequence[Outcome]], protocol: str, score: str = "war") -> Table:
+def by_fold(rows: Mapping[str, Sequence[CellResult]], protocol: str, score: str = "war") -> Table:
     """Networks in rows, folds in columns, then mean and std over folds and seeds.
 
     Args:
-      rows: the row's name -> its outcomes; a row without outcomes is left out.
+      rows: the row's name -> its results; a row without results is left out.
       protocol: names the folds.
-      score: a key of the results' `metrics`.
+      score: a key of the evaluation's `metrics`.
     """
     folds = sorted({o.cell.fold for some in rows.values() for o in some})
     head = ["network", *(fold_name(protocol, fold) for fold in folds), "mean ± SD"]
@@ -69,29 +69,29 @@ def by_fold(rows: Mapping[str, Sequence[Outcome]], protocol: str, score: str = "
     return Table(head, lines)
 
 
-def modalities(outcomes: Sequence[Outcome], protocol: str) -> Table:
+def modalities(results: Sequence[CellResult], protocol: str) -> Table:
     """Table 5.1: each modality and both, without (NT) and with (T) temporal augmentation."""
     rows = {}
     for network, name in _THESIS_NAMES.items():
-        own = chosen(outcomes, network=network)
+        own = chosen(results, network=network)
         rows[f"{name} (NT)"] = chosen(own, variant=WHOLE_CLIPS)
         rows[f"{name} (T)"] = chosen(own, variant="")
     return by_fold(rows, protocol)
 
 
-def networks(outcomes: Sequence[Outcome], protocol: str, score: str = "war") -> Table:
+def networks(results: Sequence[CellResult], protocol: str, score: str = "war") -> Table:
     """Tables 5.2 and 5.3, and the single modalities above them."""
-    rows = {name: chosen(outcomes, network=network) for network, name in NETWORKS.items()}
+    rows = {name: chosen(results, network=network) for network, name in NETWORKS.items()}
     return by_fold(rows, protocol, score)
 
 
-def summary(outcomes: Sequence[Outcome]) -> Table:
+def summary(results: Sequence[CellResult]) -> Table:
     """Table 5.4: every network with every aggregator, WAR and UAR with intervals over actors."""
     head = ["network, aggregator", "WAR", "UAR", "WAR, pooled", "95%", "UAR, pooled", "95%"]
     lines = []
     for network, name in NETWORKS.items():
         for aggregator, known in AGGREGATORS.items():
-            own = chosen(outcomes, network=network, aggregator=aggregator, variant="")
+            own = chosen(results, network=network, aggregator=aggregator, variant="")
             if not own:
                 continue
             scores = [page.mean_and_std(*spread(own, s)[:2]) for s in ("war", "uar")]
@@ -104,20 +104,20 @@ def summary(outcomes: Sequence[Outcome]) -> Table:
 
 
 def comparisons(
-    outcomes: Sequence[Answers], statistic: Statistic = metrics.war
+    results: Sequence[ClipPredictions], statistic: Statistic = metrics.war
 ) -> dict[tuple[str, str], Comparison]:
     """(one, other) of DIFFERENCES -> how they compare, where both were run.
 
     Args:
-      outcomes: of one aggregator and variant.
+      results: of one aggregator and variant.
       statistic: the score.
     """
-    single = best_single([o for o in outcomes if len(o.rows)], statistic)
+    single = best_single([o for o in results if len(o.rows)], statistic)
     found = {}
     for one, other in DIFFERENCES:
         network = single if other == "best" else other
         if network is not None:
-            ones, others = chosen(outcomes, network=one), chosen(outcomes, network=network)
+            ones, others = chosen(results, network=one), chosen(results, network=network)
             comparison = compare(ones, others, statistic)
             if comparison is not None:
                 found[one, other] = comparison
@@ -137,25 +137,25 @@ _DIFFERENCE = [
 _WORDS = {True: "yes", False: "no", None: "undecided"}
 
 
-def differences(outcomes: Sequence[Answers]) -> Table:
+def differences(results: Sequence[ClipPredictions]) -> Table:
     """Paired differences of WAR in percentage points, with intervals and what they decide."""
-    single = best_single(outcomes)
+    single = best_single(results)
     rows = [
         _difference(
             short(one), f"best single ({single})" if other == "best" else short(other), found
         )
-        for (one, other), found in comparisons(outcomes).items()
+        for (one, other), found in comparisons(results).items()
     ]
     return Table(_DIFFERENCE, rows)
 
 
-def aggregator_differences(outcomes: Sequence[Answers]) -> Table:
+def aggregator_differences(results: Sequence[ClipPredictions]) -> Table:
     """By how much every other aggregator is better than the first, for each network."""
-    first, *others = list(dict.fromkeys(o.cell.aggregator for o in outcomes))
+    first, *others = list(dict.fromkeys(o.cell.aggregator for o in results))
     lines = []
     for network, name in NETWORKS.items():
         for other in others:
-            own = chosen(outcomes, network=network, variant="")
+            own = chosen(results, network=network, variant="")
             found = compare(chosen(own, aggregator=other), chosen(own, aggregator=first))
             if found is not None:
                 lines.append(
@@ -176,23 +176,23 @@ def _difference(one: str, other: str, found: Comparison) -> list[str]:
     ]
 
 
-def primary(outcomes: Sequence[Answers]) -> dict[str, Any]:
+def primary(results: Sequence[ClipPredictions]) -> dict[str, Any]:
     """Returns the names of the networks that a page is about, and how they compare.
 
     Args:
-      outcomes: of one aggregator; those of several variants are compared each with its like.
+      results: of one aggregator; those of several variants are compared each with its like.
     """
     one, other = PRIMARY
-    found = compare(chosen(outcomes, network=one), chosen(outcomes, network=other))
+    found = compare(chosen(results, network=one), chosen(results, network=other))
     return {"names": [short(one), short(other)], "found": found}
 
 
-def branches(outcomes: Sequence[Outcome]) -> Table:
+def branches(results: Sequence[CellResult]) -> Table:
     """Returns the WAR of the branches inside a fusion network, beside their own trainings."""
     head = ["branch of", "video", "audio"]
     lines = []
     for network, name in NETWORKS.items():
-        own = chosen(outcomes, network=network)
+        own = chosen(results, network=network)
         if not own:
             continue
         if network in ("video", "audio"):
@@ -245,7 +245,7 @@ def short(network: str) -> str:
     return network.upper() if network in ("n0", "n1", "n2") else network
 
 
-def run_rows(outcomes: Sequence[Outcome]) -> list[list[object]]:
+def run_rows(results: Sequence[CellResult]) -> list[list[object]]:
     """Returns one line per training, under a head."""
     rows: list[list[object]] = [
         [
@@ -253,9 +253,9 @@ def run_rows(outcomes: Sequence[Outcome]) -> list[list[object]]:
             "uar", "macro_f1", "loss", "seconds",
         ]
     ]  # fmt: skip
-    for o in outcomes:
-        scores = [o.results["metrics"][s]["value"] for s in ("war", "uar", "macro_f1", "loss")]
+    for o in results:
+        scores = [o.evaluation["metrics"][s]["value"] for s in ("war", "uar", "macro_f1", "loss")]
         run = [o.cell.network, o.cell.aggregator, o.cell.variant, o.cell.fold, o.cell.seed]
-        of_test = [o.results["clips"], o.results["actors"], o.results["step"]]
+        of_test = [o.evaluation["clips"], o.evaluation["actors"], o.evaluation["step"]]
         rows.append([*run, *of_test, *scores, o.seconds])
     return rows

@@ -1,4 +1,4 @@
-"""What the cells of a grid found: read back, pooled, and compared network with network.
+"""The predictions of a grid's cells: read back, pooled, and compared network with network.
 
 Two things make such numbers vary: which actors are tested, and the seed of the training. One
 interval over both, that of `crossed`, decides what is said of a difference. Scores of one network
@@ -28,11 +28,11 @@ MARGIN = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
-    """What a cell's network answered to some clips.
+class ClipPredictions:
+    """The predictions of a cell's network for some clips.
 
     Attributes:
-      cell: which one.
+      cell: of the grid.
       classes: names of the C classes.
       rows, labels, predictions: int [n] of the clips.
       actors, clip_ids: text [n].
@@ -51,19 +51,19 @@ class Answers:
         """(variant, fold, seed): where two networks can be compared."""
         return self.cell.variant, self.cell.fold, self.cell.seed
 
-    def among(self, keep: np.ndarray) -> "Answers":
-        """The answers to the clips where `keep`, bool [n], is true."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Answers)}
+    def among(self, keep: np.ndarray) -> "ClipPredictions":
+        """Returns the predictions for the clips where `keep`, bool [n], is true."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(ClipPredictions)}
         arrays = ("rows", "labels", "predictions", "actors", "clip_ids")
-        return Answers(**{k: v[keep] if k in arrays else v for k, v in fields.items()})
+        return ClipPredictions(**{k: v[keep] if k in arrays else v for k, v in fields.items()})
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome(Answers):
-    """A finished cell: its answers to all its test clips, and what else it left.
+class CellResult(ClipPredictions):
+    """A finished cell: its predictions for all its test clips, and what else it wrote.
 
     Attributes:
-      results: of `evaluate.evaluate_run` on the test split; JSON types.
+      evaluation: results of `evaluate_run` on the test split; JSON types.
       seconds: that the cell took, if it was not stopped in between.
       config: the experiment it trained, as JSON types.
       branches: name -> int [n], predictions of the network's own branches.
@@ -71,7 +71,7 @@ class Outcome(Answers):
       made: "date", "device" and "versions" of the training; empty if that was not stored.
     """
 
-    results: dict[str, Any]
+    evaluation: dict[str, Any]
     seconds: float
     config: Mapping[str, Any]
     branches: Mapping[str, np.ndarray]
@@ -81,7 +81,7 @@ class Outcome(Answers):
     @property
     def confusion(self) -> np.ndarray:
         """int64 [C, C], rows true."""
-        return np.asarray(self.results["confusion"])
+        return np.asarray(self.evaluation["confusion"])
 
 
 class Failure(NamedTuple):
@@ -91,13 +91,13 @@ class Failure(NamedTuple):
     reason: str
 
 
-def read_outcomes(grid: Grid, cells: Iterable[Cell]) -> tuple[list[Outcome], list[Failure]]:
-    """Returns what `grid.run_cells` wrote for these cells: outcomes, and failed cells.
+def read_cell_results(grid: Grid, cells: Iterable[Cell]) -> tuple[list[CellResult], list[Failure]]:
+    """Returns what `grid.run_cells` wrote for these cells: results, and failed cells.
 
     Raises:
       UserError: a file is missing or damaged; no cell is left.
     """
-    outcomes, failures = [], []
+    results, failures = [], []
     for cell in cells:
         folder = grid.folder(cell)
         result = read_result(folder)
@@ -108,28 +108,30 @@ def read_outcomes(grid: Grid, cells: Iterable[Cell]) -> tuple[list[Outcome], lis
             # Opened here: numpy leaves a file that is no archive open.
             with (folder / "test.npz").open("rb") as raw, np.load(raw) as file:
                 arrays = {name: file[name] for name in file.files}
-            outcomes.append(_outcome(cell, result, arrays))
+            results.append(_cell_result(cell, result, arrays))
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(
                 f"{folder}/test.npz cannot be read ({type(error).__name__}: {error}); remove "
                 "result.json beside it and run the study again"
             ) from error
-    if not outcomes:
+    if not results:
         cell, reason = failures[0]
         raise UserError(
             f"all {len(failures)} trainings failed; {cell.name}: {reason} "
             "(choose another --workdir to begin anew)"
         )
-    return outcomes, failures
+    return results, failures
 
 
-def _outcome(cell: Cell, result: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Outcome:
+def _cell_result(
+    cell: Cell, result: dict[str, Any], arrays: Mapping[str, np.ndarray]
+) -> CellResult:
     branches = {
         name.removeprefix("logits_"): logits.argmax(-1)
         for name, logits in arrays.items()
         if name.startswith("logits_")
     }
-    return Outcome(
+    return CellResult(
         cell=cell,
         classes=tuple(result["results"]["classes"]),
         rows=arrays["row"],
@@ -137,7 +139,7 @@ def _outcome(cell: Cell, result: dict[str, Any], arrays: Mapping[str, np.ndarray
         predictions=arrays["logits"].argmax(-1),
         actors=arrays["actor"],
         clip_ids=arrays["clip_id"],
-        results=result["results"],
+        evaluation=result["results"],
         seconds=result["seconds"],
         config=result["config"],
         branches=branches,
@@ -146,26 +148,26 @@ def _outcome(cell: Cell, result: dict[str, Any], arrays: Mapping[str, np.ndarray
     )
 
 
-def chosen(outcomes: Iterable[Answers], **fields: Any) -> list:
-    """The outcomes whose cell has these fields, such as network="n0", variant=""."""
-    return [o for o in outcomes if all(getattr(o.cell, k) == v for k, v in fields.items())]
+def chosen(results: Iterable[ClipPredictions], **fields: Any) -> list:
+    """The results whose cell has these fields, such as network="n0", variant=""."""
+    return [o for o in results if all(getattr(o.cell, k) == v for k, v in fields.items())]
 
 
 class Spread(NamedTuple):
     """Mean and standard deviation (n - 1) over cells; NaN where there are too few."""
 
     mean: float
-    deviation: float
+    std: float
     cells: int
 
 
-def spread(outcomes: Sequence[Outcome], score: str = "war") -> Spread:
-    """Returns mean and deviation of a score of `results["metrics"]` over the cells."""
-    values = np.array([o.results["metrics"][score]["value"] for o in outcomes], float)
+def spread(results: Sequence[CellResult], score: str = "war") -> Spread:
+    """Returns mean and standard deviation of a score of `evaluation["metrics"]` over the cells."""
+    values = np.array([o.evaluation["metrics"][score]["value"] for o in results], float)
     if not values.size:
         return Spread(float("nan"), float("nan"), 0)
-    deviation = float(values.std(ddof=1)) if values.size > 1 else float("nan")
-    return Spread(float(values.mean()), deviation, values.size)
+    std = float(values.std(ddof=1)) if values.size > 1 else float("nan")
+    return Spread(float(values.mean()), std, values.size)
 
 
 class Estimate(NamedTuple):
@@ -176,13 +178,13 @@ class Estimate(NamedTuple):
     high: float
 
 
-def pooled(answers: Sequence[Answers], statistic: Statistic = metrics.war) -> Estimate:
+def pooled(found: Sequence[ClipPredictions], statistic: Statistic = metrics.war) -> Estimate:
     """Returns a score of all the cells' clips together, each clip once per seed."""
     labels, predictions, actors = (
-        np.concatenate([getattr(o, name) for o in answers])
+        np.concatenate([getattr(o, name) for o in found])
         for name in ("labels", "predictions", "actors")
     )
-    size = len(answers[0].classes)
+    size = len(found[0].classes)
     value = statistic(metrics.confusion_matrix(labels, predictions, size))
     ends = bootstrap.bootstrap_interval(statistic, labels, predictions, actors, size)
     return Estimate(float(value), *ends)
@@ -229,7 +231,9 @@ class Comparison:
 
 
 def compare(
-    ones: Sequence[Answers], others: Sequence[Answers], statistic: Statistic = metrics.war
+    ones: Sequence[ClipPredictions],
+    others: Sequence[ClipPredictions],
+    statistic: Statistic = metrics.war,
 ) -> Comparison | None:
     """Returns how two networks compare on the places that both have; None without clips there."""
     of_place = {o.place: o for o in others}
@@ -252,8 +256,8 @@ def compare(
     for seed in np.unique(seeds).tolist():
         mine = seeds == seed
         scores = [
-            statistic(metrics.confusion_matrix(labels[mine], answers[mine], size))
-            for answers in (one, other)
+            statistic(metrics.confusion_matrix(labels[mine], predictions[mine], size))
+            for predictions in (one, other)
         ]
         by_seed[seed] = float(scores[0] - scores[1])
     whole = crossed_difference(statistic, labels, one, other, actors, seeds, size)
@@ -267,7 +271,9 @@ def compare(
     )
 
 
-def best_single(outcomes: Sequence[Answers], statistic: Statistic = metrics.war) -> str | None:
+def best_single(
+    results: Sequence[ClipPredictions], statistic: Statistic = metrics.war
+) -> str | None:
     """The branch network, audio or video, that scores higher on all clips together.
 
     The choice looks at the test clips, once for the whole table: it favours the single modality,
@@ -275,19 +281,19 @@ def best_single(outcomes: Sequence[Answers], statistic: Statistic = metrics.war)
     """
     scores = {}
     for network in ("audio", "video"):
-        own = chosen(outcomes, network=network)
+        own = chosen(results, network=network)
         if own:
             scores[network] = pooled(own, statistic).value
     return max(scores, key=scores.get) if scores else None
 
 
-def averaged_confusion(outcomes: Sequence[Outcome]) -> np.ndarray:
+def averaged_confusion(results: Sequence[CellResult]) -> np.ndarray:
     """Mean over the cells of the row-normalised confusion matrix: float64 [C, C].
 
     A class that a cell's test clips lack is left out of that cell's mean; a row that no cell has
     is NaN.
     """
-    counts = np.stack([o.confusion for o in outcomes]).astype(float)
+    counts = np.stack([o.confusion for o in results]).astype(float)
     totals = counts.sum(-1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     measured = (totals > 0).sum(0)

@@ -51,8 +51,8 @@ def crossed_difference(
     counts = np.zeros((2, len(seed_names), len(actor_names), num_classes, num_classes), np.int64)
     for number, name in enumerate(seed_names):
         mine = seeds == name
-        for which, answers in enumerate((predictions, others)):
-            groups, found = grouped_confusion(labels[mine], answers[mine], actor[mine], num_classes)
+        for which, own in enumerate((predictions, others)):
+            groups, found = grouped_confusion(labels[mine], own[mine], actor[mine], num_classes)
             counts[which, number, groups] = found
     one, other = counts.sum((1, 2))
     value = float(statistic(one) - statistic(other))

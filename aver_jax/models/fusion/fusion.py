@@ -145,7 +145,7 @@ class FusionNetwork(nn.Module):
       hidden: width of the hidden layer of Scoring.
       modality_dropout: in training, the probability that the fusion component (and it alone) does
         not see a modality of an example; it always sees one. It regularises that component, and
-        prepares it for no missing modality: with one missing, the others' own scores answer.
+        prepares it for no missing modality: with one missing, the others' own logits are taken.
       axis_name: mapped axis whose devices share their batch statistics in training.
     """
 
@@ -199,8 +199,8 @@ class FusionNetwork(nn.Module):
                 )
                 taps[f"logits_{name}"] = scoring(g[name], train=False)
         if len(present) < len(self.modalities):
-            opinions = [taps[f"logits_{name}"] for name in present]
-            logits = jax.tree.map(lambda *of: sum(of) / len(of), *opinions)
+            own_logits = [taps[f"logits_{name}"] for name in present]
+            logits = jax.tree.map(lambda *of: sum(of) / len(of), *own_logits)
             return logits, taps | {"features": jnp.concatenate(list(g.values()), axis=-1)}
         kept = None
         if train and self.modality_dropout > 0:

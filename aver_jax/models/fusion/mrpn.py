@@ -34,7 +34,7 @@ class Mrpn(BranchFields, Model):
         `BranchFields`; the cnn of audio is always "2d". Statistics and logits are float32.
       scoring_hidden: width of the hidden layer of Scoring.
       modality_dropout: regularises the fusion component in training, see `FusionNetwork`; where a
-        modality is missing afterwards, the branch that is there answers, and not the fusion.
+        modality is missing afterwards, the branch that is there predicts, and not the fusion.
 
     A limit: a clip without a valid segment in a batch that has sound ("audio_segments" 0) counts
     like any other from there on. Its f^ of sound is 0, the mean; the norms after the branches take

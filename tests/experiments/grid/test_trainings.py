@@ -20,7 +20,7 @@ from aver_jax.experiments.grid.trainings import (
     plan_cells,
     run_cells,
 )
-from aver_jax.experiments.stats.predictions import read_outcomes
+from aver_jax.experiments.stats.predictions import read_cell_results
 
 SPEC = "mrpn.py:size=study,dataset=synthetic"
 ALL = ("n2", "late", "audio", "video", "n0", "n1")
@@ -192,14 +192,14 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again_when_asked_di
     assert "[2/3] video_lstm_fold1_seed0 failed: the loss is not finite" in lines
     reason = "it is built from video_lstm_fold1_seed0, which failed"
     assert lines[-1] == f"[3/3] late_lstm_fold1_seed0 failed: {reason}"
-    outcomes, failures = read_outcomes(grid, cells)
-    assert [o.cell for o in outcomes] == cells[:1]
+    results, failures = read_cell_results(grid, cells)
+    assert [o.cell for o in results] == cells[:1]
     assert [f.reason for f in failures] == ["the loss is not finite", reason]
     # The same again: it would diverge again.
     run_cells(grid, cells, lines.append)
     assert tried[2:] == []
     with pytest.raises(UserError, match=r"all 1 trainings failed; video_lstm.* not finite"):
-        read_outcomes(grid, cells[1:2])
+        read_cell_results(grid, cells[1:2])
     other = Grid(grid.spec, grid.workdir, (*grid.overrides, "--config.epochs=3.0"))
     run_cells(other, cells[1:2], lines.append)
     assert tried[2:] == ["video_lstm_fold1_seed0"]

@@ -61,9 +61,9 @@ def test_each_network_has_its_parts_and_a_head_for_every_target(network, feature
 
     (logits, taps), _ = applied(model, variables, features)
     assert jax.tree.map(jnp.shape, logits) == {"emotion": (6, 4), "sex": (6, 2)}
-    opinions = {f"logits_{name}" for name in NAMES} if model.network != "n0" else set()
-    assert set(taps) == {"features"} | {f"features_{name}" for name in NAMES} | opinions
-    for name in opinions:
+    own_logits = {f"logits_{name}" for name in NAMES} if model.network != "n0" else set()
+    assert set(taps) == {"features"} | {f"features_{name}" for name in NAMES} | own_logits
+    for name in own_logits:
         assert jax.tree.map(jnp.shape, taps[name]) == {"emotion": (6, 4), "sex": (6, 2)}
 
 
