@@ -8,6 +8,7 @@ denominator is empty is NaN, never 0: it was not measured.
 import dataclasses
 
 import numpy as np
+import scipy.optimize
 
 CALIBRATION_BINS = 15
 TEMPERATURE_RANGE = (0.05, 20.0)
@@ -162,7 +163,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error in [0, 1]; NaN without clips."""
+        """Expected calibration error in [0, 1] (Guo et al. 2017, section 2); NaN without clips."""
         total = self.count.sum()
         if not total:
             return float("nan")
@@ -195,27 +196,11 @@ def reliability(probabilities, labels, bins: int = CALIBRATION_BINS) -> Reliabil
     )
 
 
-def expected_calibration_error(probabilities, labels, bins: int = CALIBRATION_BINS) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, weighted by their clips.
-
-    Args:
-      probabilities: float [n, C], rows summing to 1.
-      labels: int [n].
-      bins: number of equal-width bins; 15 in Guo et al. 2017, section 2.
-
-    Returns:
-      The error in [0, 1]; NaN without clips.
-    """
-    return reliability(probabilities, labels, bins).error
-
-
 def fit_temperature(logits, labels) -> float:
-    """Temperature T that minimises the cross-entropy of `logits / T` (Guo et al. 2017, 4.2).
+    """Returns the temperature T that minimises the cross-entropy of `logits / T`.
 
-    The cross-entropy is convex in 1 / T, so its slope changes sign at most once: bisection finds
-    the minimum for any logits, also those on which Newton or gradient steps diverge. Where no
-    finite minimum exists (every clip right, or worse than chance at every temperature), the
-    nearer end of `TEMPERATURE_RANGE` is returned.
+    Guo et al. 2017, section 4.2. Where no finite minimum exists (every clip right, or worse than
+    chance at every temperature), it is the nearer end of `TEMPERATURE_RANGE`.
 
     Args:
       logits: float [n, C] of clips that the model was not trained on (the validation split).
@@ -227,31 +212,24 @@ def fit_temperature(logits, labels) -> float:
     Raises:
       ValueError: without clips.
     """
-    log_probabilities, labels = log_softmax(logits), np.asarray(labels)
-    if not labels.size:
+    if not np.size(labels):
         raise ValueError("no clips to fit a temperature on")
     # log_softmax(z) / T and z / T differ by a constant per clip: the same probabilities.
-    target = np.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+    # Probabilities that underflowed to 0 would make 0 * -inf.
+    log_probabilities = np.maximum(log_softmax(logits), -1e4)
+    target = np.take_along_axis(log_probabilities, np.asarray(labels)[:, None], axis=-1)[:, 0]
 
-    def slope(inverse_temperature):
-        probabilities = np.exp(log_softmax(log_probabilities * inverse_temperature))
+    def slope(log_temperature):
+        probabilities = np.exp(log_softmax(log_probabilities / np.exp(log_temperature)))
         return ((probabilities * log_probabilities).sum(-1) - target).mean()
 
-    # Probabilities that underflowed to 0 would make 0 * -inf.
-    log_probabilities = np.maximum(log_probabilities, -1e4)
-    target = np.maximum(target, -1e4)
-    low, high = (np.log(1.0 / limit) for limit in reversed(TEMPERATURE_RANGE))
-    if slope(np.exp(high)) <= 0:
-        return float(np.exp(-high))
-    if slope(np.exp(low)) >= 0:
-        return float(np.exp(-low))
-    for _ in range(60):
-        middle = (low + high) / 2
-        if slope(np.exp(middle)) < 0:
-            low = middle
-        else:
-            high = middle
-    return float(np.exp(-(low + high) / 2))
+    # The cross-entropy is convex in 1 / T: its slope changes sign at most once.
+    low, high = np.log(TEMPERATURE_RANGE)
+    if slope(low) <= 0:
+        return TEMPERATURE_RANGE[0]
+    if slope(high) >= 0:
+        return TEMPERATURE_RANGE[1]
+    return float(np.exp(scipy.optimize.brentq(slope, low, high)))
 
 
 def _checked_classes(labels, predictions, num_classes):

@@ -140,18 +140,6 @@ def frequencies(settings: Mapping[str, Any] | Settings) -> np.ndarray:
     return np.arange(settings.num_bands) * (SAMPLE_RATE / settings.n_fft)
 
 
-def segment_seconds(
-    settings: Mapping[str, Any] | Settings, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(start, stop) of the first `count` segments, float64 [count] seconds from sample 0.
-
-    A segment lasts from the centre of its first frame to one hop after that of its last.
-    """
-    settings = checked_settings(settings)
-    start = np.arange(count) * (settings.step * settings.hop / SAMPLE_RATE)
-    return start, start + settings.segment * settings.hop / SAMPLE_RATE
-
-
 def samples_of(audio: Array, length: Array) -> Array:
     """int16 [B,S] as float32 in -1..1, zeros from `length` (int32 [B]) on.
 
@@ -199,21 +187,6 @@ def segments_of(settings: Settings, values: Array, samples: int) -> Array:
     """
     count = num_segments(settings, samples)
     return _overlapping(values, settings.segment, settings.step, count).swapaxes(2, 3)
-
-
-def whole_spectrogram(settings: Mapping[str, Any] | Settings, audio: Array, length: Array) -> Array:
-    """The spectrogram that segments are cut from: float32 [B,F,frames], frames = 1 + S // hop.
-
-    Args:
-      settings: `config.frontend.spectrogram`.
-      audio: int16 [B,S], 16 kHz.
-      length: int32 [B], samples that are the clip's; frames past its end are 0.
-
-    Raises:
-      ValueError: for wrong settings or types.
-    """
-    settings = checked_settings(settings)
-    return frames_of(settings, samples_of(audio, length), length).swapaxes(1, 2)
 
 
 def assembled(

@@ -238,41 +238,6 @@ def _branch_scores(records):
     return sorted({name for r in records for name in r if name.startswith(_BRANCH_SCORE)})
 
 
-def probability_bars(
-    classes: Sequence[str],
-    probabilities: Sequence[float],
-    truth: str | None = None,
-    theme: Theme = LIGHT,
-) -> Figure:
-    """Class probabilities of one clip, the highest standing out and the true class marked.
-
-    Args:
-      classes: C names.
-      probabilities: float [C].
-      truth: the true class, if known.
-      theme: LIGHT or DARK.
-    """
-    places, best = np.arange(len(classes)), int(np.argmax(probabilities))
-    with themed(theme):
-        figure = new_figure(4.2, 0.6 + 0.32 * len(classes))
-        axes = figure.add_subplot()
-        colors = [theme.second if i == best else theme.muted for i in places]
-        axes.barh(places, np.ones(len(places)), 0.62, color=theme.grid)
-        axes.barh(places, probabilities, 0.62, color=colors)
-        for place, value in zip(places, probabilities, strict=True):
-            axes.text(1.03, place, f"{100 * value:.0f}%", va="center", color=theme.text)
-        names = [f"{name} (true)" if name == truth else name for name in classes]
-        axes.set_yticks(places, names)
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1.15)
-        axes.set_xticks([])
-        axes.grid(visible=False)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.get_yticklabels()[best].set_fontweight("bold")
-    return figure
-
-
 def _cell(axes, row, column, count, share, ramp):
     if not count:
         return

@@ -18,10 +18,9 @@ VIDEO_LIMIT_BYTES = 3_000_000
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs, or a bulleted list."""
+    """Paragraphs."""
 
     paragraphs: Sequence[str]
-    bullets: bool = False
     kind: ClassVar[str] = "text"
 
 

@@ -71,7 +71,7 @@ def test_scores_of_a_stack_equal_the_scores_of_each():
 def test_no_clips_is_unknown_and_not_zero():
     empty = np.zeros((3, 3))
     assert np.isnan([metrics.war(empty), metrics.uar(empty), metrics.macro_f1(empty)]).all()
-    assert np.isnan(metrics.expected_calibration_error(np.zeros((0, 3)), np.zeros(0, int)))
+    assert np.isnan(metrics.reliability(np.zeros((0, 3)), np.zeros(0, int)).error)
 
 
 def test_a_class_outside_the_range_is_refused():
@@ -84,7 +84,7 @@ def test_calibration_error_of_a_case_worked_by_hand():
     labels = [0, 1, 1, 0]
     # bins: 0.9 twice (accuracy .5), 0.65 (1), 1.0 (1)
     expected = (2 * abs(0.5 - 0.9) + abs(1 - 0.65) + 0) / 4
-    assert metrics.expected_calibration_error(probabilities, labels) == pytest.approx(expected)
+    assert metrics.reliability(probabilities, labels).error == pytest.approx(expected)
 
 
 def test_bins_are_closed_above():
@@ -96,9 +96,9 @@ def test_calibrated_probabilities_have_a_small_error():
     rng = np.random.default_rng(2)
     probabilities = rng.dirichlet(np.ones(4), 20_000)
     labels = (probabilities.cumsum(1) > rng.random((20_000, 1))).argmax(1)
-    assert metrics.expected_calibration_error(probabilities, labels) < 0.02
+    assert metrics.reliability(probabilities, labels).error < 0.02
     sharpened = probabilities**3 / (probabilities**3).sum(1, keepdims=True)
-    assert metrics.expected_calibration_error(sharpened, labels) > 0.1
+    assert metrics.reliability(sharpened, labels).error > 0.1
 
 
 @pytest.mark.parametrize("true_temperature", [0.3, 1.0, 2.5, 10.0])

@@ -14,11 +14,11 @@ from aver_jax.frontend.spectrogram import (
     Settings,
     assembled,
     checked_settings,
+    frames_of,
     frequencies,
     num_frames,
     num_segments,
-    segment_seconds,
-    whole_spectrogram,
+    samples_of,
 )
 from aver_jax.input.clips import SAMPLE_RATE
 from data_prep.media import decode
@@ -54,9 +54,14 @@ def of_librosa(settings, pcm):
     return np.log1p(magnitudes)
 
 
+def whole_spectrogram(settings, audio, length):
+    """[B, F, frames], which segments are cut from."""
+    return frames_of(settings, samples_of(audio, length), length).swapaxes(1, 2)
+
+
 @functools.cache
 def compiled(settings):
-    return jax.jit(lambda audio, length: whole_spectrogram(settings, audio, length))
+    return jax.jit(functools.partial(whole_spectrogram, settings))
 
 
 def of_clip(settings, pcm, samples=48_000):
@@ -220,12 +225,6 @@ def test_counts_of_frames_and_segments():
     assert num_segments({"overlap": 0}, 6 * RATE) == 6
 
 
-def test_seconds_of_segments():
-    start, stop = segment_seconds({}, 3)
-    np.testing.assert_allclose(start, [0, 0.5, 1])
-    np.testing.assert_allclose(stop, [1, 1.5, 2])
-
-
 def test_frequencies_of_rows(synthetic):
     hz = frequencies({})
     assert (len(hz), hz[0], hz[-1]) == (257, 0, 8000)
@@ -303,6 +302,6 @@ def test_wrong_settings_are_named(fields, message):
 
 def test_wrong_arrays_are_named():
     with pytest.raises(ValueError, match=r"batch\['audio'\] is float32 \[1, 9\]; expected int16"):
-        whole_spectrogram({}, np.zeros((1, 9), np.float32), np.zeros(1, np.int32))
+        samples_of(np.zeros((1, 9), np.float32), np.zeros(1, np.int32))
     with pytest.raises(ValueError, match=r"audio_length'\] is \[2\]; expected \[1\]"):
-        whole_spectrogram({}, np.zeros((1, 9), np.int16), np.zeros(2, np.int32))
+        samples_of(np.zeros((1, 9), np.int16), np.zeros(2, np.int32))

@@ -46,7 +46,6 @@ def test_figures_stand_on_their_theme_and_leave_matplotlib_as_it_was(results, th
         figures.reliability(results, theme),
         figures.branches(results, theme),
         figures.training_curves(RECORDS, theme),
-        figures.probability_bars(CLASSES, [0.2, 0.7, 0.1], "ANG", theme),
     ):
         pixels = _pixels(figure)
         background = tuple(int(theme.background[i : i + 2], 16) for i in (5, 3, 1))

@@ -45,12 +45,7 @@ def config_of(**settings) -> ConfigDict:
     config.optimizer.update({"name": "sgd", "lr": 0.1, "weight_decay": 0.01})
     config.schedule.name = "constant"
     config.schedule.warmup_epochs = 0.0
-    for path, value in settings.items():
-        *parents, last = path.split("__")
-        node = config
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in settings.items()})
     return config
 
 

@@ -30,12 +30,7 @@ def config_of(**fields) -> ConfigDict:
     # SGD: Adam would hide a gradient that is n times too large.
     config.optimizer.update({"name": "sgd", "lr": 0.05})
     config.schedule.update({"name": "constant", "warmup_epochs": 0.0})
-    for path, value in fields.items():
-        *parents, last = path.split("__")
-        node = config
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
     return config
 
 
