@@ -196,14 +196,14 @@ def write_timesformer(args: argparse.Namespace) -> None:
     config.data.num_frames = fields["num_frames"]
     config.model.update({**fields, "name": "timesformer"})
     config.frontend.normalization = args.normalization or normalization_of(source, converted.family)
-    facts = {
+    metadata = {
         "classes": classes,
         "dataset": {},
         "protocol": "none (converted weights)",
         "modalities": ["frames"],
         "preparation": Preparation(size=fields["image_size"]).to_json(),
     }
-    write_run(args.out, config, facts, {"params": converted.params})
+    write_run(args.out, config, metadata, {"params": converted.params})
     print(
         f"{args.out}: {converted.family} weights, {fields['attention']}, {num_classes} classes, "
         f"{fields['num_frames']} frames of {fields['image_size']} px, normalisation "
@@ -241,14 +241,14 @@ def write_resnet(args: argparse.Namespace) -> None:
     variables = init_variables(model_of(config, 1), jax.random.key(0))
     for name, tree in converted.variables.items():
         variables[name][args.modality]["cnn"] = tree
-    facts = {
+    metadata = {
         "classes": ["untrained"],
         "dataset": {},
         "protocol": "none (converted weights)",
         "modalities": list(config.data.modalities),
         "preparation": Preparation().to_json(),
     }
-    write_run(args.out, config, facts, variables)
+    write_run(args.out, config, metadata, variables)
     blocks, width = "-".join(map(str, fields["stage_sizes"])), fields["width"]
     print(
         f"{args.out}: {config.model.cnn} ResNet of {blocks} blocks, width {width}; "

@@ -236,14 +236,14 @@ def write_sweeps(
     trainings = [case for case in cases if case.task == "train"]
     if not trainings:
         raise UserError("--sweep needs a training case, and --case matches none")
-    origin = provenance(command)
+    written = provenance(command)
     sweeps, known = [], {}
     for kind in kinds:
         sweeps.append(run_sweep(kind, trainings[0], settings, _log, known))
-        content = {"provenance": origin, "sweeps": sweeps}
+        content = {"provenance": written, "sweeps": sweeps}
         write_whole(out / "sweeps.json", json.dumps(content, indent=1))
     records = [{"sides": {"": sweep["facts"]}} for sweep in sweeps]
-    parts = ["# Sweeps", metadata_list(origin, records, None)]
+    parts = ["# Sweeps", metadata_list(written, records, None)]
     write_whole(out / "sweeps.md", "\n\n".join([*parts, *map(sweep_table, sweeps)]) + "\n")
     if figure := sweeps_figure(sweeps):
         write_whole(out / "sweeps.png", png(figure))

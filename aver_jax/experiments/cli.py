@@ -62,7 +62,7 @@ def _table_flags(add) -> None:
         default="on",
         help="both: also train audio, video and n0 on whole clips, with the first aggregator",
     )
-    add("--note", default="", help="a line of facts about the data, for the page")
+    add("--note", default="", help="a line about the data, for the page")
 
 
 def _study_flags(add) -> None:

@@ -10,7 +10,7 @@ import jax
 def parameter_path(key_path: tuple[Any, ...]) -> str:
     """Returns a parameter's path as users write it: "blocks/attn/qkv/kernel".
 
-    Layers that stand apart (`models.timesformer.unstacked.Layers`) share the path of their stack.
+    Unstacked layers (`models.timesformer.unstacked.Layers`) share the path of their stack.
     """
     names = (key for key in key_path if not isinstance(key, jax.tree_util.SequenceKey))
     return "/".join(str(getattr(key, "key", key)) for key in names)

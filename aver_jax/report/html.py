@@ -137,7 +137,7 @@ def write_report(
     title: str,
     sections: Sequence[Section],
     subtitle: str = "",
-    facts: Sequence[tuple[str, str]] = (),
+    metadata: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Writes the page, moved into place whole.
 
@@ -146,7 +146,7 @@ def write_report(
       title: of the page.
       sections: in order; empty ones are left out.
       subtitle: one sentence.
-      facts: short (name, value) pairs under the title.
+      metadata: short (name, value) pairs under the title.
 
     Returns:
       `path`.
@@ -161,7 +161,7 @@ def write_report(
     page = environment.get_template("report.html.jinja").render(
         title=title,
         subtitle=subtitle,
-        facts=facts,
+        metadata=metadata,
         sections=[section for section in sections if section.blocks],
     )
     write_whole(path, page)

@@ -77,8 +77,8 @@ def meaning(classes: Sequence[str], target: str = "intended", dataset: str = "")
       target: "intended" or "perceived": whose labels they are.
       dataset: name of the dataset: what is known of the labels' origin depends on it.
     """
-    origin = "in a rendered clip" if dataset == "synthetic" else "in an acted clip"
-    label = f"{TARGET_WORDS.get(target, target)}, {origin}"
+    shown_in = "in a rendered clip" if dataset == "synthetic" else "in an acted clip"
+    label = f"{TARGET_WORDS.get(target, target)}, {shown_in}"
     if dataset == "folder":
         label = "what the table of labels said of a clip, whoever wrote it"
     named = ", ".join(
@@ -282,7 +282,7 @@ def training_report(run_dir: str | Path) -> Path:
     ordered = [evaluations[s] for s in ("test", "validation", "train") if s in evaluations]
     data, target = config.get("data", {}), config.get("data", {}).get("target", "intended")
     dataset = config.get("preparation", {}).get("dataset", "")
-    facts = [
+    metadata = [
         ("model", str(config.get("model", {}).get("name", ""))),
         ("dataset", str(dataset)),
         ("protocol", f"{config.get('protocol')}, fold {data.get('fold')}"),
@@ -291,7 +291,7 @@ def training_report(run_dir: str | Path) -> Path:
     ]
     return write_report(
         run_dir / "report" / "index.html",
-        " ".join(f"Training of {facts[0][1]} on {facts[1][1] or 'clips'}".split()),
+        " ".join(f"Training of {metadata[0][1]} on {metadata[1][1] or 'clips'}".split()),
         [
             *([summary(ordered[0])] if ordered else []),
             training(
@@ -304,7 +304,7 @@ def training_report(run_dir: str | Path) -> Path:
             settings(config),
             environment(),
         ],
-        facts=[(name, value) for name, value in facts if value],
+        metadata=[(name, value) for name, value in metadata if value],
     )
 
 

@@ -1,4 +1,4 @@
-"""Trainings that take no time: what a cell leaves is made up, of known accuracy."""
+"""Trainings that take no time: what a cell writes is fake, of known accuracy."""
 
 import json
 from pathlib import Path
@@ -34,13 +34,13 @@ def trained(monkeypatch) -> list[Path]:
         (folder / "config.json").write_text(json.dumps(to_json(config)))
 
     monkeypatch.setattr(trainings, "train", train)
-    monkeypatch.setattr(trainings, "evaluate_run", made_up)
+    monkeypatch.setattr(trainings, "evaluate_run", fake_evaluation)
     # A thousand steps of t-SNE would take longer than all the rest.
     monkeypatch.setattr(figures, "embedded", lambda features: features[:, :2])
     return folders
 
 
-def made_up(folder: Path, split: str, features: bool, skill=SKILL) -> Evaluation:
+def fake_evaluation(folder: Path, split: str, features: bool, skill=SKILL) -> Evaluation:
     """An evaluation of the right clips, right as often as the network's skill says."""
     config = json.loads((folder / "config.json").read_text())
     network, aggregator = folder.name.split("_")[:2]

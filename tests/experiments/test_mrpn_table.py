@@ -1,4 +1,4 @@
-"""The job from its words to its page; the trainings are made up."""
+"""The job from its words to its page; the trainings are fake."""
 
 import csv
 import json
@@ -65,7 +65,7 @@ def test_the_page_has_the_tables_of_the_thesis_and_is_written_where_asked(
     assert "2 actors tested: an interval over so few is too narrow" in text
     assert "Few seeds" in text
     assert len(table(text, "Networks and aggregators")) == 2 + 6
-    # Numbers of other data stand apart and say so.
+    # Numbers of other data are in a table of their own and say so.
     assert "with which those on synthetic cannot be compared" in text
     assert "Temporal augmentation" not in text
     with (target.with_suffix("") / "cells.csv").open() as file:

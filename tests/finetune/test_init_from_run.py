@@ -261,7 +261,7 @@ def test_a_run_of_the_other_modality_has_no_such_branch(branch_runs):
         initialize_from(variables_of(1, **FUSION), {"audio": str(folder)}, CLASSES)
 
 
-def held_of(variables: dict, *subtrees: str) -> frozenset[str]:
+def leaves_of(variables: dict, *subtrees: str) -> frozenset[str]:
     return frozenset(
         f"params/{path}"
         for path in leaves(variables["params"])
@@ -271,27 +271,27 @@ def held_of(variables: dict, *subtrees: str) -> frozenset[str]:
 
 def test_all_that_is_held_must_come_from_runs(branch_runs):
     fresh, video = variables_of(1, **FUSION), str(branch_runs["video"][0])
-    held = held_of(fresh, "video")
-    initialize_from(fresh, {"video": video}, CLASSES, held)
+    frozen = leaves_of(fresh, "video")
+    initialize_from(fresh, {"video": video}, CLASSES, frozen)
     clue = (
         r"^video/aggregator would be frozen at random values; give the run to take it from, "
         r"--config.init.video/aggregator=RUN, or leave it out of config.freeze$"
     )
     with pytest.raises(UserError, match=clue):
-        initialize_from(fresh, {"video/cnn": video}, CLASSES, held)
+        initialize_from(fresh, {"video/cnn": video}, CLASSES, frozen)
     with pytest.raises(
         UserError, match=r"^audio, video would.*init.audio=RUN --config.init.video="
     ):
-        initialize_from(fresh, {"video": ""}, CLASSES, held | held_of(fresh, "audio"))
+        initialize_from(fresh, {"video": ""}, CLASSES, frozen | leaves_of(fresh, "audio"))
 
 
 def test_a_held_head_must_be_of_the_same_classes_whoever_gives_it(run, tmp_path, trained):
     classes = ("HAP", "ANG", "SAD")
     fresh = variables_of(2, classes)
-    held = held_of(fresh, "head")
+    frozen = leaves_of(fresh, "head")
     clue = rf"^head would be.*config.init.model={run} has none for these classes; take a run of"
     with pytest.raises(UserError, match=clue):
-        initialize_from(fresh, {"model": str(run)}, classes, held)
+        initialize_from(fresh, {"model": str(run)}, classes, frozen)
     other = write(tmp_path / "other", variables_of(3, classes), classes)
-    merged, _ = initialize_from(fresh, {"model": str(run), "head": str(other)}, classes, held)
+    merged, _ = initialize_from(fresh, {"model": str(run), "head": str(other)}, classes, frozen)
     assert_same(merged["params"]["blocks"], trained["params"]["blocks"])

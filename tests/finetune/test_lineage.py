@@ -43,10 +43,10 @@ def write(folder: Path, dataset, config: ConfigDict, /, **metadata) -> Path:
     return folder
 
 
-def check(config: ConfigDict, dataset, held=frozenset()) -> list[str]:
+def check(config: ConfigDict, dataset, frozen=frozenset()) -> list[str]:
     data = config.data
     parts = split(dataset, data.protocol, data.fold, data.target)
-    return check_parent_runs(config, dataset, parts, PARAMS, held)
+    return check_parent_runs(config, dataset, parts, PARAMS, frozen)
 
 
 def test_a_run_of_the_same_fold_is_a_start(dataset, tmp_path):

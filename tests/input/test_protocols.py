@@ -17,7 +17,7 @@ ACTOR_PROTOCOLS = [name for name in PROTOCOLS if "random" not in name]
 NATIVE = {name: RAVDESS if name.startswith("ravdess") else CREMA_D for name in PROTOCOLS}
 
 
-def made_up(actors, clips_each=3, sexes=None, seed=0, **columns) -> Dataset:
+def fake_dataset(actors, clips_each=3, sexes=None, seed=0, **columns) -> Dataset:
     """A dataset that has only an index."""
     names = np.repeat(np.array(actors, str), clips_each)
     count = len(names)
@@ -40,7 +40,7 @@ def parts(result: Split) -> tuple[np.ndarray, ...]:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_clip_is_in_one_part_and_tested_in_at_most_one_fold(protocol):
-    dataset = made_up(NATIVE[protocol])
+    dataset = fake_dataset(NATIVE[protocol])
     tested = np.zeros(len(dataset), int)
     for fold in range(1, PROTOCOLS[protocol] + 1):
         result = split(dataset, protocol, fold)
@@ -53,7 +53,7 @@ def test_every_clip_is_in_one_part_and_tested_in_at_most_one_fold(protocol):
 
 @pytest.mark.parametrize("protocol", ACTOR_PROTOCOLS)
 def test_no_actor_is_in_two_parts(protocol):
-    dataset = made_up(NATIVE[protocol])
+    dataset = fake_dataset(NATIVE[protocol])
     for fold in range(1, PROTOCOLS[protocol] + 1):
         sets = [set(dataset.index["actor"][rows]) for rows in parts(split(dataset, protocol, fold))]
         assert sum(map(len, sets)) == len(set.union(*sets)) == len(NATIVE[protocol])
@@ -61,7 +61,7 @@ def test_no_actor_is_in_two_parts(protocol):
 
 @pytest.mark.parametrize("protocol", ACTOR_PROTOCOLS)
 def test_validation_is_a_tenth_of_the_other_actors_balanced_by_sex(protocol):
-    dataset = made_up(NATIVE[protocol])
+    dataset = fake_dataset(NATIVE[protocol])
     for fold in range(1, PROTOCOLS[protocol] + 1):
         result = split(dataset, protocol, fold)
         others = len(np.unique(dataset.index["actor"][np.r_[result.train, result.validation]]))
@@ -72,7 +72,7 @@ def test_validation_is_a_tenth_of_the_other_actors_balanced_by_sex(protocol):
 
 
 def test_validation_actors_differ_between_folds():
-    dataset = made_up(RAVDESS)
+    dataset = fake_dataset(RAVDESS)
     drawn = {tuple(split(dataset, "ravdess_pairs", fold).validation) for fold in range(1, 13)}
     assert len(drawn) > 6
 
@@ -88,7 +88,7 @@ def actors_and_sexes(draw):
 @given(actors_and_sexes(), st.sampled_from(["synthetic_fifths", "folder"]), st.integers(1, 5))
 def test_dealt_folds_are_disjoint_covering_and_of_even_size(drawn, protocol, fold):
     actors, sexes = drawn
-    dataset = made_up(actors, sexes=sexes)
+    dataset = fake_dataset(actors, sexes=sexes)
     result = split(dataset, protocol, fold)
     sets = [set(dataset.index["actor"][rows]) for rows in parts(result)]
     assert set.union(*sets) == set(actors)
@@ -100,7 +100,7 @@ def test_dealt_folds_are_disjoint_covering_and_of_even_size(drawn, protocol, fol
 @settings(max_examples=25, deadline=None)
 @given(st.permutations(range(30)), st.sampled_from(["crema_d_folds", "crema_d_random_90_5_5"]))
 def test_the_stored_order_of_clips_does_not_matter(order, protocol):
-    dataset = made_up(
+    dataset = fake_dataset(
         ("1001", "1020", "1021", "1040", "1041", "1060", "1061", "1080", "1081", "1090")
     )
     shuffled = Dataset(
@@ -113,25 +113,25 @@ def test_the_stored_order_of_clips_does_not_matter(order, protocol):
 
 
 def test_published_crema_d_fold_is_reproduced():
-    dataset = made_up(CREMA_D)
+    dataset = fake_dataset(CREMA_D)
     tested = np.unique(dataset.index["actor"][split(dataset, "crema_d_folds", 2).test])
     np.testing.assert_array_equal(tested, [str(actor) for actor in range(1019, 1037)])
 
 
 def test_validation_actors_never_change():
-    dataset = made_up(RAVDESS)
+    dataset = fake_dataset(RAVDESS)
     validated = np.unique(dataset.index["actor"][split(dataset, "ravdess_folds", 1).validation])
     assert validated.tolist() == ["15", "16"]
 
 
 def test_ravdess_pairs_hold_out_one_man_and_one_woman():
-    dataset = made_up(RAVDESS)
+    dataset = fake_dataset(RAVDESS)
     tested = np.unique(dataset.index["actor"][split(dataset, "ravdess_pairs", 12).test])
     assert tested.tolist() == ["23", "24"]
 
 
 def test_tenths_are_dealt_by_sex():
-    dataset = made_up(CREMA_D)
+    dataset = fake_dataset(CREMA_D)
     for fold in range(1, 11):
         rows = split(dataset, "crema_d_tenths", fold).test
         men = len(np.unique(dataset.index["actor"][rows][dataset.index["sex"][rows] == "male"]))
@@ -139,12 +139,12 @@ def test_tenths_are_dealt_by_sex():
 
 
 def test_random_split_has_the_shares_of_its_name():
-    result = split(made_up(CREMA_D, 10), "crema_d_random_90_5_5", 1)
+    result = split(fake_dataset(CREMA_D, 10), "crema_d_random_90_5_5", 1)
     assert [len(rows) for rows in parts(result)] == [818, 46, 46]
 
 
 def test_a_folder_without_actors_says_so_in_the_name():
-    dataset = made_up(CREMA_D, actor=np.full(91 * 3, ""))
+    dataset = fake_dataset(CREMA_D, actor=np.full(91 * 3, ""))
     folds = [split(dataset, "folder", fold) for fold in range(1, 6)]
     assert {result.name for result in folds} == {"random_actors_unknown"}
     tested = np.concatenate([result.test for result in folds])
@@ -155,13 +155,13 @@ def test_a_folder_with_some_actors_unknown_is_refused():
     names = np.repeat(np.array(CREMA_D), 3)
     names[5] = ""
     with pytest.raises(UserError, match="1 of the 273 clips"):
-        split(made_up(CREMA_D, actor=names), "folder", 1)
+        split(fake_dataset(CREMA_D, actor=names), "folder", 1)
 
 
 def test_ties_and_unknown_votes_are_dropped_and_counted():
     votes = np.full(30, "HAP", "<U8")
     votes[::3], votes[1] = "ANG:DIS", ""  # a clip of every actor
-    dataset = made_up(CREMA_D[::10], face_vote=votes)
+    dataset = fake_dataset(CREMA_D[::10], face_vote=votes)
     result = split(dataset, "synthetic_fifths", 1, target="face")
     assert (result.ties, result.unknown, result.dropped) == (10, 1, 11)
     kept = votes == "HAP"
@@ -171,7 +171,7 @@ def test_ties_and_unknown_votes_are_dropped_and_counted():
 
 
 def test_intended_labels_are_class_indices():
-    dataset = made_up(CREMA_D)
+    dataset = fake_dataset(CREMA_D)
     result = split(dataset, "crema_d_folds", 1)
     assert result.labels.dtype == np.int32
     np.testing.assert_array_equal(np.array(CLASSES)[result.labels], dataset.index["label"])
@@ -194,10 +194,10 @@ def test_intended_labels_are_class_indices():
 )
 def test_a_split_that_cannot_be_made_is_a_clear_error(actors, protocol, fold, target, message):
     with pytest.raises(UserError, match=message):
-        split(made_up(actors), protocol, fold, target)
+        split(fake_dataset(actors), protocol, fold, target)
 
 
 def test_a_label_outside_the_classes_is_a_clear_error():
-    dataset = made_up(CREMA_D, label=np.full(91 * 3, "JOY"))
+    dataset = fake_dataset(CREMA_D, label=np.full(91 * 3, "JOY"))
     with pytest.raises(UserError, match="JOY, expected ANG"):
         split(dataset, "crema_d_folds", 1)

@@ -54,7 +54,7 @@ def test_the_page_is_self_contained(tmp_path, results):
             sections.steps([("train", "aver train --workdir run")]),
             sections.environment([("device", "cpu")]),
         ],
-        facts=[("dataset", "synthetic")],
+        metadata=[("dataset", "synthetic")],
     ).read_text()
     assert _outside(page) == []
     assert "<script" not in page

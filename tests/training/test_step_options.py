@@ -130,7 +130,7 @@ def config(synthetic_dataset) -> ConfigDict:
         synthetic_dataset,
         epochs=3.0,
         model__depth=2,
-        model__unroll=2,  # its layers stand apart in the train state
+        model__unroll=2,  # its layers are unstacked in the train state
         evaluation__every_epochs=0.67,  # after steps 2, 4, 6, 8 and the last, 9
         model__attention="space_only",
         model__drop_path=0.3,

@@ -79,13 +79,15 @@ def _window(text: str) -> dict[str, list]:
 def _taps(size: int, kernel: int, outputs: int, window: dict) -> int:
     """Pairs of an output position and a tap of the kernel that meet an input, along one axis."""
     stride, spread = int(window.get("stride", 1)), int(window.get("lhs_dilate", 1))
-    apart = int(window.get("rhs_dilate", 1))
+    dilation = int(window.get("rhs_dilate", 1))
     before = window.get("pad", (0, 0))[0]
     last = (size - 1) * spread
     return sum(
         0 <= at <= last and at % spread == 0
         for output in range(outputs)
-        for at in range(output * stride - before, output * stride - before + kernel * apart, apart)
+        for at in range(
+            output * stride - before, output * stride - before + kernel * dilation, dilation
+        )
     )
 
 

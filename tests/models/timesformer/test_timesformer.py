@@ -50,7 +50,7 @@ def test_initial_weights_are_those_of_the_official_code():
         elif "pos_embed" in name or not ("embed" in name or "temporal_fc" in name):
             assert abs(leaf.std() - 0.02) < 0.002, name
             assert np.abs(leaf).max() <= 0.1, name
-    # Layers of one stack are drawn apart.
+    # Layers of one stack are drawn one by one.
     assert not np.allclose(blocks["attn"]["qkv"]["kernel"][0], blocks["attn"]["qkv"]["kernel"][1])
     bound = (16 * 16 * 3) ** -0.5
     patch = np.abs(params["patch_embed"]["kernel"])

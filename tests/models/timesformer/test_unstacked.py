@@ -33,14 +33,16 @@ def assert_equal(one, other):
 
 
 def test_every_layer_gets_its_slice_and_the_stack_comes_back(model, params):
-    apart = unstacked_layers(model, {"params": params})["params"]
-    assert set(apart) == set(params)
-    assert [type(apart[name]) is Layers for name in apart] == [name == "blocks" for name in apart]
-    assert len(apart["blocks"].layers) == DEPTH
+    unstacked = unstacked_layers(model, {"params": params})["params"]
+    assert set(unstacked) == set(params)
+    assert [type(unstacked[name]) is Layers for name in unstacked] == [
+        name == "blocks" for name in unstacked
+    ]
+    assert len(unstacked["blocks"].layers) == DEPTH
     kernel = params["blocks"]["mlp"]["fc1"]["kernel"]
-    assert_equal(apart["blocks"].layers[1]["mlp"]["fc1"]["kernel"], kernel[1])
-    assert_equal(stacked(apart), params)
-    assert_equal(unstack_like(params, apart), apart)
+    assert_equal(unstacked["blocks"].layers[1]["mlp"]["fc1"]["kernel"], kernel[1])
+    assert_equal(stacked(unstacked), params)
+    assert_equal(unstack_like(params, unstacked), unstacked)
 
 
 def test_a_loop_keeps_its_stack(model, params):
@@ -51,9 +53,9 @@ def test_a_loop_keeps_its_stack(model, params):
 
 def test_what_has_no_array_stays_empty():
     tree = {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": optax.MaskedNode()}
-    apart = unstack(tree, 2)
-    assert [part["bias"] for part in apart.layers] == [optax.MaskedNode()] * 2
-    back = stacked({"blocks": apart})["blocks"]
+    unstacked = unstack(tree, 2)
+    assert [part["bias"] for part in unstacked.layers] == [optax.MaskedNode()] * 2
+    back = stacked({"blocks": unstacked})["blocks"]
     assert back["bias"] == optax.MaskedNode()
     assert_equal(back["kernel"], tree["kernel"])
 
@@ -66,7 +68,7 @@ def test_an_optimizer_does_to_layers_what_it_does_to_their_stack(model, params, 
     config.optimizer.clip_norm = 0.5
     config.freeze = ("blocks/attn", "*/temporal_attn/qkv/bias", "cls_token")
     rule = make_optimizer(config, optax.constant_schedule(0.1))
-    apart = unstacked_layers(model, {"params": params})["params"]
+    unstacked = unstacked_layers(model, {"params": params})["params"]
     keys = optax.tree.split_key_like(jax.random.key(1), params)
     grads = jax.tree.map(lambda key, p: jax.random.normal(key, p.shape), keys, params)
 
@@ -79,7 +81,7 @@ def test_an_optimizer_does_to_layers_what_it_does_to_their_stack(model, params, 
         return params, state
 
     expected = two_steps(params, grads)
-    found = two_steps(apart, unstack_like(grads, apart))
+    found = two_steps(unstacked, unstack_like(grads, unstacked))
     close = {"rtol": 1e-5, "atol": 1e-7}  # norms are sums in another order
     for one, other in zip(stacked(found), expected, strict=True):
         assert jax.tree.structure(one) == jax.tree.structure(other)
