@@ -1,4 +1,4 @@
-"""What a model costs: its parameters, and the multiply-adds of a call, counted in its program."""
+"""What a model costs: its parameters, and the multiply-adds of a call, counted in its jaxpr."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ def model_multiply_adds(model: nn.Module, inputs: Mapping[str, jax.ShapeDtypeStr
 
 
 def multiply_adds(function: Callable[..., Any], *args: Any) -> int:
-    """Returns the multiply-adds of the convolutions and matrix products of a function's program.
+    """Returns the multiply-adds of the convolutions and matrix products in a function's jaxpr.
 
     Every output of a convolution counts its whole kernel, also where that lies over the padding;
     a loop counts its body once per round, a branch its most expensive case. Elementwise work
@@ -40,10 +40,10 @@ def multiply_adds(function: Callable[..., Any], *args: Any) -> int:
     Raises:
       ValueError: a loop whose number of rounds is not fixed.
     """
-    return _of_program(jax.make_jaxpr(function)(*args).jaxpr)
+    return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _of_program(jaxpr: core.Jaxpr) -> int:
+def _of_jaxpr(jaxpr: core.Jaxpr) -> int:
     return sum(_of_equation(equation) for equation in jaxpr.eqns)
 
 
@@ -58,7 +58,7 @@ def _of_equation(equation: core.JaxprEqn) -> int:
         # Per output channel: the kernel's window over the inputs of its group.
         window = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
         return math.prod(equation.outvars[0].aval.shape) * window
-    inner = [_of_program(jaxpr) for jaxpr in _inner_programs(params)]
+    inner = [_of_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(params)]
     if name == "scan":
         return params["length"] * sum(inner)
     if name == "cond":
@@ -69,7 +69,7 @@ def _of_equation(equation: core.JaxprEqn) -> int:
     return sum(inner)
 
 
-def _inner_programs(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:
+def _inner_jaxprs(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, core.ClosedJaxpr):

@@ -1,1 +1,1 @@
-"""What programs run on: devices, compiled functions on disk, memory, signals, files."""
+"""What the commands run on: devices, compiled functions on disk, memory, signals, files."""

@@ -21,8 +21,8 @@ NAMES = (
 
 
 @pytest.fixture
-def untold():
-    """A jax that nobody told where to keep programs; afterwards that of the other tests."""
+def no_cache_folder():
+    """A jax without a cache folder; afterwards that of the other tests."""
     before = {name: getattr(jax.config, name) for name in NAMES}
     jax.config.update(NAMES[0], None)
     jax.config.update(NAMES[1], 1.0)
@@ -33,7 +33,7 @@ def untold():
     compilation_cache.reset_cache()
 
 
-def program():
+def function():
     """A new function each time, of which jax has nothing in memory; it gives its argument away."""
 
     def shared_by_two_trainings(x):
@@ -44,19 +44,19 @@ def program():
     return jax.jit(shared_by_two_trainings, donate_argnums=0)
 
 
-@pytest.mark.usefixtures("untold")
-def test_a_program_is_kept_and_found_and_computes_the_same(tmp_path, caplog):
+@pytest.mark.usefixtures("no_cache_folder")
+def test_a_function_is_kept_and_found_and_computes_the_same(tmp_path, caplog):
     entries = use_compilation_cache(tmp_path)
     assert entries.parent == tmp_path / "aver_jax"
     assert entries.name.startswith(jax.default_backend())
     assert jax.config.jax_compilation_cache_max_size == MAX_BYTES
     jax.config.update(NAMES[1], 0.0)
     x = np.eye(4, dtype=np.float32) / 3
-    first = np.asarray(program()(jnp.asarray(x)))
+    first = np.asarray(function()(jnp.asarray(x)))
     names = sorted(os.listdir(entries))
     assert any(name.startswith("jit_shared_by_two_trainings") for name in names)
     with jax.log_compiles(), caplog.at_level(logging.WARNING, "jax"):
-        np.testing.assert_array_equal(program()(jnp.asarray(x)), first)
+        np.testing.assert_array_equal(function()(jnp.asarray(x)), first)
     assert any(
         "cache hit" in record.getMessage() and "shared_by_two" in record.getMessage()
         for record in caplog.records
@@ -64,7 +64,7 @@ def test_a_program_is_kept_and_found_and_computes_the_same(tmp_path, caplog):
     assert sorted(os.listdir(entries)) == names
 
 
-@pytest.mark.usefixtures("untold")
+@pytest.mark.usefixtures("no_cache_folder")
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     entries = use_compilation_cache(tmp_path)
     assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.05
@@ -82,7 +82,7 @@ def test_what_a_user_told_jax_stays(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.usefixtures("untold")
+@pytest.mark.usefixtures("no_cache_folder")
 @pytest.mark.parametrize("told", ["", "disabled", "unwritable", "threshold"])
 def test_nothing_is_kept_where_it_is_not_wanted_or_cannot_be(tmp_path, told):
     folder = tmp_path / "runs"
@@ -104,7 +104,7 @@ def test_nothing_is_kept_where_it_is_not_wanted_or_cannot_be(tmp_path, told):
     assert jax.config.jax_compilation_cache_dir == (told if told == "" else None)
 
 
-@pytest.mark.usefixtures("untold")
+@pytest.mark.usefixtures("no_cache_folder")
 def test_the_least_recently_used_go_first(tmp_path):
     entries = use_compilation_cache(tmp_path)
     jax.config.update(NAMES[1], 0.0)
@@ -117,7 +117,7 @@ def test_the_least_recently_used_go_first(tmp_path):
     assert 0 < len(sizes) < 10
 
 
-@pytest.mark.usefixtures("untold")
+@pytest.mark.usefixtures("no_cache_folder")
 def test_the_default_is_one_folder_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert use_compilation_cache().parent == tmp_path / "aver_jax"

@@ -1,4 +1,4 @@
-"""Trainings whose clips are decoded once: the same run, in one program or many."""
+"""Trainings whose clips are decoded once: the same run, in one compiled call or many."""
 
 import json
 import logging
@@ -109,7 +109,7 @@ def test_a_stopped_run_goes_on_with_another_cache_and_other_dispatches(
 
     def add_and_ask(progress, step, metrics, steps=1):
         add(progress, step, metrics, steps)
-        if step - steps < 3 <= step:  # a signal arrives during step 3, with 4 in one program
+        if step - steps < 3 <= step:  # a signal arrives during step 3, with 4 in one call
             stops[-1].number = signal.SIGTERM
 
     fields = ("data.cache=device", "steps_per_dispatch=2")

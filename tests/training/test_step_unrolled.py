@@ -26,7 +26,7 @@ def case_of(unroll: int, **fields) -> cases.Case:
     return dataclasses.replace(case, model=model)
 
 
-def program_of(
+def train_step_of(
     unroll: int,
     mapping: str = "shard_map",
     devices: int = 1,
@@ -44,17 +44,17 @@ def program_of(
 
 def trained(unroll: int, together: bool = False, **how) -> tuple[TrainState, TrainState]:
     """Returns the state after some steps, by one dispatch if `together`, and its shapes."""
-    program, mesh = program_of(unroll, **how)
-    state = program.init(noisy_variables(case_of(unroll)), 0)
+    train, mesh = train_step_of(unroll, **how)
+    state = train.init(noisy_variables(case_of(unroll)), 0)
     state = jax.device_put(state, replicated(mesh))
     batches = [synthetic_batch(case_of(unroll), seed) for seed in range(STEPS)]
     if together:
         stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
-        state, _ = program.compiled(None, STEPS)(state, stacked)
+        state, _ = train.compiled(None, STEPS)(state, stacked)
     else:
         for batch in batches:
-            state, _ = program.step(state, batch)
-    return state, jax.eval_shape(program.init, program.shapes, 0)
+            state, _ = train.step(state, batch)
+    return state, jax.eval_shape(train.init, train.shapes, 0)
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +104,12 @@ def test_a_state_comes_back_from_its_checkpoint(looped):
 @pytest.mark.parametrize(("unroll", "remat"), [(1, "none"), (DEPTH, "none"), (DEPTH, "dots")])
 def test_no_stack_is_left_in_an_unrolled_step(unroll, remat):
     case = case_of(unroll, remat=remat)
-    program = train_step(
+    train = train_step(
         case_model(case), StepSettings.from_config(case_config(case)), 10, make_mesh(devices=1)
     )
-    state = jax.eval_shape(program.init, program.shapes, 0)
-    text = jitted(program.step).lower(state, synthetic_batch(case), None).compile().as_text()
-    kernels = [x for x in jax.tree.leaves(program.shapes["params"]["blocks"]) if x.ndim == 3]
+    state = jax.eval_shape(train.init, train.shapes, 0)
+    text = jitted(train.step).lower(state, synthetic_batch(case), None).compile().as_text()
+    kernels = [x for x in jax.tree.leaves(train.shapes["params"]["blocks"]) if x.ndim == 3]
     shapes = {",".join(map(str, kernel.shape)) for kernel in kernels}
     assert len(shapes) == 4  # qkv, proj and temporal_fc, fc1, fc2
     stacks = {shape for shape in shapes if re.search(rf"f32\[{shape}\]", text)}

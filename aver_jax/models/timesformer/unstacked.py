@@ -36,8 +36,8 @@ def _is_layers(tree: Any) -> bool:
     return isinstance(tree, Layers)
 
 
-# Compiled whole where they are not part of a program: one by one, the layers of every shape would
-# be a program each.
+# Compiled whole where no jitted function calls them: one by one, the layers of every shape would
+# be a compiled function each.
 @functools.partial(jax.jit, static_argnums=1, inline=True)
 def unstack(tree: Any, number: int) -> Layers:
     """Returns the `number` layers of a tree of arrays [number, ...]."""
