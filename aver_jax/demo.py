@@ -116,7 +116,7 @@ def _one_clip_per_class(predictions: Path, dataset: Dataset) -> dict[str, str]:
 
 
 def _example_frames(dataset: Dataset) -> html.Picture:
-    """One middle frame for each of six actors of every class."""
+    """Returns one middle frame for each of six actors of every class."""
     pictures, captions = [], []
     labels, actors = dataset.index["label"], dataset.index["actor"]
     some = list(dict.fromkeys(actors.tolist()))[:6]
@@ -211,7 +211,7 @@ def _fusion_tile(results: dict) -> tuple[str, str, str]:
 
 
 def _seen_and_heard(out: Path, truths: dict[str, str]) -> list[list[html.Block]]:
-    """A stack per clip: the overlay video, the picture of the sound, and who said what."""
+    """Returns a stack per clip: the overlay video, the picture of the sound, and who said what."""
     stacks = []
     with (out / "clips_fusion.csv").open(newline="") as file:
         for line in csv.DictReader(file):

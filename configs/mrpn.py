@@ -131,7 +131,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def _thesis(config: ConfigDict) -> None:
-    """Settings of the thesis (4.2.2, 4.5.2, 5.3.2).
+    """Applies the settings of the thesis (4.2.2, 4.5.2, 5.3.2).
 
     It states no number of frames or of clips in a batch and no weight decay of its AdamW (here
     torch's default), and clips no gradients.
@@ -154,7 +154,7 @@ def _thesis(config: ConfigDict) -> None:
 
 
 def _rendered_corpus(config: ConfigDict, size: str) -> None:
-    """Settings measured on the rendered corpus; on two cores the sound is a mel spectrogram."""
+    """Applies settings measured on the rendered corpus; the sound is a mel spectrogram."""
     study = size == "study"
     config.data.num_frames = 4
     config.data.image_size = 32 if study else 48

@@ -51,11 +51,11 @@ class Preparation:
 
     @classmethod
     def from_json(cls, entries: dict) -> "Preparation":
-        """From the entries of `preparation.json`, those of the dataset left out."""
+        """Reads the entries of `preparation.json`, those of the dataset left out."""
         return cls(**{field.name: entries[field.name] for field in fields(cls)})
 
     def to_json(self) -> dict:
-        """Entries for `preparation.json`."""
+        """Returns entries for `preparation.json`."""
         return {**asdict(self), "sample_rate": media.SAMPLE_RATE, "version": "1.0.0"}
 
 
@@ -120,7 +120,7 @@ def _crops(
 
 
 def sampled_faces(record: dict) -> tuple[int, int]:
-    """(sampled frames with the face, sampled frames) of a record that has frames."""
+    """Returns (sampled frames with the face, sampled frames) of a record that has frames."""
     samples = faces.sample_count(record["timestamps"])
     found = record["face_found"][faces.sample_indices(len(record["face_found"]), samples)]
     return int(found.sum()), len(found)

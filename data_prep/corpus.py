@@ -37,7 +37,7 @@ class Corpus:
 
 
 def clip_files(corpus: Corpus, source: Path, suffixes: Iterable[str]) -> list[Path]:
-    """The files of `files_under`; what has a clip's name and is none is listed as skipped."""
+    """Returns files of `files_under`; what has a clip's name and is none is skipped."""
     files = []
     for file in _named(source, suffixes):
         reason = _no_file(file, source)
@@ -49,7 +49,7 @@ def clip_files(corpus: Corpus, source: Path, suffixes: Iterable[str]) -> list[Pa
 
 
 def files_under(source: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Files below a folder with one of the suffixes (lower case), sorted; hidden ones left out.
+    """Returns files below a folder with one of the (lower-case) suffixes, sorted, none hidden.
 
     Raises:
       UserError: the folder does not exist.
@@ -70,7 +70,7 @@ def _named(source: Path, suffixes: Iterable[str]) -> list[Path]:
 
 
 def _no_file(file: Path, source: Path) -> str:
-    """Why a path is no file that can be read and listed, or ""."""
+    """Returns why a path is no file that can be read and listed, or ""."""
     try:
         str(file.relative_to(source)).encode()
         mode = file.stat().st_mode
@@ -86,7 +86,7 @@ def _no_file(file: Path, source: Path) -> str:
 
 
 def listed(file: Path, source: Path) -> str:
-    """The name of a file as `skipped.csv` lists it: relative to the source where it lies there."""
+    """Returns a file's name as in `skipped.csv`: relative to the source if it lies there."""
     return file.relative_to(source).as_posix() if file.is_relative_to(source) else str(file)
 
 
@@ -105,7 +105,7 @@ def one_file_per_clip(
 
 
 def truth_files(source: Path) -> list[Path]:
-    """The synthetic corpus' truth, table and boxes, in a folder; empty for recorded clips."""
+    """Returns the rendered corpus' truth files (table, boxes); none of recorded clips."""
     files = [source / TABLE, source / BOXES]
     if not all(file.is_file() for file in files):
         return []

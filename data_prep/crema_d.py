@@ -34,7 +34,7 @@ _SOUND_FOLDERS = ("AudioWAV", "AudioMP3")
 
 
 def read_corpus(source: Path) -> Corpus:
-    """The clips below a folder: `VideoFlash/*.flv`, or any MP4, AVI, ... with official names.
+    """Returns the clips below a folder: `VideoFlash/*.flv`, or MP4, ... with official names.
 
     Tables (`VideoDemographics.csv`, `summaryTable.csv`) are looked for in the folder, in its
     `processedResults` and `tables`, and in the same places of its parent. Sound for clips without
@@ -65,7 +65,7 @@ def read_corpus(source: Path) -> Corpus:
 
 
 def parse_name(stem: str) -> dict | None:
-    """actor, sentence, label and intensity of a clip name such as 1001_DFA_ANG_XX, or None."""
+    """Returns actor, sentence, label, intensity of a name such as 1001_DFA_ANG_XX, or None."""
     match = _NAME.fullmatch(stem)
     if match is None:
         return None
@@ -79,13 +79,13 @@ def parse_name(stem: str) -> dict | None:
 
 
 def vote_name(letters: str) -> str:
-    """Class name of a vote ("A" -> "ANG"), several of a tie ("A:D" -> "ANG:DIS"), "" if none."""
+    """Returns the classes of a vote ("A" -> "ANG"; a tie "A:D" -> "ANG:DIS"), "" if none."""
     names = [_VOTE_LETTERS.get(letter.strip().upper()) for letter in letters.split(":")]
     return ":".join(names) if None not in names else ""
 
 
 def demographics(table: Path | None) -> dict[str, dict]:
-    """Sex and age by actor: {sex "male"|"female", age}, of `VideoDemographics.csv`."""
+    """Returns sex and age by actor: {sex "male"|"female", age}, of `VideoDemographics.csv`."""
     return {
         row["ActorID"].strip(): {
             "sex": row.get("Sex", "").strip().lower(),
@@ -96,7 +96,7 @@ def demographics(table: Path | None) -> dict[str, dict]:
 
 
 def crowd_votes(table: Path | None) -> dict[str, dict]:
-    """Votes by clip id: {vote_voice, vote_face, vote_multimodal}, of `summaryTable.csv`."""
+    """Returns votes by clip id: {vote_voice, vote_face, vote_multimodal}, of `summaryTable.csv`."""
     return {
         row["FileName"].strip(): {
             name: vote_name(row.get(column, "")) for name, column in _VOTE_COLUMNS.items()

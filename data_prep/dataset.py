@@ -46,7 +46,7 @@ _TEXTS = (
 
 
 def features(classes: Sequence[str]):
-    """TFDS features of a prepared record; read and written without TensorFlow.
+    """Returns TFDS features of a prepared record; read and written without TensorFlow.
 
     JPEG frames and sound are `Text` features holding bytes: a uint8 `Tensor` reads fifteen times
     slower, and an `Image` feature imports TensorFlow.
@@ -81,7 +81,7 @@ def features(classes: Sequence[str]):
 
 
 def index_row(row: int, record: dict) -> dict:
-    """The line of `index.csv` for a record whose label is a class name."""
+    """Returns the line of `index.csv` for a record whose label is a class name."""
     times = record["timestamps"]
     # The last frame is shown for as long as the frames before it.
     seconds = float(times[-1] - times[0]) * len(times) / (len(times) - 1)

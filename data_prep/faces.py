@@ -44,7 +44,7 @@ class Track:
 
 @functools.lru_cache(maxsize=2)
 def load_detector(name: str) -> Detector:
-    """The detector of that name, loaded once per process.
+    """Returns the detector of that name, loaded once per process.
 
     Raises:
       UserError: unknown name, or its package is not installed.
@@ -119,7 +119,7 @@ def _corners(boxes: np.ndarray) -> np.ndarray:
 
 
 def sample_count(timestamps: np.ndarray) -> int:
-    """In how many frames of a clip the face is searched: 8, and in a long clip one each second.
+    """Returns in how many frames the face is searched: 8, in a long clip one a second.
 
     Args:
       timestamps: float [F], ascending, seconds.
@@ -129,7 +129,7 @@ def sample_count(timestamps: np.ndarray) -> int:
 
 
 def sample_indices(frames: int, samples: int = SAMPLES) -> np.ndarray:
-    """Evenly spaced frames, the first and the last among them: int [min(frames, samples)]."""
+    """Returns evenly spaced frames, first and last included: int [min(frames, samples)]."""
     return np.unique(np.round(np.linspace(0, frames - 1, samples)).astype(int))
 
 
@@ -192,7 +192,7 @@ def _mean_area(track: dict[int, np.ndarray]) -> float:
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two boxes [4], in [0, 1]."""
+    """Returns the intersection over union of two boxes [4], in [0, 1]."""
     sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
     intersection = float(np.prod(np.maximum(sides, 0)))
     areas = sum(float(np.prod(box[2:] - box[:2])) for box in (one, other))
@@ -200,14 +200,14 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def squares(boxes: np.ndarray) -> np.ndarray:
-    """float64 [n, 3] of boxes [n, 4]: centre x, centre y and the longer side."""
+    """Returns float64 [n, 3] of boxes [n, 4]: centre x, centre y and the longer side."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2.0
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
     return np.concatenate([centres, sides], axis=1).astype(np.float64)
 
 
 def interpolate_boxes(positions: np.ndarray, found: np.ndarray, frames: int) -> np.ndarray:
-    """Boxes of every frame from those of a few.
+    """Returns boxes of every frame from those of a few.
 
     Args:
       positions: int [n], increasing frame indices.
@@ -231,7 +231,7 @@ def interpolate_boxes(positions: np.ndarray, found: np.ndarray, frames: int) -> 
 
 
 def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian smoothing of [F, n] along F, sigma in frames, the ends continued as they are."""
+    """Smooths [F, n] along F by a Gaussian, sigma in frames, the ends continued."""
     radius = int(np.ceil(3 * sigma))
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     padded = np.pad(values, ((radius, radius), (0, 0)), mode="edge")
@@ -240,7 +240,7 @@ def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def crop(frame: np.ndarray, box: np.ndarray, margin: float, size: int) -> np.ndarray:
-    """The square around a box, resized; beyond the frame its edge is repeated.
+    """Returns the square around a box, resized; beyond the frame its edge is repeated.
 
     Args:
       frame: uint8 [H, W, 3].

@@ -10,7 +10,7 @@ from data_prep.tables import read_table
 
 
 def read_corpus(source: Path, labels: Path) -> Corpus:
-    """The clips named in a CSV file with the columns file, label and, if known, actor.
+    """Returns the clips named in a CSV file with the columns file, label and, if known, actor.
 
     Args:
       source: folder to which the column `file` is relative; paths that leave it are skipped.
@@ -50,7 +50,7 @@ def read_corpus(source: Path, labels: Path) -> Corpus:
 
 
 def _within(source: Path, file: str) -> str | None:
-    """The one spelling of a path below the source, relative to it; None for a path elsewhere."""
+    """Returns a path's one spelling, relative to the source; None for a path elsewhere."""
     base = os.path.abspath(source)
     name = os.path.relpath(os.path.join(base, file), base)
     return None if name.split(os.sep)[0] in (os.curdir, os.pardir) else name

@@ -153,7 +153,7 @@ def _scan(path: Path, video: bool, audio: bool, held_bytes: int) -> _Scan:
 
 
 def _stated_seconds(container: av.container.InputContainer, streams: list[av.stream.Stream]):
-    """The length of some streams as the file states it; 0 if it states none for them alone."""
+    """Returns the length of streams as the file states it; 0 if it states none for them."""
     if all(stream.duration for stream in streams):
         return max((float(s.duration * s.time_base) for s in streams), default=0.0)
     # That of the whole file counts the streams that are not decoded as well.
@@ -238,7 +238,7 @@ def _decoded(
 
 
 def _step(stream: av.VideoStream | av.AudioStream, frame: av.VideoFrame | av.AudioFrame) -> float:
-    """Seconds to the next frame, for the rare streams that carry no times."""
+    """Returns seconds to the next frame, for the rare streams that carry no times."""
     if isinstance(frame, av.AudioFrame):
         return frame.samples / frame.sample_rate
     return float(1 / (stream.average_rate or stream.guessed_rate or 25))

@@ -24,18 +24,18 @@ _DATASET_FILES = frozenset(
 
 
 def place(out: str | Path) -> Path:
-    """The absolute folder that `out` names, through symbolic links, there or not."""
+    """Returns the absolute folder that `out` names, through symbolic links, there or not."""
     # Path.resolve raises on a loop of links; mkdir then says so.
     return Path(os.path.realpath(out))
 
 
 def partial_folder(out: Path) -> Path:
-    """The folder beside `out` in which this process builds what will be `out`."""
+    """Returns the folder beside `out` in which this process builds what will be `out`."""
     return out.with_name(f".{out.name}.partial-{os.getpid()}")
 
 
 def is_dataset(folder: Path) -> bool:
-    """Whether a folder holds a complete prepared dataset."""
+    """Returns whether a folder holds a complete prepared dataset."""
     return (folder / "preparation.json").is_file() and (folder / "dataset_info.json").is_file()
 
 

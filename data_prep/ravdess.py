@@ -25,7 +25,7 @@ _NAME = re.compile(
 
 
 def read_corpus(source: Path) -> Corpus:
-    """The clips below a folder with modality 01 (audio-video) and channel 01 (speech).
+    """Returns the clips below a folder with modality 01 (audio-video) and channel 01 (speech).
 
     Other recordings (video only, sound only, song) repeat the same performances or are another
     task: they are listed as excluded, which is no failure.
@@ -53,7 +53,7 @@ def read_corpus(source: Path) -> Corpus:
 
 
 def parse_name(stem: str) -> dict | None:
-    """label, intensity, sentence, actor and sex of a name such as 01-01-03-01-01-01-12, or None."""
+    """Returns label, intensity, sentence, actor, sex of 01-01-03-01-01-01-12 and such, or None."""
     match = _NAME.fullmatch(stem)
     if match is None:
         return None

@@ -9,7 +9,7 @@ from data_prep.errors import UserError
 def read_table(
     table: Path, remedy: str, *, short_rows: bool = False
 ) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns of a CSV file, and its rows as text by column.
+    """Returns the columns of a CSV file, and its rows as text by column.
 
     Args:
       table: file with a header, UTF-8.

@@ -2,7 +2,7 @@
 
 
 def counted(number: int, thing: str) -> str:
-    """A number of things: "1 clip", "2 clips"."""
+    """Returns a number of things: "1 clip", "2 clips"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 

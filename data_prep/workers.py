@@ -12,7 +12,7 @@ from multiprocessing.connection import wait
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of spawned processes; leaving the block by an exception ends them at once.
+    """Opens a pool of spawned processes; leaving the block by an exception ends them at once.
 
     Work is submitted within `interrupts_blocked`, since submitting starts processes.
     """
@@ -63,5 +63,5 @@ def _end_with_parent() -> None:
 
 
 def available_cores() -> int:
-    """CPU cores that this process may use."""
+    """Returns CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -58,7 +58,7 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Return the content of a checkpoint file or of a Hugging Face folder."""
+    """Returns the content of a checkpoint file or of a Hugging Face folder."""
     if path.is_dir():
         files = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
         if not files:
@@ -75,7 +75,7 @@ def read_source(path: Path) -> Source:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Return the names and numpy arrays of one file, nested as they are in it."""
+    """Returns the names and numpy arrays of one file, nested as they are in it."""
     if path.suffix == ".safetensors":
         try:
             from safetensors import SafetensorError
@@ -120,7 +120,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def hugging_face_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of `convert` that a TimeSformer's config.json tells."""
+    """Returns the options of `convert` that a TimeSformer's config.json tells."""
     if config.get("model_type") != "timesformer":
         return {}
     for name, ours in HUGGING_FACE_CONSTANTS.items():
@@ -135,7 +135,7 @@ def hugging_face_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def normalization_of(source: Source, family: str) -> str:
-    """Return the name of the normalisation that a checkpoint expects."""
+    """Returns the name of the normalisation that a checkpoint expects."""
     mean, deviation = (source.preprocessor.get(name) for name in ("image_mean", "image_std"))
     if mean is None or deviation is None:
         return NORMALIZATION[family]
@@ -149,7 +149,7 @@ def normalization_of(source: Source, family: str) -> str:
 
 
 def class_names(source: Source, given: str | None, new_head: bool) -> list[str] | None:
-    """Return the classes that are named on the command line or in config.json, if any."""
+    """Returns the classes that are named on the command line or in config.json, if any."""
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip()]
     if new_head:
@@ -159,7 +159,7 @@ def class_names(source: Source, given: str | None, new_head: bool) -> list[str] 
 
 
 def write_timesformer(args: argparse.Namespace) -> None:
-    """Convert the checkpoint at args.source into the run folder args.out."""
+    """Converts the checkpoint at args.source into the run folder args.out."""
     if args.out.exists():
         raise UserError(f"{args.out} exists already; choose another folder or remove it")
     source = read_source(args.source)
@@ -214,7 +214,7 @@ def write_timesformer(args: argparse.Namespace) -> None:
 
 
 def write_resnet(args: argparse.Namespace) -> None:
-    """Convert the checkpoint at args.source into a ResNet-LSTM whose CNN it is, at args.out."""
+    """Converts the checkpoint at args.source into a ResNet-LSTM whose CNN it is, at args.out."""
     if args.out.exists():
         raise UserError(f"{args.out} exists already; choose another folder or remove it")
     source = read_source(args.source)
@@ -291,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, or 2 for an error the user can put right."""
+    """Runs the command; returns 0, or 2 for an error the user can put right."""
     args = _parser().parse_args(argv)
     try:
         args.write(args)

@@ -84,7 +84,7 @@ def _retained(kept: list):
 
 
 def _fused(method: str, attention: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """Heads fused: [A,h,q,k] -> [A,q,k]."""
+    """Fuses heads: [A,h,q,k] to [A,q,k]."""
     attention = attention.detach()
     if method == "tibav":
         return (gradient * attention).clamp(min=0).mean(1)
@@ -96,7 +96,7 @@ def _fused(method: str, attention: torch.Tensor, gradient: torch.Tensor) -> torc
 
 
 def _clip_map(method, path, attention, space, time, clip, length, grid):
-    """[T,h,w] of one clip."""
+    """Returns [T,h,w] of one clip."""
     patches = grid[0] * grid[1]
     if path == "spatial":
         rows = []
@@ -118,14 +118,14 @@ def _clip_map(method, path, attention, space, time, clip, length, grid):
 
 
 def _time_matrix(method, attention, length):
-    """All tokens by all tokens from [N,T,T]; tokens are cls, then 1 + p*T + t."""
+    """Returns all tokens by all tokens from [N,T,T]; tokens are cls, then 1 + p*T + t."""
     blocks = torch.block_diag(*attention)
     cls = torch.ones(1, 1) if method.startswith("rollout") else torch.zeros(1, 1)
     return torch.block_diag(cls.double(), blocks)
 
 
 def _space_matrix(method, attention, patches):
-    """All tokens by all tokens from [T,1+N,1+N]; the frames' cls rows fall into one."""
+    """Returns all tokens by all tokens from [T,1+N,1+N]; the frames' cls rows fall into one."""
     length = len(attention)
     size = 1 + patches * length
     full = torch.zeros(size, size, dtype=torch.float64)
@@ -141,7 +141,7 @@ def _space_matrix(method, attention, patches):
 
 
 def _propagated(method: str, layers: list[torch.Tensor]) -> torch.Tensor:
-    """The relevance of all tokens for all tokens, after `layers` in the order they act."""
+    """Returns the relevance of all tokens for all tokens, after `layers` in the order they act."""
     identity = torch.eye(len(layers[0]), dtype=torch.float64)
     total = identity
     for layer in layers:

@@ -46,7 +46,7 @@ def benchmark_figure(results: Mapping[str, Any]) -> Figure | None:
 
 
 def _offsets(count: int) -> list[float]:
-    """Vertical offsets of that many markers within a row."""
+    """Returns vertical offsets of that many markers within a row."""
     return [0.68 / count * (i - (count - 1) / 2) for i in range(count)]
 
 

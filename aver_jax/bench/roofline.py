@@ -175,7 +175,7 @@ def _lowered_flops(function: Callable[..., Any], *args: Any) -> float:
 
 
 def _uncounted_flops(jaxpr: core.Jaxpr) -> float:
-    """FLOPs of the loop iterations that XLA's count leaves out."""
+    """Returns FLOPs of the loop iterations that XLA's count leaves out."""
     total = 0.0
     for equation in jaxpr.eqns:
         inner = [item for value in equation.params.values() for item in _jaxprs(value)]
@@ -202,7 +202,7 @@ def _jaxprs(value: Any) -> Iterator[core.ClosedJaxpr]:
 
 
 def _residual_bytes(case: Case, variables: Mapping[str, Any], batch: Shapes) -> int:
-    """Bytes kept for the backward pass, besides parameters and the batch."""
+    """Returns bytes kept for the backward pass, besides parameters and the batch."""
     loss = make_loss(case_model(case), case_config(case))
     rest = {name: tree for name, tree in variables.items() if name != "params"}
 

@@ -119,7 +119,7 @@ def _attempt(
     deadline: float,
     together: bool,
 ) -> dict[str, Any]:
-    """The record, with "crowded": whether workers ran out of the memory that they share."""
+    """Returns the record, with "crowded": whether workers ran out of the memory that they share."""
     record: dict[str, Any] = {
         "case": dataclasses.asdict(case),
         "sides": {},
@@ -155,7 +155,7 @@ def _timed(
     record: dict[str, Any],
     deadline: float,
 ) -> timing.Rounds:
-    """Seconds of the calls of implementations that run at the same time; fills the record."""
+    """Times the calls of implementations that run at the same time; fills the record."""
     with contextlib.ExitStack() as stack:
         # All start now: while one prepares, the others import their libraries.
         workers = {
@@ -198,7 +198,7 @@ def _timed(
 
 
 def _steady_seconds(seconds: Callable[[int], list[float]], threads: int) -> list[float]:
-    """Mean seconds of a batch of an input pipeline with `threads` that prefetch.
+    """Returns the mean seconds of a batch of an input pipeline with `threads` that prefetch.
 
     Prefetched batches take no time and are left out. The others come in bursts, one per thread, so
     their mean gives the rate, not their median.

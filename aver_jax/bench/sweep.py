@@ -66,7 +66,7 @@ def points_of(kind: str, base: Case) -> list[Point]:
 
 
 def _depths(base: Case) -> Iterator[Point]:
-    """One small clip, since compile time depends on the layers, not on the sizes of arrays."""
+    """Yields one small clip: compile time depends on layers, not on the sizes of arrays."""
     small = _resized(base, image_size=2 * base.model["patch_size"], num_frames=2)
     small = dataclasses.replace(small, batch_size=1)
     deepest = base.model["depth"]
@@ -169,7 +169,7 @@ def _measurements(
 def _sweep_devices(
     record: dict[str, Any], base: Case, settings: Settings, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Real devices are timed with equal clips on each; simulated ones only compare the losses."""
+    """Times real devices with equal clips on each; of simulated ones compares the losses."""
     implementation = our_implementation(devices=_SIMULATED)
     with implementation.start(settings.logs / "sweep_devices.log") as worker:
         metadata = record["facts"] = worker.ask("metadata", settings.timeout)

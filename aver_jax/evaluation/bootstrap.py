@@ -33,7 +33,7 @@ class Difference(NamedTuple):
 
 
 def draw_groups(num_groups: int, samples: int = SAMPLES, seed: int = SEED) -> np.ndarray:
-    """How often each group is drawn in each replicate: int64 [samples, num_groups]."""
+    """Returns how often each group is drawn in each replicate: int64 [samples, num_groups]."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_groups, np.full(num_groups, 1.0 / num_groups), size=samples)
 
@@ -47,7 +47,7 @@ def bootstrap_interval(
     samples: int = SAMPLES,
     seed: int = SEED,
 ):
-    """95% interval of a statistic of the confusion matrix.
+    """Returns the 95% interval of a statistic of the confusion matrix.
 
     Args:
       statistic: confusion counts [samples, C, C] -> [samples] or [samples, K]; for example
@@ -81,7 +81,7 @@ def paired_difference(
     samples: int = SAMPLES,
     seed: int = SEED,
 ) -> Difference:
-    """How much better one model scores than another on the same clips, with its 95% interval.
+    """Returns by how much one model scores better on the same clips, with its 95% interval.
 
     Each replicate scores both models on the same drawn actors. What makes an actor easy or hard
     for both cancels in the difference, so its interval is narrower than two intervals side by side
@@ -111,7 +111,7 @@ def paired_difference(
 
 
 def bootstrap_mean_interval(values, groups, samples: int = SAMPLES, seed: int = SEED) -> Interval:
-    """95% interval of the mean over clips of a value per clip, such as the loss.
+    """Returns the 95% interval of the mean over clips of a value per clip, such as the loss.
 
     Args:
       values: float [n].

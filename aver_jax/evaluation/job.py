@@ -50,7 +50,7 @@ class Evaluation:
 def validation_evaluator(
     model: Any, config: Any, dataset: Dataset, split: Split, mesh: jax.sharding.Mesh
 ) -> Evaluator:
-    """The evaluator that training asks after each epoch; names begin with "validation/".
+    """Returns the evaluator that training asks after each epoch; names begin with "validation/".
 
     It looks at all frames of a clip whatever `config.data.cache` is, but with a cache decodes them
     once.
@@ -177,7 +177,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
-    """One line per clip: row, clip_id, actor, label, prediction, a probability per class.
+    """Returns one line per clip: row, clip_id, actor, label, prediction, a probability per class.
 
     These probabilities carry the temperature where one was fitted. After them come, as trained,
     those of each branch with logits of its own, in columns such as "video ANG".

@@ -35,7 +35,7 @@ def confusion_matrix(labels, predictions, num_classes: int) -> np.ndarray:
 
 
 def grouped_confusion(labels, predictions, groups, num_classes: int):
-    """One confusion matrix per group (an actor, a sex).
+    """Returns one confusion matrix per group (an actor, a sex).
 
     Args:
       labels: int [n].
@@ -57,7 +57,7 @@ def grouped_confusion(labels, predictions, groups, num_classes: int):
 
 
 def war(confusion) -> np.ndarray:
-    """Weighted average recall, which is plain accuracy: the share of clips that are right.
+    """Returns weighted average recall, which is accuracy: the share of clips that are right.
 
     Args:
       confusion: counts [..., C, C].
@@ -71,7 +71,7 @@ def war(confusion) -> np.ndarray:
 
 
 def per_class_recall(confusion) -> np.ndarray:
-    """Share of each class' clips that are recognised.
+    """Returns the share of each class' clips that are recognised.
 
     Args:
       confusion: counts [..., C, C].
@@ -85,7 +85,7 @@ def per_class_recall(confusion) -> np.ndarray:
 
 
 def uar(confusion) -> np.ndarray:
-    """Unweighted average recall: the mean recall of the classes that have clips.
+    """Returns the unweighted average recall: the mean recall of the classes that have clips.
 
     Classes without clips are left out, as in scikit-learn's `balanced_accuracy_score`.
 
@@ -99,7 +99,7 @@ def uar(confusion) -> np.ndarray:
 
 
 def per_class_f1(confusion) -> np.ndarray:
-    """Harmonic mean of precision and recall of each class.
+    """Returns the harmonic mean of precision and recall of each class.
 
     Args:
       confusion: counts [..., C, C].
@@ -113,7 +113,7 @@ def per_class_f1(confusion) -> np.ndarray:
 
 
 def macro_f1(confusion) -> np.ndarray:
-    """Mean F1 of the classes that are present or predicted, as scikit-learn's "macro" average.
+    """Returns the mean F1 of the classes present or predicted, as scikit-learn's "macro".
 
     Args:
       confusion: counts [..., C, C].
@@ -125,14 +125,14 @@ def macro_f1(confusion) -> np.ndarray:
 
 
 def log_softmax(logits) -> np.ndarray:
-    """Log probabilities [..., C] float64 of logits [..., C]."""
+    """Returns log probabilities [..., C] float64 of logits [..., C]."""
     logits = np.asarray(logits, np.float64)
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def negative_log_likelihood(logits, labels) -> np.ndarray:
-    """Cross-entropy of each clip, in nats; the mean over clips is the loss.
+    """Returns the cross-entropy of each clip, in nats; the mean over clips is the loss.
 
     Args:
       logits: float [n, C].
@@ -172,7 +172,7 @@ class Reliability:
 
 
 def reliability(probabilities, labels, bins: int = CALIBRATION_BINS) -> Reliability:
-    """Confidence against accuracy (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+    """Bins confidence and accuracy (Guo et al. 2017, "On Calibration of Modern Neural Networks").
 
     Args:
       probabilities: float [n, C], rows summing to 1.

@@ -99,7 +99,7 @@ def _headline(logits, labels, actors, samples) -> dict:
 
 
 def _branch(logits, fused, labels, actors, samples) -> dict:
-    """The headline scores of one branch, and by how much the fusion's are above them."""
+    """Returns the headline scores of one branch, and by how much the fusion's are above them."""
     predictions, num_classes = logits.argmax(-1), logits.shape[1]
     above = {}
     for name in ("war", "uar"):
@@ -111,7 +111,7 @@ def _branch(logits, fused, labels, actors, samples) -> dict:
 
 
 def calibration(logits, labels) -> dict:
-    """Loss, expected calibration error and its bins, as JSON types.
+    """Returns the loss, expected calibration error and its bins, as JSON types.
 
     Args:
       logits: float [n, C].
@@ -149,7 +149,7 @@ def write_files(results: dict, folder: Path) -> None:
 
 
 def results_table(results: dict) -> str:
-    """The results as compact text, the protocol's name first.
+    """Returns the results as compact text, the protocol's name first.
 
     Args:
       results: of `evaluate.evaluate_run`.
@@ -191,7 +191,7 @@ def results_table(results: dict) -> str:
 
 
 def protocol_line(results: dict) -> str:
-    """What a score must not be quoted without: dataset, protocol, fold, target, split."""
+    """Returns what a score must not be quoted without: dataset, protocol, fold, target, split."""
     parts = [
         f"{results['dataset']}, protocol {results['protocol']}",
         f"fold {results['fold']}",

@@ -121,7 +121,7 @@ def command_words(args: argparse.Namespace) -> list[str]:
 
 
 def _placed(word: str) -> str:
-    """An override with a placeholder for its folder, if it names one."""
+    """Returns an override with a placeholder for its folder, if it names one."""
     field, equals, _ = word.partition("=")
     if field == "--config.data.path":
         return f"{field}{equals}DATA"

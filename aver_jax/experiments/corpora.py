@@ -143,6 +143,6 @@ def contents_of(data: Path, protocol: str, folds: Iterable[int], target: str) ->
 
 
 def clear_in_all(contents: Mapping[str, Contents]) -> frozenset[str]:
-    """The clips that are clear in every corpus: the same ones, however unclear the rest is."""
+    """Returns the clips that are clear in every corpus, however unclear the rest is."""
     clear = [{k for k, v in c.condition.items() if v == CLEAR} for c in contents.values()]
     return frozenset(set.intersection(*clear))

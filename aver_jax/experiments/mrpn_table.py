@@ -65,5 +65,5 @@ def run_study(
 
 
 def in_order(cells: Sequence[Cell]) -> list[Cell]:
-    """All cells of a network together, whatever their variant; else as given."""
+    """Returns all cells of a network together, whatever their variant; else as given."""
     return sorted(cells, key=lambda cell: list(NETWORKS).index(cell.network))

@@ -16,7 +16,7 @@ __all__ = ["evaluation_inputs", "example_keys", "stream_keys", "training_inputs"
 
 
 def training_inputs(config: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
-    """Augmented and normalised inputs of a model, of whatever modalities the batch has.
+    """Returns augmented and normalised inputs of a model, of whatever modalities the batch has.
 
     The random factors of example i come from `fold_in(key(config.seed), batch["seed"][i])` alone,
     so they do not depend on its place in the batch, nor on the devices.
@@ -56,7 +56,7 @@ def training_inputs(config: Any, batch: Mapping[str, Array]) -> dict[str, Array]
 
 
 def evaluation_inputs(config: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
-    """Normalised inputs of a model, as `training_inputs` gives them, without augmentation.
+    """Returns normalised inputs of a model, as `training_inputs` gives them, without augmentation.
 
     `batch` needs no `seed` here.
     """
@@ -75,7 +75,7 @@ def _sound_inputs(
     amounts: Mapping[str, Any] | None = None,
     keys: Array | None = None,
 ) -> dict[str, Array]:
-    """Segments of the sound, augmented where `amounts` are given (and then typed keys [B])."""
+    """Returns segments of the sound, augmented with `amounts` (and then typed keys [B])."""
     audio, length = batch["audio"], batch["audio_length"]
     samples = spectrogram.samples_of(audio, length)
     if amounts is not None:

@@ -47,7 +47,7 @@ class Factors(NamedTuple):
 
 
 def checked_amounts(augment: Mapping[str, Any]) -> dict[str, Any]:
-    """All amounts of `OFF`, taken from `augment` where it has them.
+    """Returns all amounts of `OFF`, taken from `augment` where it has them.
 
     Raises:
       ValueError: for an unknown name, or a value out of its range.
@@ -75,7 +75,7 @@ def checked_amounts(augment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def random_factors(key: Array, amounts: Mapping[str, Any], height: int, width: int) -> Factors:
-    """Factors drawn for one clip of height x width pixels; `amounts` as `checked_amounts` gives.
+    """Draws factors for one clip of height x width pixels; `amounts` are of `checked_amounts`.
 
     Each factor has its own place among the draws, so that turning one off leaves the others as
     they were.
@@ -124,7 +124,7 @@ def random_factors(key: Array, amounts: Mapping[str, Any], height: int, width: i
 
 
 def augmented(frames: Array, factors: Factors, amounts: Mapping[str, Any]) -> Array:
-    """One clip with `factors` applied to all its frames: float32 [T,H,W,3] in 0..255.
+    """Returns one clip with `factors` applied to all its frames: float32 [T,H,W,3] in 0..255.
 
     Noise is drawn anew for every pixel, colour and frame: its strength is what the frames share.
     A noise field shared by the frames would look like a texture that does not move.
@@ -154,7 +154,7 @@ def augmented(frames: Array, factors: Factors, amounts: Mapping[str, Any]) -> Ar
 
 
 def _resampled(planes: Array, matrix: Array) -> Array:
-    """Planes [P,H,W] read bilinearly at `matrix` (x, y, 1); outside, the nearest edge pixel.
+    """Reads planes [P,H,W] bilinearly at `matrix` (x, y, 1); outside, the nearest edge pixel.
 
     Edge pixels are repeated because black corners would tell the angle, and shift the mean that
     per-clip standardisation subtracts.
@@ -180,7 +180,7 @@ def _resampled(planes: Array, matrix: Array) -> Array:
 
 
 def _blurred(planes: Array, sigma: Array, radius: int) -> Array:
-    """Planes [P,H,W] under a Gaussian of `sigma` pixels, edge pixels repeated outside."""
+    """Returns planes [P,H,W] under a Gaussian of `sigma` pixels, edge pixels repeated outside."""
     offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
     # The floor makes sigma 0 an exact identity: exp(-large) is 0 beside the centre's 1.
     weights = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-3)) ** 2)

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def cell_centres(count: int, size: int) -> np.ndarray:
-    """Places of the centres of `count` cells along an axis of `size` inputs, float64 [count].
+    """Returns the centres of `count` cells along an axis of `size` inputs, float64 [count].
 
     The stride is the power of two s with count = ceil(size / s). Where there is none, the cells are
     taken to share the axis evenly.
@@ -21,7 +21,7 @@ def cell_centres(count: int, size: int) -> np.ndarray:
 
 
 def cell_weights(count: int, size: int) -> np.ndarray:
-    """Linear interpolation between the centres of cells, held beyond them: float32 [size, count].
+    """Returns weights of linear interpolation between the centres of cells: float32 [size, count].
 
     Row k has the weights of the cells at input k; they sum to 1.
     """
@@ -31,7 +31,7 @@ def cell_weights(count: int, size: int) -> np.ndarray:
 
 
 def enlarged(maps, height: int, width: int) -> np.ndarray:
-    """Maps float [..., h, w] of cells as float32 [..., height, width] of what they look at."""
+    """Enlarges maps float [..., h, w] of cells to what they look at, [..., height, width]."""
     maps = np.asarray(maps, np.float32)
     rows = cell_weights(maps.shape[-2], height)
     return rows @ maps @ cell_weights(maps.shape[-1], width).T

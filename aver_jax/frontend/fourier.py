@@ -16,7 +16,7 @@ from jax import Array
 
 
 def power(frames: Array) -> Array:
-    """Squared magnitudes of the discrete Fourier transform of real frames.
+    """Returns squared magnitudes of the discrete Fourier transform of real frames.
 
     Args:
       frames: float32 [..., n], n even.
@@ -35,7 +35,7 @@ def _by_transform(frames: Array) -> Array:
 
 
 def _by_products(frames: Array) -> Array:
-    """The transform of n = rows * columns values as one over rows, then one over columns.
+    """Returns the transform of n = rows * columns values as one over rows, then one over columns.
 
     Cooley & Tukey (1965), one step: t = columns * a + b and k = c + rows * d give
     X[k] = sum over b of w_n^(b c) w_columns^(b d) (sum over a of w_rows^(a c) x[t]), which for
@@ -62,7 +62,7 @@ def _by_products(frames: Array) -> Array:
 
 @functools.lru_cache(maxsize=8)
 def _factors(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """float32 (real, imaginary) parts: [2, rows, rows], [2, rows, columns], [2, columns, kept].
+    """Returns float32 (real, imaginary) of [rows, rows], [rows, columns], [columns, kept].
 
     Kept are the columns of the second transform that lead to k <= length / 2.
     """

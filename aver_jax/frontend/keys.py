@@ -10,7 +10,7 @@ SOUND = 2  # augmentation of sound
 
 
 def example_keys(seed: int | Array, example_seeds: Array) -> Array:
-    """Typed keys [B]: key i is `fold_in(key(seed), example_seeds[i])`.
+    """Returns typed keys [B]: key i is `fold_in(key(seed), example_seeds[i])`.
 
     Args:
       seed: the experiment's seed; an int, or uint32 [], which may be traced.
@@ -23,5 +23,5 @@ def example_keys(seed: int | Array, example_seeds: Array) -> Array:
 
 
 def stream_keys(keys: Array, stream: int) -> Array:
-    """Typed keys [B] for one use (say `AUGMENTATION`) of the example keys [B]."""
+    """Returns typed keys [B] for one use (say `AUGMENTATION`) of the example keys [B]."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stream)

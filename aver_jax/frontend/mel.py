@@ -10,7 +10,7 @@ _LOG_STEP = np.log(6.4) / 27
 
 
 def hz_to_mel(hz: np.ndarray | float) -> np.ndarray:
-    """Mel of frequencies in Hz (>= 0), float64 of the same shape."""
+    """Returns frequencies in Hz (>= 0) as mel, float64 of the same shape."""
     hz = np.asarray(hz, np.float64)
     # The floor only keeps the logarithm of the branch that is not taken finite.
     above = _BREAK_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
@@ -18,14 +18,14 @@ def hz_to_mel(hz: np.ndarray | float) -> np.ndarray:
 
 
 def mel_to_hz(mel: np.ndarray | float) -> np.ndarray:
-    """Frequencies in Hz of mel (>= 0), float64 of the same shape."""
+    """Returns mel (>= 0) as frequencies in Hz, float64 of the same shape."""
     mel = np.asarray(mel, np.float64)
     above = _BREAK_HZ * np.exp(_LOG_STEP * (np.maximum(mel, _BREAK_MEL) - _BREAK_MEL))
     return np.where(mel < _BREAK_MEL, mel * _HZ_PER_MEL, above)
 
 
 def mel_edges(bands: int, sample_rate: int) -> np.ndarray:
-    """Hz, float64 [bands + 2]: band b rises from edge b to its centre, b + 1, and falls to b + 2.
+    """Returns Hz, float64 [bands + 2]: band b rises from edge b to centre b + 1, falls to b + 2.
 
     They are evenly spaced in mel from 0 to half the sample rate.
     """
@@ -33,7 +33,7 @@ def mel_edges(bands: int, sample_rate: int) -> np.ndarray:
 
 
 def mel_filters(bands: int, n_fft: int, sample_rate: int) -> np.ndarray:
-    """Triangular filters of equal area, float32 [bands, n_fft // 2 + 1].
+    """Returns triangular filters of equal area, float32 [bands, n_fft // 2 + 1].
 
     A filter narrower than the distance of two frequencies may hold none of them: it is zero
     throughout.

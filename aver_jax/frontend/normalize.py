@@ -18,7 +18,7 @@ SMALLEST_DEVIATION = 1.0
 
 
 def normalized(frames: Array, normalization: str) -> Array:
-    """Frames scaled for a model: float32 [..., T, H, W, 3].
+    """Returns frames scaled for a model: float32 [..., T, H, W, 3].
 
     Args:
       frames: [..., T, H, W, 3], uint8 or float, RGB in 0..255.

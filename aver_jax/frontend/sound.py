@@ -47,7 +47,7 @@ class Factors(NamedTuple):
 
 
 def checked_amounts(sound: Mapping[str, Any]) -> dict[str, Any]:
-    """All amounts of `OFF`, taken from `sound` where it has them.
+    """Returns all amounts of `OFF`, taken from `sound` where it has them.
 
     Raises:
       ValueError: for an unknown name, or a value out of its range.
@@ -79,7 +79,7 @@ def checked_amounts(sound: Mapping[str, Any]) -> dict[str, Any]:
 def random_factors(
     key: Array, amounts: Mapping[str, Any], settings: Settings, frames: Array
 ) -> Factors:
-    """Factors drawn for one clip of `frames` (int32 []) STFT frames.
+    """Returns factors drawn for one clip of `frames` (int32 []) STFT frames.
 
     Each factor has its own draws, so that turning one off leaves the others as they were.
 
@@ -112,7 +112,7 @@ def random_factors(
 def changed_samples(
     samples: Array, length: Array, factors: Factors, amounts: Mapping[str, Any]
 ) -> Array:
-    """One clip, louder or softer and with noise: float32 [S], zeros from `length` (int32 []) on.
+    """Applies gain and noise to one clip: float32 [S], zeros from `length` (int32 []) on.
 
     Noise is measured by the clip's own root mean square, so silence stays silent.
     """
@@ -125,7 +125,7 @@ def changed_samples(
 
 
 def masked(values: Array, factors: Factors) -> Array:
-    """One spectrogram [frames,F] with its stretches of time and of frequency set to 0."""
+    """Returns one spectrogram [frames,F] with its stretches of time and of frequency set to 0."""
     for axis, stretches in enumerate((factors.times, factors.bands)):
         if len(stretches):
             place = jnp.arange(values.shape[axis])[:, None]
@@ -140,7 +140,7 @@ def _ratio(decibels: Array) -> Array:
 
 
 def _stretches(key: Array, count: int, size: Array, widest: Array) -> Array:
-    """Random [first, end) within 0..size, int32 [count, 2]; the width is uniform in 0..widest."""
+    """Draws [first, end) within 0..size, int32 [count, 2]; the width is uniform in 0..widest."""
     draws = jax.random.uniform(key, (count, 2), jnp.float32)
     width = jnp.floor(draws[:, 0] * (jnp.floor(widest) + 1))
     first = jnp.floor(draws[:, 1] * (size - width + 1))

@@ -66,7 +66,7 @@ class Settings:
 
 
 def checked_settings(fields: Mapping[str, Any] | Settings) -> Settings:
-    """`Settings` from `config.frontend.spectrogram`; a missing field has its default.
+    """Returns `Settings` from `config.frontend.spectrogram`; a missing field has its default.
 
     Raises:
       ValueError: for an unknown field, or a value out of its range.
@@ -113,13 +113,13 @@ def checked_settings(fields: Mapping[str, Any] | Settings) -> Settings:
 
 
 def num_frames(settings: Mapping[str, Any] | Settings, samples: Any) -> Any:
-    """STFT frames of that many samples (int or int32 array): 1 + samples // hop, 0 of none."""
+    """Returns the STFT frames of so many samples (int or int32 array): 1 + samples // hop."""
     hop = checked_settings(settings).hop
     return (1 + samples // hop) * (samples > 0)
 
 
 def num_segments(settings: Mapping[str, Any] | Settings, samples: Any) -> Any:
-    """N, the segments of that many samples (int or int32 array).
+    """Returns N, the segments of that many samples (int or int32 array).
 
     As many as cover the samples // hop frames that lie in the sound with their whole hop, and at
     least one of any sound. The frame after those, centred on the very end, would otherwise cost a
@@ -133,7 +133,7 @@ def num_segments(settings: Mapping[str, Any] | Settings, samples: Any) -> Any:
 
 
 def frequencies(settings: Mapping[str, Any] | Settings) -> np.ndarray:
-    """Hz of each row of a spectrogram, float64 [F], ascending; of a mel band, its centre."""
+    """Returns the Hz of a spectrogram's rows, float64 [F], ascending; of a mel band its centre."""
     settings = checked_settings(settings)
     if settings.bands:
         return mel_edges(settings.bands, SAMPLE_RATE)[1:-1]
@@ -141,7 +141,7 @@ def frequencies(settings: Mapping[str, Any] | Settings) -> np.ndarray:
 
 
 def samples_of(audio: Array, length: Array) -> Array:
-    """int16 [B,S] as float32 in -1..1, zeros from `length` (int32 [B]) on.
+    """Returns int16 [B,S] as float32 in -1..1, zeros from `length` (int32 [B]) on.
 
     Raises:
       ValueError: for another type or shape.
@@ -160,7 +160,7 @@ def samples_of(audio: Array, length: Array) -> Array:
 
 
 def frames_of(settings: Settings, samples: Array, length: Array) -> Array:
-    """Standardised spectrogram, float32 [B,frames,F], frames = 1 + S // hop.
+    """Returns standardised spectrograms, float32 [B,frames,F], frames = 1 + S // hop.
 
     Frames past the end of a clip are exactly 0.
 
@@ -180,7 +180,7 @@ def frames_of(settings: Settings, samples: Array, length: Array) -> Array:
 
 
 def segments_of(settings: Settings, values: Array, samples: int) -> Array:
-    """Segments [B,N,F,W] of spectrograms [B,frames,F], zeros after the last frame.
+    """Returns segments [B,N,F,W] of spectrograms [B,frames,F], zeros after the last frame.
 
     N is `num_segments(settings, samples)`: what the longest clip of the buffer needs. The very last
     frame of a clip may lie beyond its last segment, see there.
@@ -195,7 +195,7 @@ def assembled(
     frames: int,
     segments: Array | None = None,
 ) -> Array:
-    """Maps over segments as one map over the spectrogram: float32 [B,F,frames].
+    """Returns maps over segments as one map over the spectrogram: float32 [B,F,frames].
 
     Each map is enlarged to the F x W area that it looks at, linearly between the places that its
     cells are centred on (`cells`). Where segments overlap they are cross-faded: a segment weighs
@@ -233,7 +233,7 @@ def assembled(
 
 
 def _magnitudes(settings: Settings, samples: Array) -> Array:
-    """Magnitudes [B,frames,F] of samples [B,S].
+    """Returns magnitudes [B,frames,F] of samples [B,S].
 
     In float32 throughout: a magnitude is off by some 1e-7 of the loudest one of its frame, which
     is 1e-6 of log1p, and below .01 dB down to 80 dB under that loudest one.
@@ -252,7 +252,7 @@ def _magnitudes(settings: Settings, samples: Array) -> Array:
 
 
 def _overlapping(x: Array, width: int, step: int, count: int) -> Array:
-    """Windows [B,count,width,...] of x [B,L,...], one every `step`; zeros after the end of x.
+    """Cuts x [B,L,...] into windows [B,count,width,...], one every `step`; zeros after its end.
 
     Joined from blocks of `step`: segments gathered by their indices took 2.5 times as long on a
     CPU, where XLA then repeats what comes before for every window.
@@ -268,7 +268,7 @@ def _overlapping(x: Array, width: int, step: int, count: int) -> Array:
 
 @functools.cache
 def _window(settings: Settings) -> np.ndarray:
-    """The periodic Hann window, in the middle of zeros: float32 [n_fft]."""
+    """Returns the periodic Hann window, in the middle of zeros: float32 [n_fft]."""
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(settings.window) / settings.window)
     before = (settings.n_fft - settings.window) // 2
     after = settings.n_fft - settings.window - before

@@ -47,7 +47,7 @@ class ClipIndex:
     samples: np.ndarray
 
     def plan(self, rows: np.ndarray, slices: np.ndarray) -> dict[str, np.ndarray]:
-        """What a batch takes from the cache.
+        """Returns what a batch takes from the cache.
 
         Args:
           rows: int [b], rows of the dataset.
@@ -100,7 +100,7 @@ class ClipCache:
     sound: np.ndarray | None
 
     def arrays(self, rows: np.ndarray, slices: np.ndarray) -> dict[str, np.ndarray]:
-        """The modality arrays of a batch, as `clips.clip_arrays` gives them."""
+        """Returns the modality arrays of a batch, as `clips.clip_arrays` gives them."""
         plan, arrays = self.index.plan(rows, slices), {}
         positions = plan["position"]
         if self.frames is not None:
@@ -120,14 +120,14 @@ class ClipCache:
 
 
 def cache_bytes(clips: int, shape: ClipShape) -> int:
-    """Bytes of a cache of so many clips."""
+    """Returns bytes of a cache of so many clips."""
     frames = shape.grid * shape.image_size**2 * 3 if Modality.VIDEO in shape.modalities else 0
     sound = 2 * (shape.num_samples + 1) if Modality.AUDIO in shape.modalities else 0
     return clips * (frames + sound)
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take, or None where the system does not tell.
+    """Returns bytes that this process may still take, or None where the system does not tell.
 
     The least of what Linux says is available and what the process' control group leaves.
     """

@@ -82,7 +82,7 @@ class ClipShape:
 
 
 def clip_window(record: Mapping[str, Any], max_seconds: float) -> tuple[float, float]:
-    """(start, stop), in seconds on the record's timestamps, of what is used of a clip."""
+    """Returns (start, stop), in seconds on the record's timestamps, of what is used of a clip."""
     samples = len(record["pcm"]) // np.dtype(np.int16).itemsize
     return centre_window(clip_seconds(record["timestamps"], samples, SAMPLE_RATE), max_seconds)
 
@@ -90,7 +90,7 @@ def clip_window(record: Mapping[str, Any], max_seconds: float) -> tuple[float, f
 def grid_frames(
     record: Mapping[str, Any], window: tuple[float, float], shape: ClipShape
 ) -> np.ndarray:
-    """Which frames of a clip its slices choose from, by the rule of `sampling.frame_indices`.
+    """Returns the frames that a clip's slices choose from, as `sampling.frame_indices` does.
 
     Args:
       record: a prepared record.
@@ -112,7 +112,7 @@ def clip_arrays(
     slices: Sequence[tuple[float, float]] | np.ndarray,
     shape: ClipShape,
 ) -> dict[str, np.ndarray]:
-    """The modality arrays of a batch.
+    """Returns the modality arrays of a batch.
 
     A slice is a share of the clip's window: the whole clip, or the middle `max_seconds` of a
     longer one (`clip_window`).
@@ -147,7 +147,7 @@ def clip_arrays(
 def span_arrays(
     spans: Iterable[tuple[Mapping[str, Any], float, float]], count: int, shape: ClipShape
 ) -> dict[str, np.ndarray]:
-    """The modality arrays of spans of clips; only the frames that are used are decoded.
+    """Returns the modality arrays of spans of clips; only the frames that are used are decoded.
 
     Args:
       spans: B times (prepared record, start, stop), seconds on the record's timestamps.
@@ -191,7 +191,7 @@ def span_samples(
     stop: np.ndarray | float,
     shape: ClipShape,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The samples [begin, end) of spans, at most S of the `num_samples` that there are.
+    """Returns the samples [begin, end) of spans, at most S of the `num_samples` that there are.
 
     Numbers, or arrays [b] of as many spans.
     """

@@ -9,7 +9,7 @@ from aver_jax.errors import UserError
 
 
 def resize(frame: np.ndarray, size: int) -> np.ndarray:
-    """A uint8 [H,W,3] frame as [size,size,3]: area averaging to shrink, bilinear to enlarge."""
+    """Resizes a uint8 [H,W,3] frame to [size,size,3]: area averaging down, bilinear up."""
     if frame.shape[:2] == (size, size):
         return frame
     shrinks = size <= min(frame.shape[:2])
@@ -19,7 +19,7 @@ def resize(frame: np.ndarray, size: int) -> np.ndarray:
 
 
 def decode_frames(jpegs: Sequence[bytes], size: int, out: np.ndarray | None = None) -> np.ndarray:
-    """JPEG images as RGB frames of one size.
+    """Returns JPEG images as RGB frames of one size.
 
     The whole image is decoded and then averaged: libjpeg's reduced decoding saves half of a
     seventh of a millisecond and differs from the average by up to 10 levels.

@@ -22,7 +22,7 @@ Batch = dict[str, np.ndarray]
 
 
 def steps_per_epoch(rows: Sequence[int] | np.ndarray, batch_size: int) -> int:
-    """Training steps of one epoch: whole batches in one pass over the rows.
+    """Returns training steps of one epoch: whole batches in one pass over the rows.
 
     Passes follow each other without a gap, so the clips left over begin the next epoch and none
     is ever dropped.
@@ -39,7 +39,7 @@ def steps_per_epoch(rows: Sequence[int] | np.ndarray, batch_size: int) -> int:
 
 
 def clips_cut(dataset: Dataset, rows: np.ndarray, max_seconds: float) -> int:
-    """How many of the rows are longer than `max_seconds`, of which only the middle is used."""
+    """Counts rows longer than `max_seconds`, of which only the middle is used."""
     return int(np.sum(dataset.index["seconds"][rows] > max_seconds))
 
 
@@ -84,7 +84,7 @@ def training_batches(
     cache: ClipCache | ClipIndex | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Endless training batches, reshuffled at every pass, a random time slice of each clip.
+    """Returns endless training batches, reshuffled at every pass, a random time slice of each clip.
 
     Args:
       dataset: an open dataset.
@@ -142,7 +142,7 @@ def training_batches(
 def evaluation_batches(
     dataset: Dataset, rows: np.ndarray, labels: np.ndarray, loader: Loader, views: int = 1
 ) -> Iterator[Batch]:
-    """Every clip exactly once per view, in the order of `rows`, a clip's views side by side.
+    """Yields every clip once per view, in the order of `rows`, a clip's views side by side.
 
     The last batch is filled up by repeating the last clip with mask False, so that all batches
     have one shape and all processes the same number of batches. Keys as for `training_batches`;

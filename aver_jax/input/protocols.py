@@ -82,7 +82,7 @@ class Split:
 
 
 def split(dataset: Dataset, protocol: str, fold: int, target: str = "intended") -> Split:
-    """The train, validation and test rows of one fold.
+    """Returns the train, validation and test rows of one fold.
 
     Test: the clips of the fold's actors. Validation: all clips of a tenth of the other actors (at
     least 2), balanced by sex. `crema_d_random_90_5_5` and `folder` without actors deal clips.
@@ -127,7 +127,7 @@ def split(dataset: Dataset, protocol: str, fold: int, target: str = "intended") 
 
 
 def _held_out(dataset: Dataset, protocol: str, fold: int) -> tuple[str, np.ndarray, np.ndarray]:
-    """(printed name, bool [rows] test, bool [rows] validation)."""
+    """Returns (printed name, bool [rows] test, bool [rows] validation)."""
     actors = dataset.index["actor"]
     if protocol == "crema_d_random_90_5_5":
         return protocol, *_random_clips(dataset, protocol, fold, 0.05, 0.05)
@@ -150,7 +150,7 @@ def _held_out(dataset: Dataset, protocol: str, fold: int) -> tuple[str, np.ndarr
 
 
 def _validation_actors(sexes: dict[str, str], key: str) -> set[str]:
-    """A tenth of the actors, at least 2, taken in turn from each sex, in the order of a hash."""
+    """Returns a tenth of the actors, at least 2, in turn from each sex, in a hash's order."""
     count = max(2, round(len(sexes) / 10))
     groups = [sorted(group, key=_hash_order(key)) for group in _by_sex(sexes)]
     turns = [group[turn] for turn in range(len(sexes)) for group in groups if turn < len(group)]
@@ -160,7 +160,7 @@ def _validation_actors(sexes: dict[str, str], key: str) -> set[str]:
 def _random_clips(
     dataset: Dataset, name: str, fold: int, test_share: float, validation_share: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clips in the order of a hash: the fold's consecutive share tests, the next validates."""
+    """Splits clips in a hash's order: the fold's consecutive share tests, the next validates."""
     order = np.array(
         sorted(
             range(len(dataset)), key=lambda row: _hash_order(name)(dataset.index["clip_id"][row])
@@ -182,7 +182,7 @@ def _hash_order(key: str) -> Callable[[str], bytes]:
 
 
 def _by_sex(sexes: dict[str, str]) -> list[list[str]]:
-    """Actors sorted within each sex; the larger group first, unknown sex last."""
+    """Returns actors sorted within each sex; the larger group first, unknown sex last."""
     groups: dict[str, list[str]] = {}
     for actor in sorted(sexes):
         groups.setdefault(sexes[actor], []).append(actor)
@@ -191,7 +191,7 @@ def _by_sex(sexes: dict[str, str]) -> list[list[str]]:
 
 
 def _dealt(folds: int) -> Callable[[dict[str, str]], dict[str, int]]:
-    """Sorted actors dealt like cards, one sex after the other, without a new start between."""
+    """Deals sorted actors like cards, one sex after the other, without a new start between."""
 
     def fold_of_actor(sexes: dict[str, str]) -> dict[str, int]:
         actors = [actor for group in _by_sex(sexes) for actor in group]
@@ -236,7 +236,7 @@ def _kind(target: str) -> str:
 
 
 def _labels(dataset: Dataset, target: str) -> tuple[np.ndarray, int, int]:
-    """(int32 [rows] class index or -1, number of ties, number of unknowns)."""
+    """Returns (int32 [rows] class index or -1, number of ties, number of unknowns)."""
     if target not in TARGETS:
         raise UserError(f"unknown target {target!r}; expected one of {', '.join(TARGETS)}")
     names = dataset.index[TARGETS[target]]

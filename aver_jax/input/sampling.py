@@ -6,7 +6,7 @@ from aver_jax.errors import UserError
 
 
 def clip_seconds(timestamps: np.ndarray, num_samples: int, sample_rate: int) -> float:
-    """Length of a clip in seconds: from time 0 to where both its frames and its sound have ended.
+    """Returns a clip's length in seconds, from 0 to where its frames and its sound have ended.
 
     Args:
       timestamps: float [F], ascending, seconds, F = 0 where a clip has no frames; sample 0 of the
@@ -26,13 +26,13 @@ def clip_seconds(timestamps: np.ndarray, num_samples: int, sample_rate: int) -> 
 
 
 def centre_window(seconds: float, max_seconds: float) -> tuple[float, float]:
-    """(start, stop) in seconds of what is used of a clip: all, or its middle `max_seconds`."""
+    """Returns (start, stop) seconds of what a clip is cut to: all, or its middle `max_seconds`."""
     margin = max(0.0, (seconds - max_seconds) / 2)
     return margin, seconds - margin
 
 
 def time_slice(rng: np.random.Generator, min_share: float) -> tuple[float, float]:
-    """A random slice of a clip, as shares of its length (thesis 4.5.2, 5.3.3).
+    """Returns a random slice of a clip, as shares of its length (thesis 4.5.2, 5.3.3).
 
     Args:
       rng: the source of the two draws; the first is the length, the second the place.
@@ -54,7 +54,7 @@ def time_slice(rng: np.random.Generator, min_share: float) -> tuple[float, float
 
 
 def view_slices(views: int, share: float = 0.75) -> np.ndarray:
-    """The slices at which evaluation looks, as shares of a clip's length.
+    """Returns the slices at which evaluation looks, as shares of a clip's length.
 
     Args:
       views: >= 1. One view is the whole clip; several are slices of length `share`, the first at
@@ -77,7 +77,7 @@ def view_slices(views: int, share: float = 0.75) -> np.ndarray:
 
 
 def frame_indices(timestamps: np.ndarray, start: float, stop: float, num_frames: int) -> np.ndarray:
-    """The frames nearest in time to the centres of `num_frames` equal parts of [start, stop].
+    """Returns the frames nearest to the centres of `num_frames` equal parts of [start, stop].
 
     By time and not by position, since clips drop frames and start late; at the centres, so that
     the first and last frame, where a face is at rest, are not always among them.
@@ -100,7 +100,7 @@ def frame_indices(timestamps: np.ndarray, start: float, stop: float, num_frames:
 def nearest_frames(
     timestamps: np.ndarray, start: np.ndarray, stop: np.ndarray, num_frames: int
 ) -> np.ndarray:
-    """`frame_indices` of many clips with equally many frames.
+    """Returns `frame_indices` of many clips with equally many frames.
 
     Args:
       timestamps: float [b,F], F >= 1, ascending, seconds.

@@ -16,7 +16,7 @@ _LEAST = 1e-3
 
 
 def seconds_of(record: Mapping[str, Any]) -> float:
-    """Length of a clip in seconds, see `clip_seconds`."""
+    """Returns the length of a clip in seconds, see `clip_seconds`."""
     return clip_seconds(record["timestamps"], _samples(record), SAMPLE_RATE)
 
 
@@ -31,7 +31,7 @@ def extents(record: Mapping[str, Any]) -> dict[Modality, Span]:
 
 
 def shared(record: Mapping[str, Any], used: Sequence[Modality]) -> Span | None:
-    """(start, stop) seconds where all of `used` are there at once; None if they never are."""
+    """Returns (start, stop) seconds where all of `used` are there; None if they never are."""
     found = extents(record)
     start = max(found[name][0] for name in used)
     stop = min(found[name][1] for name in used)
@@ -39,7 +39,7 @@ def shared(record: Mapping[str, Any], used: Sequence[Modality]) -> Span | None:
 
 
 def window(record: Mapping[str, Any], used: Sequence[Modality], max_seconds: float) -> Span:
-    """(start, stop) seconds that a clip's prediction is made from.
+    """Returns (start, stop) seconds that a clip's prediction is made from.
 
     The whole clip, or the middle `max_seconds` of a longer one, as in training and evaluation. That
     middle is moved as little as it takes to hold as much as possible of where all of `used` are: a

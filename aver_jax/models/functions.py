@@ -63,7 +63,7 @@ def normal_distribution(x: jax.Array) -> jax.Array:
 def attend(
     q: jax.Array, k: jax.Array, v: jax.Array, valid: jax.Array | None, probe: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Scaled dot-product attention (Vaswani et al. 2017).
+    """Returns scaled dot-product attention (Vaswani et al. 2017).
 
     Args:
       q, k, v: [A, h, S, d], of one dtype.

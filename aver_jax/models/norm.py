@@ -39,7 +39,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """Normalise a batch.
+        """Normalises a batch.
 
         Args:
           x: float [N, ..., D].
@@ -153,7 +153,7 @@ def _local_moments_forward(x, valid, count):
 
 
 def _local_moments_backward(residuals, cotangents):
-    """The chain rule by hand: nothing of the size of x is kept beside x."""
+    """Returns the chain rule by hand: nothing of the size of x is kept beside x."""
     x, valid, count, mean = residuals
     of_mean, of_centred = cotangents
     axes = tuple(range(x.ndim - 1))

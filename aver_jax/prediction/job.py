@@ -267,7 +267,7 @@ def _relevance(predictions: Sequence[Prediction]) -> dict[str, np.ndarray]:
 
 
 def _stacked(parts: Sequence[np.ndarray | None]) -> np.ndarray:
-    """Arrays of one rank as one array, filled up with NaN (integers: 0) where there is nothing."""
+    """Stacks arrays of one rank, filled up with NaN (integers: 0) where there is nothing."""
     known = [part for part in parts if part is not None]
     shape = np.max([part.shape for part in known], axis=0)
     fill = np.nan if np.issubdtype(known[0].dtype, np.floating) else 0
@@ -284,7 +284,7 @@ def _write_arrays(path: Path, **arrays: Any) -> None:
 
 
 def _method_and_path(args: argparse.Namespace, loaded: LoadedRun) -> tuple[str, str]:
-    """The relevance method and path; UserError where the model does not have them."""
+    """Returns the relevance method and path; UserError where the model does not have them."""
     chosen = []
     for flag, offered in (
         ("method", methods_of(loaded.model)),

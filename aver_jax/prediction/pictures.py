@@ -114,7 +114,7 @@ def _title(path: Path, probabilities: np.ndarray, classes: Sequence[str]) -> str
 
 
 def _unseen(clip: Clip) -> list[tuple[float, float]]:
-    """(start, stop) in seconds of the stretches of a clip in which no face was found."""
+    """Returns (start, stop) in seconds of the stretches of a clip in which no face was found."""
     times, found = clip.record["timestamps"], clip.record["face_found"]
     edges = np.flatnonzero(np.diff(np.r_[True, found, True].astype(int)))
     return [

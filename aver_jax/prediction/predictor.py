@@ -226,7 +226,7 @@ class Predictor:
         return self._explained(prediction, whole, first) if self._method else prediction
 
     def _within_window(self, clip: Clip) -> Clip:
-        """The clip with only those modalities used that its window holds.
+        """Returns the clip with only those modalities used that its window holds.
 
         Raises:
           UnusableClip: the network needs all of them.
@@ -291,7 +291,7 @@ class Predictor:
         return SpanPredictions(_softmax(given["logits"]), branches, features)
 
     def tempered(self, probabilities: np.ndarray, used: tuple[Modality, ...]) -> np.ndarray:
-        """Probabilities [..., C] with the temperature applied, float32.
+        """Returns probabilities [..., C] with the temperature applied, float32.
 
         It was fitted to predictions from all of the model's modalities: those of one branch alone
         (`used` holds fewer) stay as they are.
@@ -305,7 +305,7 @@ class Predictor:
     def _explained(
         self, prediction: Prediction, batch: Mapping[str, np.ndarray], start: float
     ) -> Prediction:
-        """The prediction with its relevance, from a batch of it alone that starts at `start` s."""
+        """Adds relevance to a prediction, from a batch of it alone that starts at `start` s."""
         inputs, found = self._inputs(batch), {}
         for modality in prediction.used:
             relevance = explain(
@@ -355,12 +355,12 @@ class Predictor:
 
 
 def _covered(settings: spectrogram.Settings, segments: int) -> int:
-    """Frames from the start of the first segment to the end of the last."""
+    """Returns frames from the start of the first segment to the end of the last."""
     return (segments - 1) * settings.step + settings.segment
 
 
 def _partly(clip: Clip, span: tuple[float, float]) -> str:
-    """What is there in less than half of a span; empty where all is."""
+    """Returns what is there in less than half of a span; empty where all is."""
     length = span[1] - span[0]
     parts = {name: time_spans.seconds_within(clip.record, name, span) for name in clip.used}
     return ", ".join(
@@ -383,6 +383,6 @@ def _resampled(times: np.ndarray, count: int) -> np.ndarray:
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """Min-max scaled to 0..1."""
+    """Returns values min-max scaled to 0..1."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high - low > 1e-6 * high else np.zeros_like(values)

@@ -106,7 +106,7 @@ def timeline(
 
 
 def regions(clip: Clip, window: float, takes_one_modality: bool) -> tuple[Region, ...]:
-    """The stretches of a clip that windows slide over, ascending.
+    """Returns the stretches of a clip that windows slide over, ascending.
 
     First of all where all that is used is there at once. Before and after it, stretches of at least
     half a window of one modality alone, where the network takes one; shorter ones, as nearly
@@ -128,7 +128,7 @@ def regions(clip: Clip, window: float, takes_one_modality: bool) -> tuple[Region
 
 
 def gaps(clip: Clip, parts: Sequence[Region]) -> list[tuple[float, float, str]]:
-    """(start, stop, why) of the stretches of a clip that no region covers, if a quarter second."""
+    """Returns (start, stop, why) of stretches that no region covers, from a quarter second."""
     edges = [(part.start, part.stop) for part in parts]
     whole = time_spans.seconds_of(clip.record)
     starts, stops = [0.0, *(stop for _, stop in edges)], [*(start for start, _ in edges), whole]
@@ -146,7 +146,7 @@ def gaps(clip: Clip, parts: Sequence[Region]) -> list[tuple[float, float, str]]:
 
 
 def windows(first: float, last: float, window: float, hop: float) -> np.ndarray:
-    """Windows from `first` to `last`, float64 [n, 2] seconds, n >= 1.
+    """Returns windows from `first` to `last`, float64 [n, 2] seconds, n >= 1.
 
     Each begins one hop after the other; one more ends exactly at `last` where they do not. A window
     longer than the whole is the whole.
@@ -172,7 +172,7 @@ def windows(first: float, last: float, window: float, hop: float) -> np.ndarray:
 
 
 def timeline_csv(line: Timeline, classes: list[str] | tuple[Modality, ...]) -> str:
-    """CSV, a line per window: start, stop, prediction, a probability per class and branch.
+    """Returns CSV, a line per window: start, stop, prediction, a probability per class and branch.
 
     Where windows are predicted from different modalities, also from which: "both" or one of them.
     Branches' probabilities are uncalibrated, and empty where a branch has no part.
@@ -197,5 +197,5 @@ def timeline_csv(line: Timeline, classes: list[str] | tuple[Modality, ...]) -> s
 
 
 def words_of(used: tuple[Modality, ...]) -> str:
-    """What the modalities of a window are called: "both", "video" or "audio"."""
+    """Returns what the modalities of a window are called: "both", "video" or "audio"."""
     return "both" if len(used) > 1 else used[0]

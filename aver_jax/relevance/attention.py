@@ -38,7 +38,7 @@ PATHS = {
 
 
 def cls_row(found: Captured, method: str, path: str, batch: int, frames: int) -> Array:
-    """Relevance of the patches for the cls token, in the model's captured attention.
+    """Returns the relevance of the patches for the cls token, in captured attention.
 
     Args:
       found: the attention of `PATHS`, with its gradient where the method takes it.

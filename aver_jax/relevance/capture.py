@@ -31,7 +31,7 @@ def captured(
     target: Array,
     with_gradient: bool,
 ) -> Captured:
-    """Run `model` once and, if `with_gradient`, pull the target's logit back to its taps.
+    """Runs `model` once and, if `with_gradient`, pulls the target's logit back to its taps.
 
     Clips of a batch do not interact, so that one pullback of a one-hot cotangent [B,C] gives every
     clip's own gradient.

@@ -31,12 +31,12 @@ class Relevance(NamedTuple):
 
 
 def methods_of(model: Any) -> tuple[str, ...]:
-    """The methods that explain a model, its default first."""
+    """Returns the methods that explain a model, its default first."""
     return tuple(attention.METHODS) if model.has_attention else grad_cam.METHODS
 
 
 def paths_of(model: Any) -> tuple[str, ...]:
-    """The paths that a model's relevance can go through, its default first."""
+    """Returns the paths that a model's relevance can go through, its default first."""
     return tuple(attention.PATHS[model.attention]) if model.has_attention else grad_cam.PATHS
 
 
@@ -50,7 +50,7 @@ def explain(
     target: Any = None,
     normalize: bool = True,
 ) -> Relevance:
-    """Relevance of every place of every frame for a class, for a whole batch in one jitted call.
+    """Explains a batch: the relevance of every place for a class, in one jitted call.
 
     A TimeSformer is explained by its attention (du Toit 2022; `heads` and `recursion` have the
     equations): `tibav` (Chefer et al., ICCV 2021) and `rollout_grad` (Gildenblat) explain a class;
@@ -128,7 +128,7 @@ def _class_activation(model, variables, inputs, target, method, path, modality):
 
 
 def _scaled(maps: Array, valid: Array) -> Array:
-    """Min-max scaled over the valid frames of each clip."""
+    """Returns maps min-max scaled over the valid frames of each clip."""
     inside = valid[..., None, None]
     low = jnp.min(jnp.where(inside, maps, jnp.inf), axis=(1, 2, 3), keepdims=True)
     high = jnp.max(maps, axis=(1, 2, 3), keepdims=True)
@@ -170,7 +170,7 @@ def _check(model: Any, inputs: Mapping[str, Array], method: str, path: str, moda
 
 
 def _checked_target(target: Any, batch: int, num_classes: int) -> Array:
-    """int32 [B], with -1 for the predicted class."""
+    """Returns int32 [B], with -1 for the predicted class."""
     if target is None:
         return jnp.full(batch, -1, jnp.int32)
     target = jnp.asarray(target)

@@ -20,7 +20,7 @@ TAPS = {"frames": "maps_video", "audio": "maps_audio"}
 
 
 def grad_cam(maps: Array, gradient: Array, valid: Array, path: str = "space_time") -> Array:
-    """The class activation map of every frame or segment.
+    """Returns the class activation map of every frame or segment.
 
     Args:
       maps: float [B,T,h,w,D].

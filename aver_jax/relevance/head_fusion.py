@@ -9,25 +9,25 @@ from jax import Array
 
 
 def tibav(attention: Array, gradient: Array) -> Array:
-    """mean_h((dA * A)^+): clamped before the mean over heads (Chefer et al., ICCV 2021, eq. 5)."""
+    """Returns mean_h((dA * A)^+), clamped before the mean (Chefer et al., ICCV 2021, eq. 5)."""
     return jnp.mean(jnp.maximum(attention * gradient, 0), axis=-3)
 
 
 def rollout_grad(attention: Array, gradient: Array) -> Array:
-    """(mean_h(A * dA))^+: the mean over heads first (Gildenblat's gradient attention rollout)."""
+    """Returns (mean_h(A * dA))^+, the mean first (Gildenblat's gradient attention rollout)."""
     return jnp.maximum(jnp.mean(attention * gradient, axis=-3), 0)
 
 
 def rollout_min(attention: Array) -> Array:
-    """min_h A, du Toit's choice for rollout."""
+    """Returns min_h A, du Toit's choice for rollout."""
     return jnp.min(attention, axis=-3)
 
 
 def rollout_mean(attention: Array) -> Array:
-    """mean_h A (Abnar & Zuidema 2020)."""
+    """Returns mean_h A (Abnar & Zuidema 2020)."""
     return jnp.mean(attention, axis=-3)
 
 
 def rollout_max(attention: Array) -> Array:
-    """max_h A."""
+    """Returns max_h A."""
     return jnp.max(attention, axis=-3)

@@ -32,7 +32,7 @@ from jax import Array
 
 
 def space_time_row(time: Array, space: Array, rollout: bool, cls_weight: float) -> Array:
-    """The cls row of divided attention's recursion, over the patches: float32 [B,T,N].
+    """Returns the cls row of divided attention's recursion, over the patches: float32 [B,T,N].
 
     Args:
       time: fused [L,B,N,T,T], non-negative.
@@ -54,7 +54,7 @@ def space_time_row(time: Array, space: Array, rollout: bool, cls_weight: float) 
 
 
 def attention_row(attention: Array, rollout: bool) -> Array:
-    """The cls row of plain self-attention's recursion, without its cls entry: float32 [..., S].
+    """Returns the cls row of self-attention's recursion, without cls: float32 [..., S].
 
     This is joint space-time attention (S = N*T), and one frame alone (S = N).
 
@@ -74,7 +74,7 @@ def attention_row(attention: Array, rollout: bool) -> Array:
 
 
 def _through_space(cls, patches, attention, rollout, cls_weight):
-    """(cls [B], patches [B,T,N]) times (I + M_S), from attention [B,T,1+N,1+N]."""
+    """Returns (cls [B], patches [B,T,N]) times (I + M_S), from attention [B,T,1+N,1+N]."""
     if rollout:
         sums = jnp.sum(attention, axis=-1)
         cls = cls / (1 + cls_weight * jnp.sum(sums[..., 0], axis=-1))
@@ -85,7 +85,7 @@ def _through_space(cls, patches, attention, rollout, cls_weight):
 
 
 def _through_time(patches, attention, rollout):
-    """Patches [B,T,N] times (I + M_T) without its cls row and column, from [B,N,T,T]."""
+    """Returns patches [B,T,N] times (I + M_T) without its cls row and column, from [B,N,T,T]."""
     by_position = patches.swapaxes(1, 2)
     if rollout:
         by_position = by_position / (1 + jnp.sum(attention, axis=-1))
@@ -93,5 +93,5 @@ def _through_time(patches, attention, rollout):
 
 
 def _times(row: Array, matrix: Array) -> Array:
-    """Row [..., Q] times matrix [..., Q, K], in full float32 also where TF32 is the default."""
+    """Multiplies row [..., Q] by matrix [..., Q, K], in full float32 where TF32 is the default."""
     return jnp.einsum("...q,...qk->...k", row, matrix, precision=jax.lax.Precision.HIGHEST)

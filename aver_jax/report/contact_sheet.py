@@ -13,7 +13,7 @@ _LETTERS = (120, 128, 142)
 
 
 def filmstrip(frames, maps=None, times=None, side: int = 160) -> np.ndarray:
-    """The frames of one clip in a row; their heat maps, if given, in a second row.
+    """Returns the frames of one clip in a row; their heat maps, if given, in a second row.
 
     Args:
       frames: uint8 [T, H, W, 3] RGB, the crops that the model saw.
@@ -46,7 +46,7 @@ def filmstrip(frames, maps=None, times=None, side: int = 160) -> np.ndarray:
 
 
 def contact_sheet(pictures: Sequence, captions: Sequence[str], columns: int, side: int = 160):
-    """Pictures in a grid, each with its caption below.
+    """Returns pictures in a grid, each with its caption below.
 
     Args:
       pictures: uint8 [H, W, 3] RGB each.

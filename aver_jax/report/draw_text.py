@@ -16,7 +16,7 @@ class Pen:
         self._draw = ImageDraw.Draw(self._image)
 
     def image(self) -> np.ndarray:
-        """What was drawn so far: uint8 [H, W, 3]."""
+        """Returns what was drawn so far: uint8 [H, W, 3]."""
         return np.array(self._image)
 
     def text(self, at, text: str, size: float, color, bold: bool = False) -> None:
@@ -24,11 +24,11 @@ class Pen:
         self._draw.text(at, text, fill=color, font=_font(_whole(size), bold), anchor="ls")
 
     def width(self, text: str, size: float, bold: bool = False) -> float:
-        """Length of `text` in pixels."""
+        """Returns the length of `text` in pixels."""
         return _font(_whole(size), bold).getlength(text)
 
     def fitting(self, text: str, size: float, width: float, bold: bool = False) -> float:
-        """The largest size up to `size` at which `text` is no longer than `width`, at least 6."""
+        """Returns the largest size, 6 to `size`, at which `text` is no longer than `width`."""
         while size > 6 and self.width(text, size, bold) > width:
             size -= 1
         return size

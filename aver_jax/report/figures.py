@@ -58,17 +58,17 @@ DARK = Theme(
 
 
 def png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
-    """The figure as a PNG file's bytes, on its theme's background."""
+    """Returns the figure as a PNG file's bytes, on its theme's background."""
     return _encoded(figure, "png", dpi=dpi)
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as an SVG file's bytes, without background, the same bytes every time."""
+    """Returns the figure as an SVG file's bytes, without background, the same bytes every time."""
     return _encoded(figure, "svg", metadata={"Date": None}, transparent=True)
 
 
 def confusion(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
-    """Confusion matrix: the share of the row as colour and number, the clips below it.
+    """Draws the confusion matrix: the share of the row as colour and number, clips below it.
 
     Args:
       results: with `confusion` (counts [C][C], rows true) and `classes`.
@@ -102,7 +102,7 @@ def confusion(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
 
 
 def reliability(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
-    """Reliability diagram: accuracy against confidence, with the number of clips per bin.
+    """Draws accuracy against confidence, with the number of clips per bin.
 
     Args:
       results: with `calibration` and, optionally, `temperature` (`scores.calibration`).
@@ -139,7 +139,7 @@ def reliability(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
 
 
 def branches(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
-    """What each branch of a fusion model achieves alone, and their fusion: WAR and UAR.
+    """Returns what each branch of a fusion model achieves alone, and their fusion: WAR and UAR.
 
     Bars with 95% intervals; the dashed line is guessing.
 
@@ -180,7 +180,7 @@ def branches(results: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
 
 
 def training_curves(records: Sequence[Mapping[str, float]], theme: Theme = LIGHT) -> Figure:
-    """Loss, accuracy and learning rate over the epochs.
+    """Returns the loss, accuracy and learning rate over the epochs.
 
     Args:
       records: lines of metrics.jsonl: `epoch` (or `step`) and any of train/loss, train/war,
@@ -255,7 +255,7 @@ def _long(names):
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, which no global state knows of."""
+    """Returns an empty figure of that many inches, which no global state knows of."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -263,7 +263,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 @contextlib.contextmanager
 def themed(theme: Theme) -> Iterator[None]:
-    """Figures made inside the block have this look."""
+    """Gives figures made inside the block this look."""
     style = {
         "figure.facecolor": theme.background,
         "axes.facecolor": "none",

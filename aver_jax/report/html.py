@@ -104,7 +104,7 @@ class Section:
 
 
 def drawn(figure: Callable[[figures.Theme], figures.Figure], caption="", width=0) -> Picture:
-    """A figure drawn twice, for light and dark systems.
+    """Returns a figure drawn twice, for light and dark systems.
 
     Args:
       figure: theme -> figure.
@@ -119,14 +119,14 @@ def drawn(figure: Callable[[figures.Theme], figures.Figure], caption="", width=0
 
 
 def photo(image: np.ndarray, caption: str = "", width: int = 0, quality: int = 88) -> Picture:
-    """A picture uint8 [H, W, 3] RGB as an inlined JPEG."""
+    """Returns a picture uint8 [H, W, 3] RGB as an inlined JPEG."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     _, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), options)
     return Picture(_data_uri("image/jpeg", data.tobytes()), caption, width=width)
 
 
 def video(path: Path, caption: str = "") -> Video | Text:
-    """An mp4 file inlined, or its path as text if it is larger than `VIDEO_LIMIT_BYTES`."""
+    """Returns an mp4 file inlined, or its path as text if it is larger than `VIDEO_LIMIT_BYTES`."""
     if path.stat().st_size > VIDEO_LIMIT_BYTES:
         return Text([f"{caption} (too long to show here): {path}"])
     return Video(_data_uri("video/mp4", path.read_bytes()), caption)

@@ -31,7 +31,7 @@ _SCALED = "relevance, scaled by itself"
 
 
 def square_region(box, margin: float) -> np.ndarray:
-    """The square around a face box that is cropped for the model.
+    """Returns the square around a face box that is cropped for the model.
 
     Args:
       box: float [4], x0, y0, x1, y1 in source pixels.
@@ -47,7 +47,7 @@ def square_region(box, margin: float) -> np.ndarray:
 
 
 def heat_at(time: float, frame_times, maps) -> np.ndarray:
-    """The heat map to show at one moment: linear in time between the explained frames.
+    """Returns the heat map to show at one moment: linear in time between the explained frames.
 
     Before the first and after the last explained frame the nearest map is held. For display only.
 
@@ -94,7 +94,7 @@ def heat_overlay(frame, heat, alpha: float = ALPHA) -> np.ndarray:
 
 
 def heat_colors(heat) -> np.ndarray:
-    """Colours uint8 [..., 3] RGB of heat [..., ] in [0, 1]: inferno without its black end."""
+    """Returns colours uint8 [..., 3] RGB of heat [...] in 0..1: inferno without its black end."""
     table = _heat_table()
     return table[np.rint(np.asarray(heat) * 255).astype(np.uint8)]
 
@@ -116,7 +116,7 @@ def draw_frame(
     scale: bool | None = None,
     flat: str = "",
 ) -> np.ndarray:
-    """One frame of an overlay video, with a panel of class probabilities on its right.
+    """Returns one frame of an overlay video, with a panel of class probabilities on its right.
 
     Args:
       frame: uint8 [H, W, 3] RGB, any size.
@@ -186,7 +186,7 @@ def _display_scale(height, width):
 
 
 def _padded(picture):
-    """A ribbon of a picture gets margins, so that the panel beside it stays readable."""
+    """Pads a ribbon of a picture, so that the panel beside it stays readable."""
     height, width = picture.shape[:2]
     more_h, more_w = max(0, LEAST_SIDE - height), max(0, LEAST_SIDE - width)
     above, left = more_h // 2, more_w // 2
@@ -231,7 +231,7 @@ def _draw_corners(picture, corners, thickness):
 
 @functools.lru_cache(maxsize=16)
 def _panel(size, label, classes, probabilities, truth, scale, curve, window, branch_predictions):
-    """The part beside the picture, and where its time line lies (x0, x1, y0, y1, t0, t1)."""
+    """Draws the part beside the picture; returns its timeline's (x0, x1, y0, y1, t0, t1) too."""
     height, unit = size
     width = _even(300 * unit)
     pad, small, big = 22 * unit, 13 * unit, 34 * unit

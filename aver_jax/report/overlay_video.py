@@ -58,7 +58,7 @@ def overlay_frames(
 
 
 def flat_words(peak: float) -> str:
-    """What a map is said to be that, scaled, is 0 everywhere, by its highest value before."""
+    """Returns the words for a map that is 0 everywhere once scaled, by its peak before."""
     return "no positive relevance" if peak <= 0 else "the same relevance everywhere"
 
 

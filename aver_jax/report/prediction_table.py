@@ -12,7 +12,7 @@ from data_prep.wording import one_line
 
 
 def table(predictions: Sequence[Any], classes: Sequence[str]) -> str:
-    """The class probabilities as text, a line per clip, the highest marked by a star.
+    """Returns the class probabilities as text, a line per clip, the highest marked by a star.
 
     Args:
       predictions: `predictor.Prediction` each. Those of single branches stand beside the fused one,
@@ -54,7 +54,7 @@ def used(prediction: Any) -> str:
 
 
 def probabilities_csv(predictions: Sequence[Any], classes: Sequence[str]) -> str:
-    """The predictions as CSV: file, prediction, a probability per class.
+    """Returns the predictions as CSV: file, prediction, a probability per class.
 
     Where a model has several modalities, also what was used, and each branch's own prediction and
     probabilities (`video_prediction`, `video_ANG`, ...; empty where a clip lacks the modality).

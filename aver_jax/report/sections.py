@@ -47,7 +47,7 @@ _PACKAGES = (
 
 
 def summary(results: Mapping[str, Any], extra: Sequence[tuple[str, str, str]] = ()) -> Section:
-    """Headline scores with their protocol.
+    """Returns headline scores with their protocol.
 
     Args:
       results: of `aver evaluate` (results.json).
@@ -70,7 +70,7 @@ def summary(results: Mapping[str, Any], extra: Sequence[tuple[str, str, str]] = 
 
 
 def meaning(classes: Sequence[str], target: str = "intended", dataset: str = "") -> Section:
-    """What the labels mean, and what the system must not be used for.
+    """Returns what the labels mean, and what the system must not be used for.
 
     Args:
       classes: class names.
@@ -112,7 +112,7 @@ def meaning(classes: Sequence[str], target: str = "intended", dataset: str = "")
 def training(
     records: Sequence[Mapping[str, float]], select: str = "validation/war", people: bool = True
 ) -> Section:
-    """Training curves.
+    """Returns training curves.
 
     Args:
       records: the lines of metrics.jsonl.
@@ -140,7 +140,7 @@ def training(
 
 
 def scores(results: Mapping[str, Any]) -> Section:
-    """Confusion matrix, branches, recall per class, scores per sex and actor, calibration."""
+    """Returns confusion, branches, recall per class, scores per sex and actor, calibration."""
     recall = Table(
         ("class", "recall", "95% interval", "clips"),
         [
@@ -182,7 +182,7 @@ def scores(results: Mapping[str, Any]) -> Section:
 
 
 def modalities(results: Mapping[str, Any]) -> Section:
-    """What face and voice achieve, each alone and together.
+    """Returns what face and voice achieve, each alone and together.
 
     Args:
       results: of `aver evaluate` on a model with branches.
@@ -197,7 +197,7 @@ def modalities(results: Mapping[str, Any]) -> Section:
 
 
 def _branches(results: Mapping[str, Any]) -> list[Block]:
-    """What each branch achieves alone and their fusion; nothing of a model without branches."""
+    """Returns the scores of branches and their fusion; nothing of a model without branches."""
     if "branches" not in results:
         return []
     rows = []
@@ -220,7 +220,7 @@ def _branches(results: Mapping[str, Any]) -> list[Block]:
 
 
 def explained(clips: Sequence[Sequence[Block]], lead: str = "") -> Section:
-    """Explained clips, two in a row.
+    """Returns explained clips, two in a row.
 
     Args:
       clips: per clip its blocks, usually `html.video` and `html.photo` of a `sheet.filmstrip`.
@@ -230,12 +230,12 @@ def explained(clips: Sequence[Sequence[Block]], lead: str = "") -> Section:
 
 
 def steps(commands: Sequence[tuple[str, str]]) -> Section:
-    """The command of every step, as (purpose, command)."""
+    """Returns the command of every step, as (purpose, command)."""
     return Section("Every step again", [Commands(commands)] if commands else [])
 
 
 def environment(extra: Sequence[tuple[str, str]] = ()) -> Section:
-    """Versions of Python and of the packages that matter, and what the caller adds."""
+    """Returns versions of Python and of the packages that matter, and what the caller adds."""
     rows = [("Python", platform.python_version()), ("platform", platform.platform(terse=True))]
     for package in _PACKAGES:
         try:
@@ -249,7 +249,7 @@ def environment(extra: Sequence[tuple[str, str]] = ()) -> Section:
 
 
 def settings(config: Mapping[str, Any]) -> Section:
-    """The fields of config.json that decide what was trained."""
+    """Returns the fields of config.json that decide what was trained."""
     rows = [
         (name, json.dumps(value).strip('"'))
         for name, value in flat_fields(config).items()
@@ -309,7 +309,7 @@ def training_report(run_dir: str | Path) -> Path:
 
 
 def _estimate(entry):
-    """(value, interval) as text."""
+    """Returns (value, interval) as text."""
     if entry["low"] is None:
         return _percent(entry["value"]), "no interval"
     return _percent(entry["value"]), f"{100 * entry['low']:.1f} to {100 * entry['high']:.1f}%"

@@ -90,20 +90,20 @@ def sound_figure(
 
 
 def _greys(theme: Theme) -> ListedColormap:
-    """From the ground of the figure, for silence, to a light grey that colour still stands on."""
+    """Returns greys from the figure's ground, for silence, to one that colour still stands on."""
     ground = np.array([int(theme.background[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     ramp = np.linspace(0, 1, 256)[:, None]
     return ListedColormap(ground + (0.78 - ground) * ramp)
 
 
 def _veil(values: np.ndarray) -> np.ndarray:
-    """Colours of relevance, float [F, K, 4], clear where there is little of it."""
+    """Returns colours of relevance, float [F, K, 4], clear where there is little of it."""
     opacity = ALPHA * np.clip((values - LEAST) / (1 - LEAST), 0, 1) ** 0.7
     return np.concatenate([heat_colors(values) / 255, opacity[..., None]], axis=-1)
 
 
 def _moments(axes, times: np.ndarray, relevance: np.ndarray, flat: str) -> None:
-    """A strip of the relevance over time, and the scale of its colours above its right end."""
+    """Draws a strip of the relevance over time, and its scale above the right end."""
     share = relevance / max(float(relevance.max()), 1e-12)
     extent = (times[0], times[-1], 0, 1)
     axes.imshow(heat_colors(share)[None], extent=extent, aspect="auto", interpolation="nearest")

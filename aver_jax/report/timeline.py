@@ -42,7 +42,7 @@ def timeline_figure(
     uncovered: Sequence[Stretch] = (),
     theme: Theme = LIGHT,
 ) -> Figure:
-    """Probabilities at the middle of each window, a line per class.
+    """Returns probabilities at the middle of each window, a line per class.
 
     A strip above the lines names the predicted class of every stretch.
 
@@ -116,7 +116,7 @@ def timeline_figure(
 
 
 def _best(axes, spans, probabilities, classes, whole) -> None:
-    """A strip of the predicted classes, each stretch of one class with its name."""
+    """Draws a strip of the predicted classes, each stretch of one class with its name."""
     best = probabilities.argmax(axis=1)
     changes = np.flatnonzero(np.diff(best)) + 1
     middles = spans.mean(axis=1)
@@ -164,7 +164,7 @@ def _lines(axes, centres, values, classes, width, pieces):
 
 
 def _line_ends(axes, places, values, classes, theme) -> None:
-    """The names of the classes beside the ends of their lines, apart where these lie close.
+    """Draws the classes' names beside the ends of their lines, apart where these lie close.
 
     `places` are where the lines end, in seconds, and the names begin, in shares of the width.
     """

@@ -13,7 +13,7 @@ _NEVER = 2**31 - 1  # bytes, the largest value mallopt takes
 
 
 def computes_on_cpu() -> bool:
-    """Whether jax will compute on this host's CPU, told without starting jax."""
+    """Returns whether jax will compute on this host's CPU, told without starting jax."""
     platforms = os.environ.get("JAX_PLATFORMS")
     if platforms:
         return platforms.split(",")[0] == "cpu"

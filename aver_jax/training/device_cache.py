@@ -63,7 +63,7 @@ def gathered(clips: DeviceClips, plan: Mapping[str, jax.Array]) -> dict[str, jax
 
 
 def free_memory(mesh: Mesh, host_memory: int | None) -> int | None:
-    """Bytes free on the fullest device of this process; None where it is not known.
+    """Returns bytes free on the fullest device of this process; None where it is not known.
 
     Args:
       mesh: from `mesh.make_mesh`.

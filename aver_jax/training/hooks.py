@@ -81,7 +81,7 @@ class Hooks(contextlib.ExitStack):
 
     @contextlib.contextmanager
     def validation(self, chunk: Chunk, state: TrainState) -> Iterator[Callable[..., None]]:
-        """A context for a validation, whose time does not count as training.
+        """Opens a context for a validation, whose time does not count as training.
 
         Gives a function that writes the scores. Raises UserError if a number is not finite.
         """

@@ -10,7 +10,7 @@ _SHIFT = 4  # OpenCV takes fixed-point corners: 1/16 px
 
 @functools.cache
 def _basis(count: int, closed: bool, steps: int) -> np.ndarray:
-    """Weights of `count` points in a Catmull-Rom curve through them, float64 [samples, count]."""
+    """Returns weights of `count` points in a Catmull-Rom curve, float64 [samples, count]."""
     t = np.linspace(0.0, 1.0, steps, endpoint=False)[:, None]
     powers = np.concatenate([np.ones_like(t), t, t**2, t**3], axis=1)
     matrix = 0.5 * np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]])
@@ -28,17 +28,17 @@ def _basis(count: int, closed: bool, steps: int) -> np.ndarray:
 
 
 def spline(points, closed: bool = False, steps: int = 6) -> np.ndarray:
-    """Catmull-Rom curve through `points` [K, 2]; float64 [about K * steps, 2], same units."""
+    """Returns the Catmull-Rom curve through `points` [K, 2]: float64 [about K * steps, 2]."""
     return _basis(len(points), closed, steps) @ np.asarray(points, np.float64)
 
 
 def shifted(points, dx: float, dy: float) -> np.ndarray:
-    """`points` [..., 2] moved by (dx, dy)."""
+    """Returns `points` [..., 2] moved by (dx, dy)."""
     return np.asarray(points, np.float64) + np.array((dx, dy))
 
 
 def mirrored(points) -> np.ndarray:
-    """The outline made of `points` [K, 2] (right half, top to bottom) and its mirror image."""
+    """Returns the outline of `points` [K, 2] (right half, top to bottom) and their mirror image."""
     points = np.asarray(points, np.float64)
     left = points[::-1] * (-1.0, 1.0)
     keep = np.abs(left[:, 0]) > 1e-9
@@ -60,30 +60,30 @@ class Canvas:
         self.origin = np.asarray(origin, np.float64)
 
     def pixels(self, points) -> np.ndarray:
-        """`points` [..., 2] in face units as float64 pixel positions of this image."""
+        """Returns `points` [..., 2] in face units as float64 pixel positions of this image."""
         return np.asarray(points, np.float64) * self.scale + self.origin
 
     def _fixed(self, points) -> np.ndarray:
         return (self.pixels(points) * (1 << _SHIFT) + 0.5).astype(np.int32)
 
     def fill(self, points, color) -> None:
-        """Fill the polygon `points` [K, 2]."""
+        """Fills the polygon `points` [K, 2]."""
         cv2.fillPoly(self.image, [self._fixed(points)], color, cv2.LINE_AA, _SHIFT)
 
     def line(self, points, color, width: float) -> None:
-        """Draw the open curve `points` [K, 2], `width` face units thick (at least one pixel)."""
+        """Draws the open curve `points` [K, 2], `width` face units thick (at least one pixel)."""
         thickness = max(1, round(width * self.scale))
         fixed = [self._fixed(points)]
         cv2.polylines(self.image, fixed, False, color, thickness, cv2.LINE_AA, _SHIFT)
 
     def ellipse(self, center, axes, color, angle: float = 0.0) -> None:
-        """Fill an ellipse: centre, half axes (face units), rotation in degrees."""
+        """Fills an ellipse: centre, half axes (face units), rotation in degrees."""
         center = self._fixed(center).tolist()
         axes = tuple(max(1, round(a * self.scale * (1 << _SHIFT))) for a in axes)
         cv2.ellipse(self.image, center, axes, angle, 0, 360, color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
 
     def view(self, low, high) -> tuple["Canvas", tuple[slice, slice]]:
-        """A canvas on the rectangle between two corners (face units), sharing the pixels."""
+        """Returns a canvas on the rectangle between two corners, sharing the pixels."""
         x0, y0 = (max(0, int(v)) for v in self.pixels(low).tolist())
         x1, y1 = (max(0, int(v) + 2) for v in self.pixels(high).tolist())
         window = (slice(y0, y1), slice(x0, x1))

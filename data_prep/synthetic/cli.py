@@ -11,7 +11,7 @@ _CARRIERS = ("all", "eyes", "nose", "mouth", "eyes+nose", "eyes+mouth", "nose+mo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of the rendered corpus."""
+    """Adds the flags of the rendered corpus."""
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder to make (absent or empty)")
     add("--clips", type=int, default=480, help="number of clips (default: %(default)s)")
@@ -83,7 +83,7 @@ def _span(text: str) -> tuple[float, float] | float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Render the corpus and print one line about it.
+    """Renders the corpus and prints one line about it.
 
     Returns:
       0.

@@ -109,7 +109,7 @@ class Clip:
         }
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Render frame after frame: uint8 [size, size, 3], RGB."""
+        """Renders frame after frame: uint8 [size, size, 3], RGB."""
         size, head, motion = self._form.size, self._head, self._motion
         painter = FacePainter(self._who, head, self._light, self._asymmetry)
         grain = self._noise.normal(0, 1.6, (size + 16, size + 16, 1)).astype(np.int16)
@@ -144,7 +144,7 @@ class Clip:
 
 
 def _span(knobs: Knobs, seconds: float, rng: np.random.Generator) -> tuple[float, float]:
-    """When the expression leaves and reaches rest again, in seconds."""
+    """Returns when the expression leaves and reaches rest again, in seconds."""
     if isinstance(knobs.span, tuple):
         start, stop = knobs.span
     else:
@@ -155,7 +155,7 @@ def _span(knobs: Knobs, seconds: float, rng: np.random.Generator) -> tuple[float
 
 
 def _over(frame: np.ndarray, image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """`image`, premultiplied by `mask`, moved by `matrix` onto `frame`; uint8."""
+    """Returns `image`, premultiplied by `mask`, moved by `matrix` onto `frame`; uint8."""
     size = frame.shape[1::-1]
     moved = cv2.warpAffine(image, matrix, size)
     around = 255 - cv2.warpAffine(mask, matrix, size)
@@ -167,7 +167,7 @@ def _on_body(frame: np.ndarray, stage: Stage) -> np.ndarray:
 
 
 def _frame_boxes(boxes: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Upright boxes [n, 4] around the turned `boxes` [n, 2, 2], cut to the frame."""
+    """Returns upright boxes [n, 4] around the turned `boxes` [n, 2, 2], cut to the frame."""
     (x0, y0), (x1, y1) = boxes[:, 0].T, boxes[:, 1].T
     corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 4, 2)
     moved = corners @ matrix[:, :2].T + matrix[:, 2]

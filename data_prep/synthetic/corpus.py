@@ -38,7 +38,7 @@ def render_corpus(
     knobs: Knobs | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Path:
-    """Render talking faces and voices with known truth to media files (H.264 and AAC in MP4).
+    """Renders talking faces and voices with known truth to media files (H.264 and AAC in MP4).
 
     The same arguments give the same pixels and samples, whatever the number of workers. `out`
     appears when all of it is written: `VideoMP4/1001_DFA_ANG_XX.mp4` and VideoDemographics.csv
@@ -134,7 +134,7 @@ def _render_clip(
 
 
 def _results(render, plans: list[ClipPlan], workers: int) -> Iterator[tuple[dict, np.ndarray]]:
-    """Truth and boxes of every clip, in order."""
+    """Yields truth and boxes of every clip, in order."""
     workers = min(workers, len(plans))
     if workers == 1:
         with _one_opencv_thread():

@@ -58,7 +58,7 @@ CARRIERS = {
 def unit_weights(
     emotions: dict[str, float], carrier: str, rng: np.random.Generator
 ) -> dict[str, float]:
-    """Action units at the apex.
+    """Returns action units at the apex.
 
     Args:
       emotions: strength of each emotion shown, 0..1 (several make a blend).
@@ -76,7 +76,7 @@ def unit_weights(
 
 
 def envelope(times: np.ndarray, start: float, stop: float, onset: float, offset: float):
-    """Onset, apex and offset: rises from `start`, is back at rest at `stop` (all seconds).
+    """Returns onset, apex and offset: rises from `start`, is back at rest at `stop` (all seconds).
 
     Returns float64, shape of `times`, 0..1.
     """
@@ -89,7 +89,7 @@ def envelope(times: np.ndarray, start: float, stop: float, onset: float, offset:
 
 
 def blinks(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Closure of the lids, 0 open .. 1 shut, float64 [F]; a blink lasts about 0.2 s."""
+    """Returns the closure of the lids, 0 open .. 1 shut, float64 [F]; a blink lasts about 0.2 s."""
     closure = np.zeros_like(times)
     at = rng.exponential(1.6) + 0.15
     while at < times[-1]:

@@ -46,28 +46,28 @@ class Brush:
         self.reached: dict[str, list[np.ndarray]] = {"eyes": [], "nose": [], "mouth": []}
 
     def at(self, points, depth: float) -> np.ndarray:
-        """`points` moved by the parallax of a part that stands `depth` in front of the face."""
+        """Moves `points` by the parallax of a part that is `depth` in front of the face."""
         return shifted(points, depth * self.pose.yaw, depth * 0.8 * self.pose.pitch)
 
     def color(self, rgb, gain: float = 1.0) -> tuple[int, int, int]:
-        """A colour in this clip's light."""
+        """Returns a colour in this clip's light."""
         tint = self.light.tint
         return tuple(min(255, int(c * t * gain)) for c, t in zip(rgb, tint, strict=True))
 
     def shade(self, region: str, points, amount: float, width: float) -> None:
-        """A soft line: darker for negative `amount` (share of the skin's light), else lighter."""
+        """Draws a soft line, darker for negative `amount` (share of the skin's light)."""
         if abs(amount) > 0.01:
             self.soft.line(points, max(0, min(255, int(128 * (1 + amount)))), width)
             self.reach(region, points)
 
     def dab(self, region: str, center, axes, amount: float, angle: float = 0.0) -> None:
-        """A soft patch, as `shade`."""
+        """Draws a soft patch, as `shade`."""
         if abs(amount) > 0.01:
             self.soft.ellipse(center, axes, max(0, min(255, int(128 * (1 + amount)))), angle)
             self.reach(region, [np.subtract(center, axes), np.add(center, axes)])
 
     def reach(self, region: str, points) -> None:
-        """Let the region's box hold `points`."""
+        """Lets the region's box hold `points`."""
         self.reached[region].append(np.asarray(points, np.float64))
 
 
@@ -84,7 +84,7 @@ class FacePainter:
         self.asymmetry = asymmetry
 
     def paint(self, pose: Pose):
-        """Draw one frame.
+        """Draws one frame.
 
         Returns:
           image uint8 [H, W, 3] premultiplied, mask uint8 [H, W], and the boxes of `REGIONS`,
@@ -268,7 +268,7 @@ def _draw_brow(brush: Brush, s: int, units: dict[str, float]) -> None:
 
 
 def _nose(brush: Brush, units: dict[str, float]) -> tuple[float, float]:
-    """Height of the nose's base and half the width of its wings."""
+    """Returns the height of the nose's base and half the width of its wings."""
     who = brush.who
     base = 0.43 * who.nose_length - 0.075 * units["AU9"] + 0.05 * units["tip"]
     wide = who.nose_width * (1 + 0.14 * units["AU9"] + 0.3 * units["AU38"] - 0.24 * units["AU39"])

@@ -27,7 +27,7 @@ class Head:
 
 
 def outline(who: Identity) -> np.ndarray:
-    """The skin's outline without ears, face units, float64 [K, 2]."""
+    """Returns the skin's outline without ears, face units, float64 [K, 2]."""
     jaw, chin, tall = who.jaw, who.chin, who.face_height
     right = [
         (0.0, -1.5),
@@ -44,7 +44,7 @@ def outline(who: Identity) -> np.ndarray:
 
 
 def _relief(x: np.ndarray, y: np.ndarray, who: Identity, light: Light) -> np.ndarray:
-    """Light on the skin, about 1 on a cheek facing the lamp; float32 [H, W]."""
+    """Returns the light on the skin, about 1 on a cheek facing the lamp; float32 [H, W]."""
     nx, ny = x / 1.12, (y + 0.1) / 1.62
     nz = np.sqrt(np.maximum(0.0, 1 - nx**2 - ny**2))
     lamp = np.maximum(0.0, nx * light.x + ny * light.y + nz * light.z)
@@ -145,7 +145,7 @@ def _front_hair(who: Identity, rng: np.random.Generator) -> np.ndarray:
 
 
 def _strands(x, y, who: Identity, light: Light, rng: np.random.Generator) -> np.ndarray:
-    """Hair colour with strands that fan out from the crown; float [H, W, 3]."""
+    """Returns hair colour with strands that fan out from the crown; float [H, W, 3]."""
     angle = np.arctan2(x, y + 2.6)
     lines = cv2.GaussianBlur(rng.normal(0, 1, (1, 720)), (0, 0), 1.5).ravel()
     index = np.clip((angle / np.pi + 0.5) * 720, 0, 719).astype(int)
@@ -164,7 +164,7 @@ def _strands(x, y, who: Identity, light: Light, rng: np.random.Generator) -> np.
 
 
 def make_head(who: Identity, light: Light, unit: float, rng: np.random.Generator) -> Head:
-    """Render the still layers.
+    """Renders the still layers.
 
     Args:
       who: the actor.

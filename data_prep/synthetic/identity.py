@@ -71,12 +71,12 @@ class Identity:
 
 
 def sex_of(actor: int) -> str:
-    """Odd numbers are men, as in RAVDESS."""
+    """Returns the sex: odd numbers are men, as in RAVDESS."""
     return "Male" if actor % 2 else "Female"
 
 
 def make_identity(seed: int, actor: int) -> Identity:
-    """The identity of actor number `actor` (1, 2, ...) in the corpus of `seed`."""
+    """Returns the identity of actor number `actor` (1, 2, ...) in the corpus of `seed`."""
     rng = np.random.default_rng([seed, 1, actor])
     male = sex_of(actor) == "Male"
     age = int(rng.integers(20, 72))

@@ -12,7 +12,7 @@ _DEPTH = 0.17
 
 
 def _curves(brush, pose) -> dict[str, np.ndarray]:
-    """Edges of the lips, each [15, 2] from the left to the right corner, before parallax."""
+    """Returns the edges of the lips, each [15, 2] from left to right, before parallax."""
     who, u = brush.who, pose.units
     speech, rounded = pose.speech, pose.rounded
     gap = 0.12 * speech + 0.1 * u["AU25"] + 0.36 * u["AU26"] + 0.05 * u["AU12"]
@@ -114,7 +114,7 @@ def _cavity(brush, edges: dict[str, np.ndarray], u: dict[str, float]) -> None:
 
 
 def paint_mouth(brush, pose) -> Callable[[], None]:
-    """Lay the soft shades now; the returned call draws lips and teeth once they are applied."""
+    """Lays the soft shades now; the returned call draws lips and teeth once they are applied."""
     edges = _curves(brush, pose)
     _shade(brush, pose, edges)
 

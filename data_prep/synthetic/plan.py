@@ -48,7 +48,7 @@ class Knobs:
     span: tuple[float, float] | float = (0.0, 1.0)
 
     def __post_init__(self):
-        """Refuse what cannot be rendered."""
+        """Refuses what cannot be rendered."""
         shares = {
             "fuzzy-face": self.fuzzy_face,
             "fuzzy-voice": self.fuzzy_voice,
@@ -99,7 +99,7 @@ class ClipPlan:
 def plan_corpus(
     clips: int, actors: int, seed: int, naming: str = "crema_d", knobs: Knobs | None = None
 ) -> list[ClipPlan]:
-    """All clips of a corpus, in order of their names.
+    """Returns all clips of a corpus, in order of their names.
 
     Clips are dealt evenly to the actors and to the labels of each actor (neutral has a single
     intensity in RAVDESS, so that it has at most 4 clips an actor there). An unclear condition
@@ -140,7 +140,7 @@ def _check_counts(clips: int, actors: int, naming: str) -> None:
 
 
 def _names(naming: str) -> list[tuple[str, str, str, str]]:
-    """Every (label, level, sentence, repetition) an actor can have."""
+    """Returns every (label, level, sentence, repetition) an actor can have."""
     if naming == "crema_d":
         return list(itertools.product(CREMA_D_CLASSES, _LEVELS, _SENTENCES, [""]))
     every = itertools.product(RAVDESS_CLASSES, ("01", "02"), ("01", "02"), ("01", "02"))
@@ -150,7 +150,7 @@ def _names(naming: str) -> list[tuple[str, str, str, str]]:
 def _actor_clips(
     actor: int, count: int, seed: int, naming: str, first_label: int
 ) -> list[tuple[str, str, str, str, str, int, str]]:
-    """(clip_id, file, label, level, sentence, actor, actor's name) of one actor."""
+    """Returns (clip_id, file, label, level, sentence, actor, actor's name) of one actor."""
     rng = np.random.default_rng([seed, 2, actor])
     classes = NAMINGS[naming]
     names: dict[str, list] = {label: [] for label in classes}
@@ -186,7 +186,7 @@ def _actor_clips(
 
 
 def _conditions(labels: list[str], classes, knobs: Knobs, seed: int) -> list[str]:
-    """The condition of every clip: each label but NEU has its share of each."""
+    """Returns the condition of every clip: each label but NEU has its share of each."""
     rng = np.random.default_rng([seed, 3])
     conditions = ["clear"] * len(labels)
     for label in classes:
@@ -231,10 +231,10 @@ def _shown(plan, condition: str, classes, knobs: Knobs, seed: int) -> ClipPlan:
 
 
 def shown_emotion(shown: dict[str, float]) -> str:
-    """What a modality shows, in words: "HAP", "NEU", or a tie "ANG:SAD" for a blend."""
+    """Returns what a modality shows, in words: "HAP", "NEU", or a tie "ANG:SAD" for a blend."""
     return ":".join(sorted(shown)) or "NEU"
 
 
 def demographics_row(actor: int, name: str, age: int) -> tuple:
-    """A row of CREMA-D's VideoDemographics.csv; a drawn person has no race."""
+    """Returns a row of CREMA-D's VideoDemographics.csv; a drawn person has no race."""
     return name, age, sex_of(actor), "Unknown", "Unknown"

@@ -38,7 +38,7 @@ class Motion:
 
 
 def make_light(rng: np.random.Generator) -> Light:
-    """A lamp somewhere in front of the face and above it."""
+    """Returns a lamp somewhere in front of the face and above it."""
     direction = np.array((rng.uniform(-0.7, 0.7), rng.uniform(-0.65, -0.15), 1.0))
     direction /= np.linalg.norm(direction)
     warmth = float(rng.uniform(-0.06, 0.06))
@@ -48,7 +48,7 @@ def make_light(rng: np.random.Generator) -> Light:
 
 
 def make_motion(times: np.ndarray, rng: np.random.Generator) -> Motion:
-    """Slow sway of a speaking head; `times` [F] in seconds."""
+    """Returns the slow sway of a speaking head; `times` [F] in seconds."""
 
     def sway(amount: float, start: float = 0.0) -> np.ndarray:
         rates = rng.uniform(0.15, 0.9, 3)[:, None]
@@ -68,7 +68,7 @@ def make_motion(times: np.ndarray, rng: np.random.Generator) -> Motion:
 
 
 def _room(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A blurred wall with a few things on it, float32 [size, size, 3]."""
+    """Returns a blurred wall with a few things on it, float32 [size, size, 3]."""
     hsv = np.uint8([[[rng.integers(0, 180), rng.integers(10, 80), rng.integers(110, 190)]]])
     base = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
     coarse = rng.normal(0, 1, (6, 6, 1)).astype(np.float32)
@@ -96,7 +96,7 @@ class Stage:
 
 
 def make_stage(who: Identity, light: Light, size: int, rng: np.random.Generator) -> Stage:
-    """Room and body of one clip; `size`: side of the frame in pixels."""
+    """Returns the room and body of one clip; `size`: side of the frame in pixels."""
     fine = 2
     room = np.clip(_room(size, rng) * light.level, 0, 255).astype(np.uint8)
     image = np.zeros((size * fine, size * fine, 3), np.uint8)
@@ -170,7 +170,7 @@ def make_stage(who: Identity, light: Light, size: int, rng: np.random.Generator)
 
 
 def frame_matrix(motion: Motion, index: int, size: int, scale: float, origin) -> np.ndarray:
-    """Affine map [2, 3] from the head's canvas pixels to the frame's pixels."""
+    """Returns the affine map [2, 3] from the head's canvas pixels to the frame's pixels."""
     unit = UNIT * size
     zoom = unit * motion.size[index] / scale
     angle = np.deg2rad(motion.roll[index])

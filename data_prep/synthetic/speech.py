@@ -84,7 +84,7 @@ def _smooth(track: np.ndarray, seconds: float) -> np.ndarray:
 def articulate(
     sentence: str, start: float, length: float, seconds: float, rng: np.random.Generator
 ) -> Articulation:
-    """Time the phones of `sentence` from `start` on for `length` seconds, in `seconds` of clip."""
+    """Times the phones of `sentence` from `start` on for `length` seconds, in `seconds` of clip."""
     phones = SENTENCES[sentence].split()
     spans = np.array([_CONSONANTS[p][4] if p in _CONSONANTS else 1.0 for p in phones])
     spans *= rng.uniform(0.88, 1.12, len(spans))

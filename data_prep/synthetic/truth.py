@@ -32,7 +32,7 @@ class Truth:
 
 
 def write_truth(folder: Path, rows: list[dict], regions: tuple[str, ...], boxes: list) -> None:
-    """Write `truth.csv` and `truth.npz` (clip_id, first row, regions, boxes) to `folder`."""
+    """Writes `truth.csv` and `truth.npz` (clip_id, first row, regions, boxes) to `folder`."""
     with open(folder / TABLE, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -48,7 +48,7 @@ def write_truth(folder: Path, rows: list[dict], regions: tuple[str, ...], boxes:
 
 
 def read_truth(folder: str | Path) -> Truth:
-    """Read what `write_truth` wrote; UserError if it is not there."""
+    """Reads what `write_truth` wrote; UserError if it is not there."""
     folder = Path(folder)
     for name in (TABLE, BOXES):
         if not (folder / name).is_file():

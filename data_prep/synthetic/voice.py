@@ -48,7 +48,7 @@ PROSODY = {
 
 
 def mixed_prosody(emotions: dict[str, float], rng: np.random.Generator) -> Prosody:
-    """The prosody `emotions` (name -> strength 0..1) make together, as one speaker performs it."""
+    """Mixes the prosody of `emotions` (name -> strength 0..1) as one speaker performs it."""
     habit = Prosody()
     values = {}
     for field in fields(Prosody):
@@ -67,7 +67,7 @@ def _blend(track_rest: float, track_full: float, share: np.ndarray) -> np.ndarra
 
 
 def _pitch(who: Identity, said: Articulation, shown: Prosody, share: np.ndarray, rng) -> np.ndarray:
-    """Fundamental frequency in Hz per control frame."""
+    """Returns the fundamental frequency in Hz per control frame."""
     habit = Prosody()
     times = np.arange(len(share)) * STEP
     wobble = np.convolve(rng.normal(0, 1, len(share)), np.ones(5) / 5**0.5, mode="same")
@@ -86,7 +86,7 @@ def _pitch(who: Identity, said: Articulation, shown: Prosody, share: np.ndarray,
 
 
 def _resonances(formants: np.ndarray) -> np.ndarray:
-    """Transfer of four resonances in cascade, complex [K, bins]; `formants` [K, 4] Hz."""
+    """Returns four resonances in cascade, complex [K, bins]; `formants` [K, 4] Hz."""
     s = 1j * _BINS
     response = np.ones((len(formants), len(_BINS)), np.complex64)
     for k, width in enumerate((70.0, 100.0, 140.0, 220.0)):
@@ -96,7 +96,7 @@ def _resonances(formants: np.ndarray) -> np.ndarray:
 
 
 def _filtered(signal: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """Overlap-add of Hann windows, window k multiplied by `gains[k]` in frequency."""
+    """Returns the overlap-add of Hann windows, window k multiplied by `gains[k]` in frequency."""
     count = len(gains)
     padded = np.pad(signal, (_WINDOW // 2, _WINDOW + _HOP))
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP][:count]
@@ -117,7 +117,7 @@ def synthesize(
     samples: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The sound of one clip.
+    """Returns the sound of one clip.
 
     Args:
       who: the speaker.

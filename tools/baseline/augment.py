@@ -99,7 +99,7 @@ def _resampled(planes: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _blurred(planes: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Planes [B, P, H, W] under each clip's Gaussian, edge pixels repeated outside."""
+    """Returns planes [B, P, H, W] under each clip's Gaussian, edge pixels repeated outside."""
     offsets = torch.arange(-radius, radius + 1, device=planes.device, dtype=torch.float32)
     weights = torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-3)[:, None]) ** 2)
     weights = weights / weights.sum(1, keepdim=True)

@@ -116,7 +116,7 @@ def _keeping(maps: list[Tensor], gradients: list[Tensor]):
 
 
 def _zeros(network: TimeSformer, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Zeros of the shapes of a block's softmaxes, which need no memory and get gradients."""
+    """Returns zeros shaped as a block's softmaxes, which need no memory and get gradients."""
     (batch, length), positions = frames.shape[:2], network.grid**2
     heads = network.blocks[0].attn.num_heads
     shapes = (
@@ -160,5 +160,5 @@ def _explained(
 
 
 def _fused(attention: Tensor, gradient: Tensor) -> Tensor:
-    """Mean over heads of (gradient x attention)^+: [..., h, q, k] -> float32 [..., q, k]."""
+    """Averages (gradient x attention)^+ over heads: [..., h, q, k] to float32 [..., q, k]."""
     return (gradient.float() * attention.float()).clamp_(min=0).mean(-3)

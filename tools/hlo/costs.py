@@ -219,7 +219,7 @@ def _inside(module: HloModule, each: Instruction) -> list[tuple[Computation, Ins
 
 
 def _tells(each: Instruction) -> bool:
-    """Whether its metadata says more than which argument of the function it was made from."""
+    """Returns whether its metadata says more than which argument it was made from."""
     return bool(each.frame) or "/" in each.op_name
 
 
@@ -233,7 +233,7 @@ def _origin(computation: Computation, each: Instruction) -> Instruction:
 
 
 def _reorders(computation: Computation, each: Instruction) -> bool:
-    """Whether a copy or transpose changes the order in memory of the axes longer than 1."""
+    """Returns whether a copy or transpose changes the order in memory of the axes longer than 1."""
     if each.opcode not in ("copy", "transpose", "copy-start"):
         return False
     before = computation.instructions[each.operands[0]].shape
@@ -365,5 +365,5 @@ def _result(module: HloModule, inside: Computation, root: Instruction) -> float:
 
 
 def _workspace(part: Shape) -> bool:
-    """Whether a part of a library call's result is its scratch memory."""
+    """Returns whether a part of a library call's result is its scratch memory."""
     return part.dtype in ("u8", "s8") and len(part.dims) == 1

@@ -11,7 +11,7 @@ _ATTENTION_PRODUCTS = {"forward": 2, "backward": 5}
 
 
 def is_product(instruction: Instruction) -> bool:
-    """Whether an instruction is a matrix product, a convolution or a library's call of one."""
+    """Returns whether it is a matrix product, a convolution or a library's call of one."""
     if instruction.opcode in ("dot", "convolution"):
         return True
     products = ("cublas", "onednn$matmul", "onednn$conv", "cudnn$conv", "cudnn$fmha", "gemm")
@@ -46,7 +46,7 @@ def _lengths(shape: Shape, axes: tuple[int, ...]) -> int:
 
 
 def _convolution(instruction: Instruction, data: Shape, kernel: Shape, output: Shape) -> float:
-    """Multiply-adds of a convolution given its forward input, kernel and output."""
+    """Returns multiply-adds of a convolution given its forward input, kernel and output."""
     labels = instruction.attributes["dim_labels"]
     of_data, of_kernel, of_output = re.match(r"(\w+)_(\w+)->(\w+)", labels).groups()
     window = _window(instruction.attributes.get("window", ""))
@@ -77,7 +77,7 @@ def _window(text: str) -> dict[str, list]:
 
 
 def _taps(size: int, kernel: int, outputs: int, window: dict) -> int:
-    """Pairs of an output position and a tap of the kernel that meet an input, along one axis."""
+    """Counts pairs of an output position and a kernel tap that meet an input, along one axis."""
     stride, spread = int(window.get("stride", 1)), int(window.get("lhs_dilate", 1))
     dilation = int(window.get("rhs_dilate", 1))
     before = window.get("pad", (0, 0))[0]
@@ -92,7 +92,7 @@ def _taps(size: int, kernel: int, outputs: int, window: dict) -> int:
 
 
 def _call(instruction: Instruction, inputs: list[Shape]) -> float:
-    """Operations of a library's call; LookupError or ValueError where the text does not tell."""
+    """Returns a library call's operations; LookupError or ValueError if the text has them not."""
     target = instruction.target
     output = instruction.shape.parts[0] if instruction.shape.parts else instruction.shape
     if "cudnn$conv" in target:

@@ -25,12 +25,12 @@ _SCORES = ("war", "uar", "macro_f1", "loss")
 
 
 def result_path(folder: Path) -> Path:
-    """The file that says how a cell ended."""
+    """Returns the file that says how a cell ended."""
     return folder / "result.json"
 
 
 def made_here() -> dict[str, str]:
-    """What made a training, and when: "versions", "device", "date"."""
+    """Returns what made a training, and when: "versions", "device", "date"."""
     versions = [f"aver_jax {__version__}", f"Python {platform.python_version()}"]
     versions += [f"{package} {metadata.version(package)}" for package in _PACKAGES]
     return {
@@ -91,7 +91,7 @@ def write_failure(
 
 
 def failure_of(result: dict[str, Any]) -> str | None:
-    """Why the cell of a result failed; None if it did not."""
+    """Returns why the cell of a result failed; None if it did not."""
     return result.get("failed")
 
 

@@ -80,7 +80,7 @@ class Grid:
     featured: tuple[int, int] | None = None
 
     def folder(self, cell: Cell) -> Path:
-        """The run folder of a cell."""
+        """Returns the run folder of a cell."""
         return self.workdir / "cells" / cell.name
 
 
@@ -91,7 +91,7 @@ def plan_cells(
     seeds: Iterable[int],
     variants: Iterable[str] = ("",),
 ) -> list[Cell]:
-    """Every cell, in the order in which they run.
+    """Returns every cell, in the order in which they run.
 
     All trainings of a network follow one another, so that each compiles once; late fusion comes
     after the branches it is built from.
@@ -242,7 +242,7 @@ def _train_cell(grid: Grid, cell: Cell, config: ConfigDict, began: float) -> flo
 
 
 def _estimate(spent: Sequence[float], left: int) -> str:
-    """How long the cells that are left may take, in words; "" before the first has ended."""
+    """Returns, in words, how long the remaining cells may take; "" before the first has ended."""
     if not spent:
         return ""
     minutes = left * sum(spent) / len(spent) / 60
@@ -250,7 +250,7 @@ def _estimate(spent: Sequence[float], left: int) -> str:
 
 
 def _has_ended(grid: Grid, cell: Cell) -> bool:
-    """Whether a cell needs no training: it is finished, or failed just as it is asked for."""
+    """Returns whether a cell needs no training: finished, or failed just as it is asked for."""
     folder = grid.folder(cell)
     if not result_path(folder).exists():
         return False
@@ -281,7 +281,7 @@ def check_cells(grid: Grid, cells: Iterable[Cell]) -> None:
 
 
 def _changes(grid: Grid, cell: Cell, stored: Mapping[str, Any]) -> str:
-    """In words, how a stored result is not of the cell as it is asked for; "" if it is."""
+    """Returns, in words, how a stored result is not of the cell that is asked for; "" if it is."""
     config = cell_config(grid, cell)
     # A study made before a field existed had its default.
     complete = base_config()
@@ -301,7 +301,7 @@ def _changes(grid: Grid, cell: Cell, stored: Mapping[str, Any]) -> str:
 
 
 def _identity(config: ConfigDict, cell: Cell) -> dict[str, Any]:
-    """The config as JSON; where late fusion starts from is told by the cell, wherever it lies."""
+    """Returns the config as JSON, without where late fusion starts from: the cell tells it."""
     plain = to_json(config)
     init = {subtree: folder for subtree, folder in plain["init"].items() if folder}
     return {**plain, "init": {} if cell.network == "late" else init}

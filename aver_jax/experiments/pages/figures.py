@@ -21,7 +21,7 @@ DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, (
 def confusion_panels(
     panels: Sequence[tuple[str, np.ndarray]], classes: Sequence[str], theme: Theme = LIGHT
 ) -> Figure:
-    """Row-normalised confusion matrices, one panel per network (thesis, Figs 5.6 and 5.7).
+    """Returns row-normalised confusion matrices, one panel per network (thesis, Figs 5.6 and 5.7).
 
     Args:
       panels: (title, float [C, C] with rows that sum to 1, NaN where unknown).
@@ -66,7 +66,7 @@ def feature_panels(
     classes: Sequence[str],
     theme: Theme = LIGHT,
 ) -> Figure:
-    """Clips as points, by the nearness of their deep features, one panel per network (Fig. 5.1).
+    """Draws clips as points by the nearness of their features, a panel per network (Fig. 5.1).
 
     Args:
       panels: (title, float [n, 2] from `embedded`, int [n] true class).
@@ -96,7 +96,7 @@ def feature_panels(
 
 
 def embedded(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Features [n, D] laid out in the plane by t-SNE: float [n, 2], the same every time."""
+    """Returns features [n, D] laid out in the plane by t-SNE: float [n, 2], the same every time."""
     from sklearn.manifold import TSNE  # two seconds that other figures need not wait for
     from threadpoolctl import threadpool_limits  # scikit-learn brings it along
 

@@ -229,7 +229,7 @@ def _panels(
 
 
 def _by_seed(found: Sequence[ClipPredictions], statistic: Statistic) -> list[float]:
-    """The score of every seed, all its folds together."""
+    """Returns the score of every seed, all its folds together."""
     values = []
     for seed in sorted({o.cell.seed for o in found}):
         own = [o for o in chosen(found, seed=seed) if len(o.rows)]

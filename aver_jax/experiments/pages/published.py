@@ -84,7 +84,7 @@ SOURCES = {
 
 
 def majority_accuracy(votes, labels) -> float | None:
-    """Share of clips whose majority vote is the label.
+    """Returns the share of clips whose majority vote is the label.
 
     Args:
       votes: text [n], the class most raters chose; a tie is written "ANG:DIS", "" is no vote.
@@ -99,7 +99,7 @@ def majority_accuracy(votes, labels) -> float | None:
 
 
 def majority_of(index: Mapping[str, np.ndarray], rows) -> dict[str, float]:
-    """Majority-vote accuracy by modality, on some rows of a dataset's index; without votes, {}."""
+    """Returns majority-vote accuracy by modality, on rows of an index; {} without votes."""
     found = {
         name: majority_accuracy(index[column][rows], index["label"][rows])
         for name, column in VOTES.items()
@@ -205,6 +205,6 @@ PUBLISHED = (
 
 
 def table_of(dataset: str) -> tuple[tuple[str, ...], Mapping[str, tuple[float, ...]]] | None:
-    """(names of the folds, accuracies of Table 5.2 or 5.3) of a dataset, None for another one."""
+    """Returns (folds, accuracies of Table 5.2 or 5.3) of a dataset, None for another one."""
     tables = {"ravdess": (RAVDESS_PAIRS, TABLE_5_2), "crema_d": (CREMA_D_SPLITS, TABLE_5_3)}
     return tables.get(dataset)

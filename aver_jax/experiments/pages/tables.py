@@ -46,12 +46,12 @@ _THESIS_NAMES = {"audio": "AM", "video": "VM", "n0": "JM (N0)"}
 
 
 def fold_name(protocol: str, fold: int) -> str:
-    """A fold as a column's head: "A1,2" of ravdess_pairs, "fold 1" of any other protocol."""
+    """Returns a fold's column head: "A1,2" of ravdess_pairs, "fold 1" of other protocols."""
     return published.RAVDESS_PAIRS[fold - 1] if protocol == "ravdess_pairs" else f"fold {fold}"
 
 
 def by_fold(rows: Mapping[str, Sequence[CellResult]], protocol: str, score: str = "war") -> Table:
-    """Networks in rows, folds in columns, then mean and std over folds and seeds.
+    """Returns networks in rows, folds in columns, then mean and std over folds and seeds.
 
     Args:
       rows: the row's name -> its results; a row without results is left out.
@@ -70,7 +70,7 @@ def by_fold(rows: Mapping[str, Sequence[CellResult]], protocol: str, score: str 
 
 
 def modalities(results: Sequence[CellResult], protocol: str) -> Table:
-    """Table 5.1: each modality and both, without (NT) and with (T) temporal augmentation."""
+    """Returns Table 5.1: modalities and both, without (NT) and with (T) temporal augmentation."""
     rows = {}
     for network, name in _THESIS_NAMES.items():
         own = chosen(results, network=network)
@@ -80,13 +80,13 @@ def modalities(results: Sequence[CellResult], protocol: str) -> Table:
 
 
 def networks(results: Sequence[CellResult], protocol: str, score: str = "war") -> Table:
-    """Tables 5.2 and 5.3, and the single modalities above them."""
+    """Returns Tables 5.2 and 5.3, and the single modalities above them."""
     rows = {name: chosen(results, network=network) for network, name in NETWORKS.items()}
     return by_fold(rows, protocol, score)
 
 
 def summary(results: Sequence[CellResult]) -> Table:
-    """Table 5.4: every network with every aggregator, WAR and UAR with intervals over actors."""
+    """Returns Table 5.4: networks by aggregators, WAR and UAR with intervals over actors."""
     head = ["network, aggregator", "WAR", "UAR", "WAR, pooled", "95%", "UAR, pooled", "95%"]
     lines = []
     for network, name in NETWORKS.items():
@@ -106,7 +106,7 @@ def summary(results: Sequence[CellResult]) -> Table:
 def comparisons(
     results: Sequence[ClipPredictions], statistic: Statistic = metrics.war
 ) -> dict[tuple[str, str], Comparison]:
-    """(one, other) of DIFFERENCES -> how they compare, where both were run.
+    """Returns (one, other) of DIFFERENCES -> how they compare, where both were run.
 
     Args:
       results: of one aggregator and variant.
@@ -138,7 +138,7 @@ _WORDS = {True: "yes", False: "no", None: "undecided"}
 
 
 def differences(results: Sequence[ClipPredictions]) -> Table:
-    """Paired differences of WAR in percentage points, with intervals and what they decide."""
+    """Returns paired differences of WAR in points, with intervals and what they decide."""
     single = best_single(results)
     rows = [
         _difference(
@@ -150,7 +150,7 @@ def differences(results: Sequence[ClipPredictions]) -> Table:
 
 
 def aggregator_differences(results: Sequence[ClipPredictions]) -> Table:
-    """By how much every other aggregator is better than the first, for each network."""
+    """Returns by how much every other aggregator is better than the first, for each network."""
     first, *others = list(dict.fromkeys(o.cell.aggregator for o in results))
     lines = []
     for network, name in NETWORKS.items():
@@ -209,7 +209,7 @@ def branches(results: Sequence[CellResult]) -> Table:
 
 
 def thesis_folds(dataset: str) -> Table | None:
-    """Table 5.2 or 5.3 as printed, with the means of its rows; None for another dataset."""
+    """Returns Table 5.2 or 5.3 as printed, with the means of its rows; None for another dataset."""
     found = published.table_of(dataset)
     if found is None:
         return None
@@ -227,7 +227,7 @@ def thesis_folds(dataset: str) -> Table | None:
 
 
 def thesis_augmentation() -> Table:
-    """Table 5.1 as printed, with the means of its rows."""
+    """Returns Table 5.1 as printed, with the means of its rows."""
     head = ["thesis, RAVDESS", *published.RAVDESS_PAIRS, COMPUTED]
     rows = [
         [
@@ -241,7 +241,7 @@ def thesis_augmentation() -> Table:
 
 
 def short(network: str) -> str:
-    """A network's name in a difference: "N2", "late"."""
+    """Returns a network's name in a difference: "N2", "late"."""
     return network.upper() if network in ("n0", "n1", "n2") else network
 
 

@@ -29,12 +29,12 @@ _NO_WORSE = {True: "no worse", False: "worse", None: "undecided"}
 
 
 def judged(comparison: Comparison) -> str:
-    """Whether the claim that the one scores higher than the other holds."""
+    """Returns whether the claim that the one scores higher than the other holds."""
     return _WORDS[comparison.higher]
 
 
 def cell(comparison: Comparison | None) -> str:
-    """Both verdicts and the difference, "-" where there is none."""
+    """Returns both verdicts and the difference, "-" where there is none."""
     if comparison is None:
         return "-"
     no_worse = _NO_WORSE[comparison.no_worse]
@@ -42,7 +42,7 @@ def cell(comparison: Comparison | None) -> str:
 
 
 def paragraph(kind: str, found: Mapping[float, Mapping[tuple[str, str], Comparison]]) -> str:
-    """The verdicts along one kind of unclear clips, a sentence per claim.
+    """Returns the verdicts along one kind of unclear clips, a sentence per claim.
 
     Args:
       kind: "fuzzy" or "conflicting".

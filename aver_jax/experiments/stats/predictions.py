@@ -149,7 +149,7 @@ def _cell_result(
 
 
 def chosen(results: Iterable[ClipPredictions], **fields: Any) -> list:
-    """The results whose cell has these fields, such as network="n0", variant=""."""
+    """Returns the results whose cell has these fields, such as network="n0", variant=""."""
     return [o for o in results if all(getattr(o.cell, k) == v for k, v in fields.items())]
 
 
@@ -274,7 +274,7 @@ def compare(
 def best_single(
     results: Sequence[ClipPredictions], statistic: Statistic = metrics.war
 ) -> str | None:
-    """The branch network, audio or video, that scores higher on all clips together.
+    """Returns the branch network, audio or video, that scores higher on all clips together.
 
     The choice looks at the test clips, once for the whole table: it favours the single modality,
     so that "fusion is better" is the harder claim.
@@ -288,7 +288,7 @@ def best_single(
 
 
 def averaged_confusion(results: Sequence[CellResult]) -> np.ndarray:
-    """Mean over the cells of the row-normalised confusion matrix: float64 [C, C].
+    """Returns the mean over the cells of the row-normalised confusion matrix: float64 [C, C].
 
     A class that a cell's test clips lack is left out of that cell's mean; a row that no cell has
     is NaN.

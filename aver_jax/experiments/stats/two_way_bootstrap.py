@@ -26,7 +26,7 @@ def crossed_difference(
     samples: int = bootstrap.SAMPLES,
     seed: int = bootstrap.SEED,
 ) -> bootstrap.Difference:
-    """How much better one network scores than another, with its 95% interval.
+    """Returns how much better one network scores than another, with its 95% interval.
 
     Args:
       statistic: confusion counts [samples, C, C] -> [samples], such as `metrics.war`. Replicates

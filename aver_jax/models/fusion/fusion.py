@@ -111,7 +111,7 @@ class FusionComponent(nn.Module):
 
 
 def kept_modalities(keys: jax.Array, rate: float, modalities: int) -> jax.Array:
-    """Draw which modalities each example keeps in training.
+    """Draws which modalities each example keeps in training.
 
     Each is dropped with probability `rate`; where none would be left, one of them stays.
 
@@ -163,7 +163,7 @@ class FusionNetwork(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> tuple[Logits, dict[str, Logits]]:
-        """Score a batch.
+        """Scores a batch.
 
         Args:
           features: modality -> f^ float32 [B, D_m]. Outside training some may be missing, save in

@@ -176,7 +176,7 @@ def _convolved(
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
 
     def seen_at(offset: Sequence[int]) -> jax.Array:
-        """Every result's pixel at one place of its window."""
+        """Returns every result's pixel at one place of its window."""
         last = [o + (n - 1) * s + 1 for o, n, s in zip(offset, sizes, strides, strict=True)]
         start, stop = (0, *offset, 0), (x.shape[0], *last, channels)
         return jax.lax.slice(padded, start, stop, (1, *strides, 1))

@@ -129,7 +129,7 @@ class Aggregator(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-        """Aggregate a batch of sequences.
+        """Aggregates a batch of sequences.
 
         Args:
           x: float [B, T, D].

@@ -36,7 +36,7 @@ def dense(features: int, dtype: Any, name: str, std: float) -> Dense:
 
 
 def scaled(x: jax.Array, factor: jax.Array | None) -> jax.Array:
-    """Multiply x [A, ..., D] by factor, which has x's leading axes."""
+    """Multiplies x [A, ..., D] by factor, which has x's leading axes."""
     if factor is None:
         return x
     return x * factor.reshape(factor.shape + (1,) * (x.ndim - factor.ndim)).astype(x.dtype)

@@ -108,7 +108,7 @@ def convert(
 
 
 def resized_pos_embed(pos_embed: np.ndarray, grid: int) -> np.ndarray:
-    """Resize position embeddings [1, 1+n*n, D] to [1, 1+grid*grid, D], nearest over the grid.
+    """Resizes position embeddings [1, 1+n*n, D] to [1, 1+grid*grid, D], nearest.
 
     This is the resizing in the forward pass of the official code and of Hugging Face's. (The
     official loader interpolates the flattened row of positions instead, which mixes up columns.)
@@ -120,7 +120,7 @@ def resized_pos_embed(pos_embed: np.ndarray, grid: int) -> np.ndarray:
 
 
 def resized_time_embed(time_embed: np.ndarray, num_frames: int) -> np.ndarray:
-    """Resize time embeddings [1, T, D] to [1, num_frames, D], nearest."""
+    """Resizes time embeddings [1, T, D] to [1, num_frames, D], nearest."""
     return time_embed[:, _nearest(time_embed.shape[1], num_frames)]
 
 

@@ -135,7 +135,7 @@ def parameter_groups(
 
 
 def _transposed(value: np.ndarray) -> Tensor:
-    """[in, out] -> [out, in]; [rows, columns, in, out] -> [out, in, rows, columns]."""
+    """Transposes [in, out] to [out, in], [rows, columns, in, out] to [out, in, rows, columns]."""
     tensor = torch.tensor(value)
     if tensor.ndim == 4:
         return tensor.permute(3, 2, 0, 1).contiguous()
