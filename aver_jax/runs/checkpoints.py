@@ -1,6 +1,7 @@
 """Checkpoints of a run: the best and the last, saved in the background, restored onto a mesh."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from aver_jax.errors import UserError
 
 
+def _score(metric: str) -> Callable[[dict[str, float]], float]:
+    sign = -1.0 if metric.endswith("loss") else 1.0
+    return lambda metrics: sign * metrics[metric]
+
+
 def _preservation(metric: str | None) -> preservation_policy.PreservationPolicy:
     last = preservation_policy.LatestN(1)
     if metric is None:
         return last
-    sign = -1.0 if metric.endswith("loss") else 1.0
     best = preservation_policy.BestN(
-        get_metric_fn=lambda metrics: sign * metrics[metric],
+        get_metric_fn=_score(metric),
         n=1,
         # A checkpoint saved on a signal has no metrics: it is kept while it is the last.
         keep_checkpoints_without_metrics=False,
@@ -49,7 +54,6 @@ class Checkpoints(contextlib.AbstractContextManager):
         self._folder = Path(folder).absolute()
         if read_only and not self._folder.is_dir():
             raise UserError(f"{self._folder.parent} has no checkpoints; is it a run folder?")
-        self._select = select
         self._manager = ocp.CheckpointManager(
             self._folder,
             item_handlers={
@@ -59,7 +63,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_preservation(select),
                 # Without it the manager ranks by metrics but never writes them down.
-                best_fn=(lambda metrics: metrics[select]) if select else None,
+                best_fn=_score(select) if select else None,
                 # A kill in the middle of a save leaves a temporary folder behind.
                 cleanup_tmp_directories=not read_only,
                 create=not read_only,
@@ -80,20 +84,13 @@ class Checkpoints(contextlib.AbstractContextManager):
         if which == "last":
             return steps[-1]
         if which == "best":
-            return self._best(steps)
+            # Before the first validation no step has a score.
+            best = self._manager.best_step()
+            return steps[-1] if best is None else best
         if which.isdecimal() and int(which) in steps:
             return int(which)
         known = ", ".join(map(str, steps))
         raise UserError(f"no checkpoint {which!r} in {self._folder}; there are best, last, {known}")
-
-    def _best(self, steps: list[int]) -> int:
-        if self._select is None:
-            return steps[-1]
-        sign = -1.0 if self._select.endswith("loss") else 1.0
-        scores = {step: (self._manager.metrics(step) or {}).get(self._select) for step in steps}
-        scored = [step for step in steps if scores[step] is not None]
-        # Of equals the later one, as the preservation policy keeps.
-        return max(scored, key=lambda step: (sign * scores[step], step)) if scored else steps[-1]
 
     def save(self, step: int, items: dict[str, Any], metrics: dict[str, float] | None) -> None:
         """Saves trees under `step` in the background; metrics rank it among the others."""

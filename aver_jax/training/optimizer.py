@@ -71,7 +71,8 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
     """Returns optax.clip_by_global_norm, as one factor for all gradients.
 
     optax selects between a gradient and the scaled gradient, and divides: on CPUs that is another
-    array of the parameters' size, written and read again.
+    array of the parameters' size, written and read again (an update of 120 MB of parameters takes
+    37.1 ms instead of 29.5, docs/benchmarks/log.md).
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

@@ -155,6 +155,7 @@ def make_update(optimizer: optax.GradientTransformation, config: Any) -> Callabl
         if ema:
             # A young average follows quickly, or it would stay near the initial weights.
             rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+            # Not optax.incremental_update: as a difference, the mean of equal values is exact.
             ema = jax.tree.map(lambda mean, x: mean + (1.0 - rate) * (x - mean), ema, variables)
         return TrainState(
             step=state.step + 1,
