@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from data_prep import crema_d, folder, ravdess
     from data_prep.clip import Preparation
-    from data_prep.corpus import truth_files
+    from data_prep.corpora import crema_d, folder, ravdess
+    from data_prep.corpora.corpus import truth_files
     from data_prep.dataset import write_dataset
     from data_prep.output import check_apart, check_out
 

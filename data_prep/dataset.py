@@ -284,7 +284,7 @@ def write_dataset(
     from tqdm import tqdm
 
     from data_prep.clip import sampled_faces
-    from data_prep.corpus import listed
+    from data_prep.corpora.corpus import listed
     from data_prep.faces import check_detector
     from data_prep.pool import prepared_clips
     from data_prep.workers import available_cores

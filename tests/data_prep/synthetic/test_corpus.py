@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import crema_d, ravdess
+from data_prep.corpora import crema_d, ravdess
 from data_prep.errors import UserError
 from data_prep.media import decode
 from data_prep.synthetic import corpus

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aver_jax.experiments.pages import published
-from data_prep.crema_d import crowd_votes, parse_name
+from data_prep.corpora.crema_d import crowd_votes, parse_name
 
 
 def test_tables_have_a_value_for_every_fold():

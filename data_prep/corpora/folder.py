@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from data_prep.clip import Job
-from data_prep.corpus import Corpus, files_under
+from data_prep.corpora.corpus import Corpus, files_under
+from data_prep.corpora.tables import read_table
 from data_prep.errors import UserError
-from data_prep.tables import read_table
 
 
 def read_corpus(source: Path, labels: Path) -> Corpus:

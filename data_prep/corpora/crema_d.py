@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from data_prep.clip import Job
-from data_prep.corpus import (
+from data_prep.corpora.corpus import (
     SOUND_SUFFIXES,
     VIDEO_SUFFIXES,
     Corpus,
@@ -13,8 +13,8 @@ from data_prep.corpus import (
     listed,
     one_file_per_clip,
 )
+from data_prep.corpora.tables import read_table
 from data_prep.errors import UserError
-from data_prep.tables import read_table
 
 CLASSES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 LEVELS = ("LO", "MD", "HI", "XX")

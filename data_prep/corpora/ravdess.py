@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from data_prep.clip import Job
-from data_prep.corpus import (
+from data_prep.corpora.corpus import (
     VIDEO_SUFFIXES,
     Corpus,
     clip_files,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep import crema_d, folder, ravdess
-from data_prep.corpus import truth_files
+from data_prep.corpora import crema_d, folder, ravdess
+from data_prep.corpora.corpus import truth_files
 from data_prep.errors import UserError
 from data_prep.synthetic.truth import COLUMNS
 

@@ -1,0 +1,1 @@
+"""Readers: folders of clips as CREMA-D, RAVDESS and people lay them out, as one kind of list."""
