@@ -1,12 +1,11 @@
 """A model's forward pass over batches of a dataset, mapped over the devices."""
 
 import functools
-import json
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from aver_jax.config import to_json
 from aver_jax.frontend import evaluation_inputs
@@ -75,10 +74,8 @@ def compiled_forward(
       mesh: from `mesh.make_mesh`.
       features: as in `Forward`.
     """
-    frontend = json.dumps(to_json(config)["frontend"], sort_keys=True)
+    frontend = FrozenConfigDict({"frontend": to_json(config)["frontend"]})
     return _forward(inference_form(model), frontend, mesh, features)
 
 
-@functools.lru_cache(_KEPT)
-def _forward(model: Any, frontend: str, mesh: jax.sharding.Mesh, features: bool) -> Forward:
-    return Forward(model, ConfigDict({"frontend": json.loads(frontend)}), mesh, features)
+_forward = functools.lru_cache(_KEPT)(Forward)

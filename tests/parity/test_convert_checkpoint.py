@@ -1,26 +1,13 @@
 """The converter on files that torch and transformers wrote."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from aver_jax.runs.run_folder import load_run
+from tools import convert_checkpoint, make_reference
 
 pytestmark = pytest.mark.parity
-
-
-def tool(name):
-    path = Path(__file__).parents[2] / f"tools/{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-convert_checkpoint, make_reference = tool("convert_checkpoint"), tool("make_reference")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """ResNet-18 against transformers', layer by layer, and the 3-D net against torch's modules."""
 
 import functools
-import importlib.util
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ from transformers import ResNetConfig, ResNetModel
 from aver_jax.models.resnet.resnet import ResNet, max_pool
 from aver_jax.models.weights.resnet import convert_resnet
 from aver_jax.runs.run_folder import load_run
+from tools import convert_checkpoint
 
 pytestmark = pytest.mark.parity
 
@@ -228,17 +227,13 @@ def test_max_pool_and_its_gradient_are_torchs_with_equal_values_too(shape):
 # orbax's, on a manager that only reads.
 @pytest.mark.filterwarnings("ignore::UserWarning:orbax.*")
 def test_torch_file_in_wrappings_gives_the_features_of_its_network(tmp_path):
-    path = Path(__file__).parents[2] / "tools/convert_checkpoint.py"
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     module = random_norms(ResNet3d(4, depths=(1, 1)), rng).eval()
     state = {f"module.{name}": value for name, value in module.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "checkpoint.pth")
     words = ["--from", str(tmp_path / "checkpoint.pth"), "--out", str(tmp_path / "run")]
-    assert tool.main(["resnet", *words, "--modality", "video"]) == 0
+    assert convert_checkpoint.main(["resnet", *words, "--modality", "video"]) == 0
 
     model, variables, _ = load_run(tmp_path / "run")
     x = rng.normal(size=(2, 5, 20, 17, 3)).astype(np.float32)

@@ -1,8 +1,5 @@
 """TimeSformer against transformers' implementation, with noise on every parameter."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -14,14 +11,9 @@ from aver_jax.models.weights.timesformer import (
     resized_pos_embed,
     resized_time_embed,
 )
+from tools import make_reference
 
 pytestmark = pytest.mark.parity
-
-spec = importlib.util.spec_from_file_location(
-    "make_reference", Path(__file__).parents[2] / "tools/make_reference.py"
-)
-make_reference = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_reference)
 
 
 def relative_error(found, expected):

@@ -1,6 +1,5 @@
 """The converter's command: run folders that open, and errors in one line."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,15 +8,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from aver_jax.runs.run_folder import load_run
+from tools import convert_checkpoint
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/reference/timesformer_divided_space_time.npz"
-
-spec = importlib.util.spec_from_file_location(
-    "convert_checkpoint", ROOT / "tools/convert_checkpoint.py"
-)
-convert_checkpoint = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(convert_checkpoint)
 
 
 @pytest.fixture

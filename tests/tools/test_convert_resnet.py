@@ -1,6 +1,5 @@
 """The converter's `resnet`: a run folder that trainings start from, and errors in one line."""
 
-import importlib.util
 from pathlib import Path
 
 import jax
@@ -14,14 +13,9 @@ from aver_jax.models.fusion.mrpn import Mrpn
 from aver_jax.models.resnet.resnet import ResNet
 from aver_jax.models.weights.resnet import convert_resnet
 from aver_jax.runs.run_folder import load_run
+from tools import convert_checkpoint
 
 ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location(
-    "convert_checkpoint", ROOT / "tools/convert_checkpoint.py"
-)
-convert_checkpoint = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(convert_checkpoint)
-
 FIELDS = {"stage_sizes": (1, 1), "width": 4}
 # orbax's, on a manager that only reads.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:orbax.*")

@@ -65,28 +65,22 @@ def write_result(
         arrays["features"] = clips.features
     with whole(folder / "test.npz") as path:
         np.savez_compressed(path, **arrays)
-    result = {
-        "cell": dataclasses.asdict(cell),
-        "config": config,
-        "dataset": evaluation.dataset.fingerprint,
-        "made": made_here(),
-        "results": evaluation.results,
-        "seconds": round(seconds, 1),
-    }
-    write_whole(result_path(folder), json.dumps(result, indent=1) + "\n")
+    found = {"results": evaluation.results, "seconds": round(seconds, 1)}
+    _write(folder, cell, config, evaluation.dataset.fingerprint, found)
 
 
 def write_failure(
     folder: Path, cell: Any, config: dict[str, Any], dataset: str, reason: str
 ) -> None:
     """Writes that a cell could not be trained, and why; arguments as of `write_result`."""
-    result = {
-        "cell": dataclasses.asdict(cell),
-        "config": config,
-        "dataset": dataset,
-        "made": made_here(),
-        "failed": reason,
-    }
+    _write(folder, cell, config, dataset, {"failed": reason})
+
+
+def _write(
+    folder: Path, cell: Any, config: dict[str, Any], dataset: str, found: dict[str, Any]
+) -> None:
+    told = {"cell": dataclasses.asdict(cell), "config": config, "dataset": dataset}
+    result = {**told, "made": made_here(), **found}
     write_whole(result_path(folder), json.dumps(result, indent=1) + "\n")
 
 
