@@ -2,7 +2,7 @@
 
 from aver_jax import load_run, relevance
 
-model, variables, config = load_run("runs/demo")
+model, variables, config = load_run("runs/demo/run")
 """
 
 from typing import Any

@@ -83,6 +83,13 @@ def test_a_config_file_with_a_misspelt_field_is_refused(tmp_path):
             "def get_config(arg=None):\n    return ConfigDict({'seed': 1})\n",
             "lacks batch_size",
         ),
+        (
+            "from ml_collections import ConfigDict\n"
+            "from aver_jax.config import base_config\n"
+            "def get_config(arg=None):\n    config = base_config()\n"
+            "    config.optimizer = ConfigDict({'lr': 0.1})\n    return config\n",
+            r"lacks optimizer.accumulate, .* and 3 more; begin with base_config\(\)",
+        ),
     ],
 )
 def test_a_config_file_that_fails_is_named(tmp_path, text, clue):

@@ -37,6 +37,40 @@ def test_the_map_names_every_folder_and_the_modules_of_small_ones():
     assert sorted(modules - words - {"__init__", "__main__"}) == []
 
 
+def modules() -> dict[str, list[str]]:
+    """Last name of every module and package -> the texts that may define its attributes."""
+    found: dict[str, list[str]] = {}
+    for top in ("aver_jax", "data_prep", "tools"):
+        for path in (ROOT / top).rglob("*.py"):
+            package = path.name == "__init__.py"
+            text = path.read_text()
+            if package:
+                text += " ".join(child.stem for child in path.parent.iterdir())
+            found.setdefault(path.parent.name if package else path.stem, []).append(text)
+    return found
+
+
+# What else a dotted name is: a file, or a field of a config.
+FILES = (".py", ".md", ".csv", ".json", ".jsonl", ".png", ".toml", ".npz", ".html", ".txt", ".sh")
+FIELDS = {"config", "data", "model", "models", "frontend", "evaluation", "optimizer", "schedule"}
+
+
+def test_dotted_names_in_pages_and_docstrings_exist():
+    known = modules()
+    # What the changelog and the records of measurements name may be gone.
+    pages = [p for p in PAGES if p.name != "CHANGELOG.md" and "benchmarks" not in p.parts]
+    sources = [p for top in ("aver_jax", "data_prep", "tools") for p in (ROOT / top).rglob("*.py")]
+    stale = []
+    for path in [*pages, *sources]:
+        for name in re.findall(r"`((?:[a-z_]+\.)+[A-Za-z_]+)`", path.read_text()):
+            *parents, last = name.split(".")
+            if name.endswith(FILES) or parents[0] in FIELDS or parents[-1] not in known:
+                continue
+            if not any(re.search(rf"\b{last}\b", text) for text in known[parents[-1]]):
+                stale.append(f"{path.relative_to(ROOT)}: {name}")
+    assert stale == []
+
+
 def test_no_folder_is_crowded_and_few_modules_are_loose():
     assert len(list((ROOT / "aver_jax").glob("*.py"))) <= 8
     packages = {p.parent for p in (ROOT / "aver_jax").rglob("__init__.py")}

@@ -200,7 +200,7 @@ def write_timesformer(args: argparse.Namespace) -> None:
         "classes": classes,
         "dataset": {},
         "protocol": "none (converted weights)",
-        "modalities": ["frames"],
+        "modalities": [Modality.VIDEO.array],
         "preparation": Preparation(size=fields["image_size"]).to_json(),
     }
     write_run(args.out, config, metadata, {"params": converted.params})
@@ -245,7 +245,7 @@ def write_resnet(args: argparse.Namespace) -> None:
         "classes": ["untrained"],
         "dataset": {},
         "protocol": "none (converted weights)",
-        "modalities": list(config.data.modalities),
+        "modalities": [Modality(args.modality).array],
         "preparation": Preparation().to_json(),
     }
     write_run(args.out, config, metadata, variables)

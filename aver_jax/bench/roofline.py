@@ -99,7 +99,7 @@ def flops(case: Case) -> int:
     if not case.has_model:
         return 0
     model, inputs = case_model(case), _inputs(case, clips=1)
-    attention = tuple(name for name in _taps(model) if name.startswith("attention"))
+    attention = tuple(name for name in model.tap_shapes(1) if name.startswith("attention"))
     forward = multiply_adds(
         lambda variables, inputs: model.apply(variables, inputs, capture=attention)[0],
         _variables(case),
@@ -129,7 +129,7 @@ def least_bytes(case: Case) -> dict[str, int]:
     if case.task == "train":
         moved["residuals"] = 2 * _residual_bytes(case, variables, batch)
     elif case.task == "relevance":
-        shapes = _taps(case_model(case), case.batch_size)
+        shapes = case_model(case).tap_shapes(case.batch_size)
         maps = sum(math.prod(s) for name, s in shapes.items() if name.startswith("attention"))
         moved["attention"] = 2 * 2 * 4 * maps
     return moved
@@ -228,10 +228,6 @@ def _variables(case: Case) -> Any:
 def _inputs(case: Case, clips: int) -> Shapes:
     config = case_config(case)
     return jax.eval_shape(lambda b: evaluation_inputs(config, b), batch_shapes(case, clips))
-
-
-def _taps(model: Any, clips: int = 1) -> dict[str, tuple[int, ...]]:
-    return model.tap_shapes(clips) if hasattr(model, "tap_shapes") else {}
 
 
 def _size(shapes: Shapes) -> int:

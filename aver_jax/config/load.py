@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from aver_jax.config.fields import base_config
+from aver_jax.config.values import flat_fields, to_json
 from aver_jax.errors import UserError
 
 
@@ -94,9 +95,14 @@ def load_config(spec: str) -> ConfigDict:
             f"config {path}: get_config returned no ConfigDict; begin with base_config()"
         )
     check_fields(config)
-    missing = sorted(set(base_config()) - set(config))
+    given = flat_fields(to_json(config))
+    missing = [name for name in flat_fields(to_json(base_config())) if name not in given]
+    missing = [name for name in missing if not name.startswith(_OPEN)]
     if missing:
-        raise UserError(f"config {path} lacks {', '.join(missing)}; begin with base_config()")
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        raise UserError(
+            f"config {path} lacks {', '.join(missing[:4])}{more}; begin with base_config()"
+        )
     return config.lock()
 
 

@@ -28,7 +28,7 @@ class Forward:
       features: whether to give the tap "features" too.
 
     Attributes:
-      devices: how many devices share a batch; its size must be a multiple of this.
+      jitted: the compiled function, which takes a batch that is laid over the devices.
     """
 
     def __init__(self, model: Any, config: Any, mesh: jax.sharding.Mesh, features: bool = False):
@@ -44,9 +44,8 @@ class Forward:
             output["branches"] = branches
             return output | ({"features": taps["features"]} if features else {})
 
-        self.devices = mesh.size
         self._mesh = mesh
-        self._mapped = map_forward(of_one_device, mesh)
+        self.jitted = map_forward(of_one_device, mesh)
 
     def __call__(self, variables: Any, batch: Batch) -> dict[str, Any]:
         """Dispatches one batch.
@@ -60,7 +59,7 @@ class Forward:
           taps "logits_BRANCH") and, if asked for, features float32 [B, D]; on the devices, perhaps
           still computing.
         """
-        return self._mapped(variables, to_devices(batch, self._mesh))
+        return self.jitted(variables, to_devices(batch, self._mesh))
 
 
 def compiled_forward(

@@ -152,7 +152,7 @@ def results_table(results: dict) -> str:
     """Returns the results as compact text, the protocol's name first.
 
     Args:
-      results: of `evaluate.evaluate_run`.
+      results: of `job.evaluate_run`.
     """
     lines = [protocol_line(results), f"{results['clips']} clips of {results['actors']} actors"]
     if results.get("dropped"):

@@ -198,8 +198,8 @@ def assembled(
     """Returns maps over segments as one map over the spectrogram: float32 [B,F,frames].
 
     Each map is enlarged to the F x W area that it looks at, linearly between the places that its
-    cells are centred on (`cells`). Where segments overlap they are cross-faded: a segment weighs
-    most in its middle, and nearly nothing at its ends, so that no seam shows.
+    cells are centred on (`feature_grid`). Where segments overlap they are cross-faded: a segment
+    weighs most in its middle, and nearly nothing at its ends, so that no seam shows.
 
     Args:
       segment_maps: float [B,N,h,w], of a ResNet.

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 from jax.extend import core
 
@@ -12,18 +11,6 @@ from jax.extend import core
 def parameter_count(variables: Mapping[str, Any]) -> int:
     """Returns the number of parameters of a model's variables (arrays or their shapes)."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
-
-
-def model_multiply_adds(model: nn.Module, inputs: Mapping[str, jax.ShapeDtypeStruct]) -> int:
-    """Returns the multiply-adds of a model's forward pass; nothing is computed.
-
-    Args:
-      model: any model of this library.
-      inputs: shapes and dtypes of its inputs, as of `model.input_shapes`; a batch of one for the
-        cost of a clip.
-    """
-    variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
-    return multiply_adds(model.apply, variables, inputs)
 
 
 def multiply_adds(function: Callable[..., Any], *args: Any) -> int:

@@ -26,7 +26,10 @@ class Model(nn.Module):
 
     @property
     def has_attention(self) -> bool:
-        """Whether it is explained by its attention; else by its last feature maps."""
+        """Whether it is explained by its attention; else by its last feature maps.
+
+        Its fields `attention`, a key of `relevance.attention.PATHS`, and `patch_size` say how.
+        """
         return False
 
     @property
@@ -47,6 +50,10 @@ class Model(nn.Module):
     def input_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns shapes and dtypes of inputs that it can be initialised with."""
         raise NotImplementedError
+
+    def tap_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of the attention maps among its taps."""
+        return {}
 
     def with_axis(self, axis_name: str) -> "Model":
         """Returns the network with its batch statistics shared over a mapped axis."""

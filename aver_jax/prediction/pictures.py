@@ -11,6 +11,7 @@ from aver_jax.frontend.spectrogram import checked_settings
 from aver_jax.input.clips import SAMPLE_RATE
 from aver_jax.input.time_spans import seconds_of
 from aver_jax.modality import Modality
+from aver_jax.prediction.job import OVERLAYS, TIMELINES
 from aver_jax.prediction.predictor import Clip, Prediction
 from aver_jax.prediction.timeline import Timeline, gaps, timeline_csv, words_of
 from aver_jax.report import figures
@@ -20,8 +21,6 @@ from aver_jax.report.timeline import Stretch, timeline_figure
 from aver_jax.runs.run_folder import LoadedRun
 from aver_jax.runtime.atomic_files import write_whole
 from data_prep.wording import one_line
-
-# What is added to a clip's name, for every file that may be written.
 
 
 def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedRun) -> None:
@@ -40,7 +39,7 @@ def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedR
             # Patches cover the face evenly; the cells of a ResNet lie elsewhere.
             maps = enlarged(prediction.maps, *prediction.frames.shape[1:3])
             shown = dataclasses.replace(prediction, maps=maps)
-        write_overlay(folder / f"{name}.mp4", shown, run.classes, margin)
+        write_overlay(folder / f"{name}{OVERLAYS[0]}", shown, run.classes, margin)
     if prediction.audio_map is not None:
         settings = checked_settings(run.config.frontend.spectrogram)
         values, times, frequencies = (
@@ -62,7 +61,7 @@ def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedR
             notes=_sound_notes(prediction),
             flat=flat_words(prediction.audio_map.peak),
         )
-        write_whole(folder / f"{name}_sound.png", figures.png(figure))
+        write_whole(folder / f"{name}{OVERLAYS[1]}", figures.png(figure))
 
 
 def write_timeline(
@@ -93,8 +92,8 @@ def write_timeline(
         ],
         uncovered=[Stretch(*gap) for gap in gaps(clip, line.regions)],
     )
-    write_whole(folder / f"{name}.png", figures.png(figure))
-    write_whole(folder / f"{name}.csv", timeline_csv(line, classes))
+    write_whole(folder / f"{name}{TIMELINES[0]}", figures.png(figure))
+    write_whole(folder / f"{name}{TIMELINES[1]}", timeline_csv(line, classes))
 
 
 def _sound_notes(prediction: Prediction) -> list[str]:

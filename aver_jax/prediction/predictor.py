@@ -246,8 +246,8 @@ class Predictor:
         return all(time_spans.seconds_within(clip.record, name, span) for name in clip.used)
 
     def _needs_both(self, missing: object) -> str:
-        network = self.run.model.network
-        return f"{missing}; network {network} needs the video and the audio of a clip"
+        name = self.run.config.model.name
+        return f"{missing}; this {name} needs the video and the audio of a clip"
 
     def predict_spans(
         self,

@@ -171,7 +171,7 @@ def windows(first: float, last: float, window: float, hop: float) -> np.ndarray:
     return np.stack([starts, starts + window], axis=1)
 
 
-def timeline_csv(line: Timeline, classes: list[str] | tuple[Modality, ...]) -> str:
+def timeline_csv(line: Timeline, classes: Sequence[str]) -> str:
     """Returns CSV, a line per window: start, stop, prediction, a probability per class and branch.
 
     Where windows are predicted from different modalities, also from which: "both" or one of them.

@@ -52,11 +52,11 @@ def explain(
 ) -> Relevance:
     """Explains a batch: the relevance of every place for a class, in one jitted call.
 
-    A TimeSformer is explained by its attention (du Toit 2022; `heads` and `recursion` have the
+    A TimeSformer is explained by its attention (du Toit 2022; `head_fusion` and `rollout` have the
     equations): `tibav` (Chefer et al., ICCV 2021) and `rollout_grad` (Gildenblat) explain a class;
     `rollout_min`, `rollout_mean` and `rollout_max` (Abnar & Zuidema 2020) know attention alone, so
     that the class plays no part. Networks that end in the maps of a ResNet are explained by
-    `grad_cam` (`cam`), of the logits of the prediction: the fused ones of an MRPN.
+    `grad_cam`, of the logits of the prediction: the fused ones of an MRPN.
 
     Paths: `space_time` goes through all attentions of the model; `spatial` treats every frame on
     its own, by its spatial attention alone (du Toit's form). Joint attention has only the first,

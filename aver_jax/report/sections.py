@@ -74,7 +74,7 @@ def meaning(classes: Sequence[str], target: str = "intended", dataset: str = "")
 
     Args:
       classes: class names.
-      target: "intended" or "perceived": whose labels they are.
+      target: whose labels they are, a key of `TARGET_WORDS`.
       dataset: name of the dataset: what is known of the labels' origin depends on it.
     """
     shown_in = "in a rendered clip" if dataset == "synthetic" else "in an acted clip"
@@ -223,7 +223,7 @@ def explained(clips: Sequence[Sequence[Block]], lead: str = "") -> Section:
     """Returns explained clips, two in a row.
 
     Args:
-      clips: per clip its blocks, usually `html.video` and `html.photo` of a `sheet.filmstrip`.
+      clips: per clip its blocks, such as `html.video`, `html.photo` of a `contact_sheet.filmstrip`.
       lead: how they were chosen and explained.
     """
     return Section("Explained clips", [Columns(clips)] if clips else [], lead)

@@ -1,6 +1,7 @@
 """Checkpoints of a run: the best and the last, saved in the background, restored onto a mesh."""
 
 import contextlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from aver_jax.errors import UserError
 
 def _score(metric: str) -> Callable[[dict[str, float]], float]:
     sign = -1.0 if metric.endswith("loss") else 1.0
-    return lambda metrics: sign * metrics[metric]
+    # Where it was not measured the last checkpoint is the best: of equals orbax takes the later.
+    return lambda metrics: sign * metrics[metric] if metric in metrics else -math.inf
 
 
 def _preservation(metric: str | None) -> preservation_policy.PreservationPolicy:

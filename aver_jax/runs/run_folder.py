@@ -81,6 +81,8 @@ def read_config(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
             complete.update(config)
             if "init" in config:  # no subtree has a default: late fusion has no "model"
                 complete.init = config.init
+            # Runs of before 2026-12 say "frames".
+            complete.data.modalities = tuple(map(str, modalities_of(complete.data.modalities)))
         lists = all(isinstance(metadata[name], list) for name in ("classes", "modalities"))
         if not (lists and isinstance(metadata["preparation"], dict)):
             raise TypeError("classes, modalities or preparation are not what a run writes")

@@ -142,6 +142,10 @@ def map_step(
         there are none, and it may be left out.
       steps: K, train steps that one call does; above 1 the batch is one of K steps behind each
         other, arrays [K, B, ...], and the metrics are arrays [K].
+
+    Returns:
+      The step; by "shard_map" its attribute `jitted` is the compiled function, which takes a batch
+      that is laid over the devices.
     """
 
     def repeated(step):
@@ -175,7 +179,12 @@ def map_step(
 
         jitted = jax.jit(repeated(sharded_step), donate_argnums=0)
         axis = 1 if steps > 1 else 0
-        return lambda state, batch, clips=None: jitted(state, to_devices(batch, mesh, axis), clips)
+
+        def laid_out(state, batch, clips=None):
+            return jitted(state, to_devices(batch, mesh, axis), clips)
+
+        laid_out.jitted = jitted
+        return laid_out
 
     def device_step(state, batch, clips):
         grads, metrics = gradients(state, batch, clips)

@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile",
         metavar="START:STOP",
         help="trace steps START to STOP-1 (counted from 1) into RUN/profile, for TensorBoard and "
-        "Perfetto; 11:16 traces five steps, without the first, which compile. Steps that are "
-        "dispatched together are traced together",
+        "Perfetto; 11:16 traces steps 11 to 15; the first steps compile and are better left out. "
+        "Steps that are dispatched together are traced together",
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n".join(

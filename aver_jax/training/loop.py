@@ -61,7 +61,9 @@ def train(
         if jax.process_index() == 0:
             write_config(workdir, run.config, run.metadata)
         say("\n".join([run.header(), *notes]))
-        if start:
+        if start >= plan.total:
+            say(f"finished at step {start}; nothing to do")
+        elif start:
             say(f"resumes after step {start} of {plan.total}")
         if start < plan.total:
             evaluator = run.evaluator()

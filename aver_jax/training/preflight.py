@@ -128,7 +128,7 @@ def check_statistics(config: ConfigDict, variables: dict[str, Any]) -> None:
 def check_modalities(config: ConfigDict, model: Any) -> None:
     """Raises UserError unless the batches hold what the model reads."""
     given = set(modalities_of(config.data.modalities))
-    wanted = {modality for modality in Modality if modality.array in model.input_shapes(1)}
+    wanted = set(model.modalities)
     if wanted != given:
         raise UserError(
             f"config.data.modalities is {', '.join(sorted(given)) or 'empty'}; "

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from aver_jax.models.counting import model_multiply_adds, multiply_adds, parameter_count
+from aver_jax.models.counting import multiply_adds, parameter_count
 from aver_jax.models.fusion.mrpn import Mrpn
 from aver_jax.models.timesformer.timesformer import TimeSformer
 
@@ -15,6 +15,10 @@ def shape(*axes, dtype=jnp.float32):
 
 def variables_of(model):
     return jax.eval_shape(model.init, jax.random.key(0), model.input_shapes(1))
+
+
+def model_multiply_adds(model, inputs):
+    return multiply_adds(model.apply, jax.eval_shape(model.init, jax.random.key(0), inputs), inputs)
 
 
 def one_clip(frames, segments=1):

@@ -233,7 +233,7 @@ def test_sound_that_ends_before_the_picture_begins_is_missing(heard_runs, clips,
     }
     clip = dataclasses.replace(clip, record=late)
     if network == "n0":
-        with pytest.raises(UnusableClip, match="no audio with the video; network n0 needs"):
+        with pytest.raises(UnusableClip, match="no audio with the video; this mrpn needs"):
             predictor.predict_clip(clip)
         return
     found = predictor.predict_clip(clip)
@@ -269,7 +269,7 @@ def test_n0_needs_face_and_sound(heard_runs, partial_clips, tmp_path, capsys):
     assert main(["predict", str(heard_runs["n0"]), silent]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[0].endswith(
-        "no audio (no audio stream); network n0 needs the video and the audio of a clip"
+        "no audio (no audio stream); this mrpn needs the video and the audio of a clip"
     )
     assert len(lines) == 2
     table = tmp_path / "p.csv"

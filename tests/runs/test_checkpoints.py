@@ -90,6 +90,11 @@ def test_before_the_first_validation_the_last_is_the_best_there_is(folder):
     assert saved.step("best") == 2
 
 
+def test_by_a_metric_that_was_not_stored_the_last_is_best(folder):
+    save(folder, {3: 0.9, 6: 0.5}).close()
+    assert Checkpoints(folder, "validation/uar", read_only=True).step("best") == 6
+
+
 def test_a_checkpoint_is_found_by_its_number(folder):
     assert save(folder, {3: 0.9, 6: 0.5}).step("3") == 3
 

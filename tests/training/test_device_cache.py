@@ -206,10 +206,7 @@ def test_the_clips_are_no_constants_and_not_copied_by_the_program():
     clips = on_devices(cache)
     plans = stacked([drawn(cache, BATCH, step)[0] for step in range(STEPS)])
     state, step = program_of(config, mesh, "replicated", STEPS)
-    jitted = next(
-        cell.cell_contents for cell in step.__closure__ if hasattr(cell.cell_contents, "lower")
-    )
-    lowered = jitted.lower(state, to_devices(plans, mesh, 1), clips)
+    lowered = step.jitted.lower(state, to_devices(plans, mesh, 1), clips)
     assert len(lowered.as_text()) < 300_000
     memory = lowered.compile().memory_analysis()
     assert memory.argument_size_in_bytes > cache.frames.nbytes

@@ -20,6 +20,7 @@ from aver_jax.cli import main
 from aver_jax.config import load_config, override, to_json
 from aver_jax.errors import UserError
 from aver_jax.runs.metrics_log import read_metrics
+from aver_jax.runs.run_folder import read_config
 from aver_jax.runtime import preemption
 from aver_jax.training import hooks, job
 
@@ -149,10 +150,16 @@ def test_a_killed_run_goes_on_to_the_very_same_parameters(synthetic_dataset, tmp
     assert_same(params_of(tmp_path / "killed"), params_of(tmp_path / "whole"))
 
 
-def test_a_finished_run_is_left_as_it_is(whole_run, synthetic_dataset):
+def test_a_finished_run_is_left_as_it_is(whole_run, synthetic_dataset, capsys):
     before = (whole_run / "metrics.jsonl").read_text()
-    job.train(tiny(synthetic_dataset), whole_run, quiet=True)
+    # Also one of before 2026-12, whose modalities had other names.
+    content = json.loads((whole_run / "config.json").read_text())
+    content["data"]["modalities"] = ["frames"]
+    (whole_run / "config.json").write_text(json.dumps(content))
+    job.train(tiny(synthetic_dataset), whole_run)
     assert (whole_run / "metrics.jsonl").read_text() == before
+    assert "; nothing to do" in capsys.readouterr().err
+    assert read_config(whole_run)[0].data.modalities == ("video",)
 
 
 def test_a_run_of_another_config_is_refused(whole_run, synthetic_dataset):

@@ -8,7 +8,14 @@ import pytest
 from aver_jax.config import base_config, load_config, override, to_json
 from aver_jax.errors import UserError
 from aver_jax.frontend.spectrogram import Settings
-from aver_jax.training.preflight import check_modalities, check_settings, check_statistics
+from aver_jax.modality import Modality
+from aver_jax.models.model import Model
+from aver_jax.training.preflight import (
+    changed_fields,
+    check_modalities,
+    check_settings,
+    check_statistics,
+)
 
 
 def make_config(*modalities):
@@ -72,11 +79,10 @@ def test_fields_of_sound_can_be_set_and_overridden(tmp_path):
     assert (config.frontend.sound.gain, config.frontend.spectrogram.hop) == (3.0, 128)
 
 
-class Listener:
+class Listener(Model):
     """A model of sound, as far as its modalities go."""
 
-    def input_shapes(self, batch):
-        return {"audio": (batch, 3, 33, 16), "audio_segments": (batch,)}
+    modalities = (Modality.AUDIO,)
 
 
 def test_a_model_of_sound_needs_sound_alone():
@@ -97,3 +103,12 @@ def test_batch_norm_needs_two_clips_at_a_time():
     with pytest.raises(UserError, match=r"batch_size 8 in 8 microbatches .* is 1 clip at a time"):
         check_statistics(config, {"params": {}, "batch_stats": {}})
     check_statistics(config, {"params": {}})
+
+
+@pytest.mark.parametrize(("old", "new"), [(["frames"], ["video"]), (["frames", "audio"],) * 2])
+def test_runs_of_before_the_modalities_were_renamed_are_the_same_runs(old, new):
+    before = {"data": {"modalities": old}, "init": {"model": ""}}
+    now = {"data": {"modalities": [str(Modality(name)) for name in new]}, "init": {}}
+    assert changed_fields(before, now) == ""
+    now["data"]["modalities"] = ["audio"]
+    assert changed_fields(before, now).startswith("data.modalities was ")

@@ -14,7 +14,6 @@ from aver_jax.runtime.mesh import make_mesh, replicated
 from aver_jax.training.settings import StepSettings
 from aver_jax.training.state import TrainState
 from aver_jax.training.step import train_step
-from tools.hlo.compiled_functions import jitted
 
 DEPTH = 3
 STEPS = 3
@@ -108,7 +107,7 @@ def test_no_stack_is_left_in_an_unrolled_step(unroll, remat):
         case_model(case), StepSettings.from_config(case_config(case)), 10, make_mesh(devices=1)
     )
     state = jax.eval_shape(train.init, train.shapes, 0)
-    text = jitted(train.step).lower(state, synthetic_batch(case), None).compile().as_text()
+    text = train.step.jitted.lower(state, synthetic_batch(case), None).compile().as_text()
     kernels = [x for x in jax.tree.leaves(train.shapes["params"]["blocks"]) if x.ndim == 3]
     shapes = {",".join(map(str, kernel.shape)) for kernel in kernels}
     assert len(shapes) == 4  # qkv, proj and temporal_fc, fc1, fc2

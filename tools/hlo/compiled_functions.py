@@ -1,6 +1,5 @@
 """The compiled functions of an experiment, from its config only: no dataset, no parameters."""
 
-import inspect
 from typing import Any
 
 import jax
@@ -68,21 +67,11 @@ def compiled(config: ConfigDict, classes: int, function: str) -> jax.stages.Comp
     if function == "inference":
         forward = compiled_forward(model, config, mesh)
         variables = placed(training.shapes, replicated(mesh))
-        return _compiled_afresh(jitted(forward.__call__).lower(variables, batch))
+        return _compiled_afresh(forward.jitted.lower(variables, batch))
     seed = jax.ShapeDtypeStruct((), np.uint32)
     state = jax.eval_shape(training.init, training.shapes, seed)
     state = placed(state, replicated(mesh))
-    return _compiled_afresh(jitted(training.step).lower(state, batch, None))
-
-
-def jitted(step: Any) -> Any:
-    """Returns the jitted function behind one that first lays its batch over the devices.
-
-    The function itself, not one made alike: only it has the instructions of a trace.
-    """
-    owner = getattr(step, "__self__", None)
-    held = vars(owner) if owner else inspect.getclosurevars(step).nonlocals
-    return next(value for value in held.values() if hasattr(value, "lower"))
+    return _compiled_afresh(training.step.jitted.lower(state, batch, None))
 
 
 def _compiled_afresh(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

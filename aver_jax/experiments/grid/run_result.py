@@ -47,7 +47,7 @@ def write_result(
 
     Args:
       folder: of the cell.
-      cell: a `grid.Cell`.
+      cell: a `trainings.Cell`.
       config: what identifies the experiment, JSON types.
       evaluation: on the test split.
       seconds: that it took.

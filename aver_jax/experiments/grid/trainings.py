@@ -1,8 +1,8 @@
 """A grid of trainings: its cells, the config of each, and running them one after the other.
 
-A cell leaves a run folder with the files of `results` in it: a study that was stopped goes on with
-the cell it was in, and keeps the finished ones. A cell that cannot be trained does not stop the
-others: its result says why.
+A cell leaves a run folder with the files of `run_result` in it: a study that was stopped goes on
+with the cell it was in, and keeps the finished ones. A cell that cannot be trained does not stop
+the others: its result says why.
 """
 
 import dataclasses

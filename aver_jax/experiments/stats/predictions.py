@@ -1,8 +1,8 @@
 """The predictions of a grid's cells: read back, pooled, and compared network with network.
 
 Two things make such numbers vary: which actors are tested, and the seed of the training. One
-interval over both, that of `crossed`, decides what is said of a difference. Scores of one network
-have the interval over actors of `aver_jax.evaluation.bootstrap`.
+interval over both, that of `two_way_bootstrap`, decides what is said of a difference. Scores of one
+network have the interval over actors of `aver_jax.evaluation.bootstrap`.
 """
 
 import dataclasses
@@ -92,7 +92,7 @@ class Failure(NamedTuple):
 
 
 def read_cell_results(grid: Grid, cells: Iterable[Cell]) -> tuple[list[CellResult], list[Failure]]:
-    """Returns what `grid.run_cells` wrote for these cells: results, and failed cells.
+    """Returns what `trainings.run_cells` wrote for these cells: results, and failed cells.
 
     Raises:
       UserError: a file is missing or damaged; no cell is left.

@@ -46,13 +46,11 @@ class ConvertedResNet:
 
     Attributes:
       fields: stage_sizes, width, stem and dims of `ResNet`.
-      channels: of the input.
       variables: "params" and "batch_stats", float32 numpy arrays.
       notes: one line for everything that was not taken over as it was.
     """
 
     fields: dict[str, Any]
-    channels: int
     variables: dict[str, Any]
     notes: tuple[str, ...]
 
@@ -83,7 +81,7 @@ def convert_resnet(checkpoint: Mapping[str, Any], channels: int | None = None) -
         kernel, note = _of_channels(tensors["conv1.weight"], channels)
         tensors["conv1.weight"] = kernel
         notes.append(note)
-    return ConvertedResNet(fields, channels or found, _variables(tensors), tuple(notes))
+    return ConvertedResNet(fields, _variables(tensors), tuple(notes))
 
 
 def _torchvision_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ def test_every_official_crema_d_name_is_read(actor, sentence, label, level):
 @given(st.text(max_size=20))
 def test_no_text_breaks_the_name_parsers(text):
     for parse in (crema_d.parse_name, ravdess.parse_name):
-        assert parse(text) is None or text
+        assert parse(text) is None or len(text) > 10
 
 
 @pytest.mark.parametrize("stem", ["1001_DFA_ANG", "101_DFA_ANG_XX", "1001_DFA_JOY_XX", "x"])
