@@ -3,6 +3,7 @@
 import argparse
 import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from data_prep.errors import UserError
@@ -37,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         corpus.add_argument("--size", type=_at_least(16), default=224, help=text)
         text = "side of the crop over that of the face (default: 1.3)"
         corpus.add_argument("--margin", type=_margin, default=1.3, help=text)
+        text = "also take what can be decoded of files that are cut off"
+        corpus.add_argument("--keep-truncated", action="store_true", help=text)
+        text = "which streams of the files, such as v:1 or a:0 (default: the default ones)"
+        corpus.add_argument("--stream", type=stream, action="append", default=[], help=text)
     from data_prep.synthetic import cli as synthetic
 
     text = "render the synthetic corpus: talking faces and voices as media files"
@@ -67,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 def _prepare(args: argparse.Namespace) -> int:
     from data_prep.clip import Preparation
     from data_prep.corpora import crema_d, folder, ravdess
-    from data_prep.corpora.corpus import truth_files
+    from data_prep.corpora.corpus import truth_files, without_lfs_pointers
     from data_prep.dataset import write_dataset
     from data_prep.output import check_apart, check_out
 
@@ -78,6 +83,7 @@ def _prepare(args: argparse.Namespace) -> int:
     else:
         reader = {"crema_d": crema_d, "ravdess": ravdess}[args.corpus]
         corpus = reader.read_corpus(args.source)
+    without_lfs_pointers(corpus, args.source)
     truth = truth_files(args.source)
     for note in () if truth else corpus.notes:
         print(f"note: {note}")
@@ -85,7 +91,10 @@ def _prepare(args: argparse.Namespace) -> int:
         args.out,
         "synthetic" if truth else corpus.name,
         corpus.classes,
-        corpus.jobs,
+        [
+            replace(job, streams=tuple(args.stream), keep_truncated=args.keep_truncated)
+            for job in corpus.jobs
+        ],
         Preparation(detector=args.detector, margin=args.margin, size=args.size),
         workers=args.workers,
         source=args.source,
@@ -113,6 +122,8 @@ def _report(summary, excluded: list[tuple[str, str]]) -> None:
     print(f"prepared {clips} in {summary.seconds:.1f} s ({rate:.1f} clips/s)")
     for (found, sampled), clips in sorted(summary.faces.items(), reverse=True):
         print(f"  face found in {found} of {sampled} sampled frames: {counted(clips, 'clip')}")
+    for note, files in sorted(summary.notes.items(), key=lambda pair: -len(pair[1]))[:_LISTED]:
+        print(f"note: {counted(len(files), 'clip')}, such as {one_line(files[0])}: {note}")
     if summary.excluded:
         print(f"left out on purpose: {counted(summary.excluded, 'file')}")
     # Without a dataset there is no skipped.csv to look the others up in.
@@ -142,6 +153,14 @@ def _at_least(least: int):
         return value
 
     return number
+
+
+def stream(text: str) -> str:
+    """Parses "v:1" or "a:0" of --stream."""
+    kind, _, number = text.partition(":")
+    if kind not in ("v", "a") or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is none; expected such as v:0 or a:1")
+    return text
 
 
 def _margin(text: str) -> float:

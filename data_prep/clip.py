@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from data_prep import faces, media
-from data_prep.errors import UnusableClip
+from data_prep.errors import MissingModality, UnusableClip
 
 JPEG_QUALITY = 90
 
@@ -19,6 +19,8 @@ class Job:
 
     path: media file with the video and, usually, the sound.
     audio_path: sound file that starts with the clip, used when the clip has no sound itself.
+    streams: which streams of the file, such as ("v:1", "a:0"); by default see `media.decode`.
+    keep_truncated: whether what can be decoded of a file that is cut off is a clip.
     label, vote_voice, vote_face, vote_multimodal: class names; a vote may be a tie ("ANG:DIS").
     """
 
@@ -34,6 +36,12 @@ class Job:
     vote_face: str = ""
     vote_multimodal: str = ""
     audio_path: Path | None = None
+    streams: tuple[str, ...] = ()
+    keep_truncated: bool = False
+
+
+# What a record does not tell of its job.
+_HOW = ("path", "audio_path", "streams", "keep_truncated")
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,8 @@ def prepare_clip(
 ) -> dict:
     """Decodes a clip, follows its face, and returns the prepared record.
 
-    A pure function of the file: it can be mapped by a process pool or by Beam.
+    Of several faces the one that is there longest is taken. A pure function of the file: it can be
+    mapped by a process pool or by Beam.
 
     Args:
       job: the clip.
@@ -75,31 +84,71 @@ def prepare_clip(
     Returns:
       The record of `data_prep.dataset.features`, its label a class name: frames (JPEG bytes [F]
       of RGB crops), timestamps float32 [F], face_box float32 [F, 4], face_found bool [F],
-      source_size int32 [2], pcm bytes, and the texts of the job. F is 0 without "video".
+      source_size int32 [2], pcm bytes, and the texts of the job. F is 0 without "video". Beside
+      them `notes`, texts for a person, which no dataset stores.
 
     Raises:
       UnusableClip: its text says why; MissingModality if it lacks something of `require`, a face
         among "video".
     """
+    return prepare_faces(job, preparation, require, "longest")[0]
+
+
+def prepare_faces(
+    job: Job,
+    preparation: Preparation,
+    require: Sequence[str] = ("video", "audio"),
+    prefer: str = "longest",
+) -> list[dict]:
+    """Returns a record for every face of a clip, the preferred one first.
+
+    Args:
+      job, preparation, require: as of `prepare_clip`.
+      prefer: "longest" or "largest", see `faces.follow_faces`.
+
+    Raises:
+      UnusableClip: as of `prepare_clip`.
+    """
     video = "video" in require
-    clip = media.decode(job.path, video, True, require=require, audio_path=job.audio_path)
-    if video:
-        samples = faces.sample_count(clip.timestamps)
-        track = faces.track_face(clip.frames, faces.load_detector(preparation.detector), samples)
-        boxes, found = track.boxes, track.found
-        jpegs, size = _crops(clip.frames, boxes, preparation)
-    else:
-        boxes, found = np.zeros((0, 4), np.float32), np.zeros(0, bool)
-        jpegs, size = [], (0, 0)
-    return {
-        "frames": jpegs,
-        "timestamps": clip.timestamps,
-        "face_box": boxes,
-        "face_found": found,
-        "source_size": np.asarray(size, np.int32),
-        "pcm": clip.pcm.astype("<i2").tobytes(),
-        **{key: value for key, value in vars(job).items() if key not in ("path", "audio_path")},
-    }
+    clip = media.decode(
+        job.path, video, True, require=require, audio_path=job.audio_path,
+        streams=job.streams, keep_truncated=job.keep_truncated,
+    )  # fmt: skip
+    texts = {key: value for key, value in vars(job).items() if key not in _HOW}
+    rest = {"pcm": clip.pcm.astype("<i2").tobytes(), "timestamps": clip.timestamps, **texts}
+    if not video:
+        nothing = {
+            "frames": [],
+            "face_box": np.zeros((0, 4), np.float32),
+            "face_found": np.zeros(0, bool),
+            "source_size": np.zeros(2, np.int32),
+        }
+        return [{**nothing, **rest, "notes": clip.notes}]
+    detector = faces.load_detector(preparation.detector)
+    tracks = faces.follow_faces(clip.frames, clip.timestamps, detector, prefer)
+    if not tracks:
+        raise MissingModality(
+            f"no face found (for {faces.LEAST_FACE_SECONDS:g} s in a row, of "
+            f"{float(clip.timestamps[-1] - clip.timestamps[0]):.1f} s)"
+        )
+    several = f"{len(tracks)} faces: took the {'larger' if prefer == 'largest' else 'longer seen'}"
+    records = []
+    for track in tracks:
+        jpegs, size = _crops(clip.frames, track.boxes, preparation)
+        notes = [*clip.notes, *([several] if len(tracks) > 1 else [])]
+        if not track.moves:
+            notes.append("the face does not move: a photograph?")
+        records.append(
+            {
+                "frames": jpegs,
+                "face_box": track.boxes,
+                "face_found": track.found,
+                "source_size": np.asarray(size, np.int32),
+                **rest,
+                "notes": tuple(notes),
+            }
+        )
+    return records
 
 
 def _crops(
@@ -119,8 +168,9 @@ def _crops(
     return jpegs, size
 
 
-def sampled_faces(record: dict) -> tuple[int, int]:
-    """Returns (sampled frames with the face, sampled frames) of a record that has frames."""
-    samples = faces.sample_count(record["timestamps"])
-    found = record["face_found"][faces.sample_indices(len(record["face_found"]), samples)]
-    return int(found.sum()), len(found)
+def sampled_faces(record: dict, count: int = 8) -> tuple[int, int]:
+    """Returns (moments with a known face, moments), evenly spaced in the time of a record."""
+    times = np.asarray(record["timestamps"])
+    moments = np.linspace(times[0], times[-1], count)
+    frames = faces.nearest(times, moments)
+    return int(np.asarray(record["face_found"])[frames].sum()), len(frames)

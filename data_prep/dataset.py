@@ -177,7 +177,8 @@ class DatasetWriter:
         """Appends one record (`data_prep.clip.prepare_clip`); its label is a class name."""
         # ArrayRecord reports a full disk as a RuntimeError.
         with reported(self.out, RuntimeError):
-            self._writer.add_examples({STORED_SPLIT: [record]})
+            stored = {name: value for name, value in record.items() if name != "notes"}
+            self._writer.add_examples({STORED_SPLIT: [stored]})
             self._index.writerow(index_row(self.rows, record))
         self.rows += 1
 
@@ -236,6 +237,7 @@ class Summary:
     skipped: (file, reason) of clips that could not be used.
     excluded: number of files left out on purpose.
     faces: {(sampled frames with the face, sampled frames): number of clips}.
+    notes: {what a person should know of clips: their files}.
     seconds: wall time.
     """
 
@@ -244,6 +246,7 @@ class Summary:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     excluded: int = 0
     faces: dict[tuple[int, int], int] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -312,6 +315,8 @@ def write_dataset(
                 writer.add(result)
                 seen = sampled_faces(result)
                 summary.faces[seen] = summary.faces.get(seen, 0) + 1
+                for note in result["notes"]:
+                    summary.notes.setdefault(note, []).append(listed(job.path, source))
             else:
                 summary.skipped.append((listed(job.path, source), str(result)))
         summary.prepared = writer.rows

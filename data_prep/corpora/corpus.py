@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_prep.clip import Job
 from data_prep.errors import UserError
+from data_prep.media.container import LFS_POINTER, is_lfs_pointer
 from data_prep.synthetic.truth import BOXES, COLUMNS, TABLE
 
 VIDEO_SUFFIXES = frozenset(
@@ -102,6 +103,22 @@ def one_file_per_clip(
         else:
             first[clip_id] = file
             yield clip_id, file
+
+
+def without_lfs_pointers(corpus: Corpus, source: Path) -> None:
+    """Moves the jobs whose files Git LFS did not fetch to `skipped`.
+
+    Raises:
+      UserError: that is all of them.
+    """
+    pointers = [job for job in corpus.jobs if is_lfs_pointer(job.path)]
+    if pointers and len(pointers) == len(corpus.jobs):
+        raise UserError(
+            f"the {len(pointers)} clips under {source} are Git LFS pointers, not the files "
+            "themselves; run `git lfs pull` there"
+        )
+    corpus.jobs = [job for job in corpus.jobs if job not in pointers]
+    corpus.skipped += [(listed(job.path, source), LFS_POINTER) for job in pointers]
 
 
 def truth_files(source: Path) -> list[Path]:

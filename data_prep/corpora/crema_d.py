@@ -55,13 +55,18 @@ def read_corpus(source: Path) -> Corpus:
         if parse_name(file.stem) is None:
             corpus.skipped.append((listed(file, source), f"file name does not follow {PATTERN}"))
         else:
-            candidates.append((file.stem, file))
+            candidates.append((official_name(file.stem), file))
     for clip_id, file in one_file_per_clip(corpus, candidates, source):
         known = parse_name(clip_id)
         known |= people.get(known["actor"], {}) | votes.get(clip_id, {})
         sound = sounds.get(clip_id)
         corpus.jobs.append(Job(path=file, clip_id=clip_id, audio_path=sound, **known))
     return corpus
+
+
+def official_name(stem: str) -> str:
+    """Returns the name by which tables know a clip: one was published without its last letter."""
+    return f"{stem}X" if stem.endswith("_X") else stem
 
 
 def parse_name(stem: str) -> dict | None:
@@ -98,7 +103,7 @@ def demographics(table: Path | None) -> dict[str, dict]:
 def crowd_votes(table: Path | None) -> dict[str, dict]:
     """Returns votes by clip id: {vote_voice, vote_face, vote_multimodal}, of `summaryTable.csv`."""
     return {
-        row["FileName"].strip(): {
+        official_name(row["FileName"].strip()): {
             name: vote_name(row.get(column, "")) for name, column in _VOTE_COLUMNS.items()
         }
         for row in _rows(table, "FileName")
@@ -130,4 +135,4 @@ def _sounds(source: Path) -> dict[str, Path]:
         files += files_under(beside, SOUND_SUFFIXES) if beside.is_dir() else []
     # Sound without loss comes first in SOUND_SUFFIXES.
     files.sort(key=lambda file: SOUND_SUFFIXES.index(file.suffix.lower()), reverse=True)
-    return {file.stem: file for file in files}
+    return {official_name(file.stem): file for file in files}

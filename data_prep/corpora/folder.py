@@ -22,6 +22,7 @@ def read_corpus(source: Path, labels: Path) -> Corpus:
     files_under(source, ())
     rows = _rows(labels)
     corpus = Corpus("folder", tuple(sorted({row["label"] for row in rows if row["label"]})))
+    _check_spelling(labels, corpus.classes)
     if len(corpus.classes) < 2:
         found = f"only one label ({corpus.classes[0]})" if corpus.classes else "no label"
         raise UserError(f"{labels} has {found}, expected at least 2; fill in the column label")
@@ -47,6 +48,17 @@ def read_corpus(source: Path, labels: Path) -> Corpus:
             clip_ids.add(clip_id)
             corpus.jobs.append(Job(source / file, clip_id, row["label"], row["actor"]))
     return corpus
+
+
+def _check_spelling(labels: Path, classes: tuple[str, ...]) -> None:
+    """Raises UserError for labels that differ by case or spaces alone: one class, not two."""
+    spellings: dict[str, list[str]] = {}
+    for name in classes:
+        spellings.setdefault("".join(name.casefold().split()), []).append(name)
+    for names in spellings.values():
+        if len(names) > 1:
+            told = " and ".join(map(repr, names))
+            raise UserError(f"{labels} has the labels {told}; write one class in one way")
 
 
 def _within(source: Path, file: str) -> str | None:

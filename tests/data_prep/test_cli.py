@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import av
 import pytest
 
 from data_prep import cli
@@ -80,8 +81,45 @@ def test_a_folder_with_labels_is_prepared_and_a_missing_file_listed(face_clip, t
     assert skipped(tmp_path / "d") == {"gone.mp4": "no such file"}
 
 
+def test_a_cut_clip_is_taken_when_asked_for_and_what_was_done_is_told(
+    broken_folder, tmp_path, capsys
+):
+    cut = "1001_ITS_ANG_XX.flv"
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(broken_folder / "1001_IEO_ANG_XX.mp4", source)
+    remuxed(source / "1001_IEO_ANG_XX.mp4", source / cut)
+    data = (source / cut).read_bytes()
+    (source / cut).write_bytes(data[: int(0.8 * len(data))])
+    words = ("--source", source, "--size", 32, "--workers", 1)
+    assert prepare("crema_d", *words, "--out", tmp_path / "a") == 3
+    assert skipped(tmp_path / "a")[cut].startswith("truncated: cut off after 0.")
+    capsys.readouterr()
+    assert prepare("crema_d", *words, "--out", tmp_path / "b", "--keep-truncated") == 0
+    told = capsys.readouterr().out
+    assert f"note: 1 clip, such as {cut}: cut off after 0." in told
+
+
+def remuxed(path, out):
+    """The packets of a file in another container."""
+    with av.open(str(path)) as old, av.open(str(out), "w") as new:
+        streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+
+
 @pytest.mark.parametrize(
-    "words", [("--workers", "0"), ("--size", "8"), ("--margin", "0.5"), ("--detector", "x")]
+    "words",
+    [
+        ("--workers", "0"),
+        ("--size", "8"),
+        ("--margin", "0.5"),
+        ("--detector", "x"),
+        ("--stream", "x:1"),
+        ("--stream", "v"),
+    ],
 )
 def test_impossible_flags_are_refused(words, capsys):
     with pytest.raises(SystemExit, match="2"):

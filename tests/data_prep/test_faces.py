@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep import faces
-from data_prep.errors import UnusableClip, UserError
+from data_prep.errors import UserError
 
 WHOLE = st.integers(-50, 250)
 
@@ -19,12 +19,6 @@ def boxes(draw):
 
 def square(x: float, y: float, side: float) -> np.ndarray:
     return np.array([x, y, x + side, y + side], np.float32)
-
-
-def scripted(*detections):
-    """A detector that gives these boxes, frame by frame."""
-    remaining = [np.asarray(a, np.float32).reshape(-1, 4) for a in detections]
-    return lambda frame: remaining.pop(0)
 
 
 BLANK = [np.zeros((100, 200, 3), np.uint8)]
@@ -41,87 +35,166 @@ def test_overlap_of_half_shifted_squares_is_a_third():
     assert faces.overlap(square(0, 0, 10), square(5, 0, 10)) == pytest.approx(1 / 3)
 
 
-@given(st.integers(1, 400))
-def test_sampled_frames_are_spread_from_first_to_last(frames):
-    indices = faces.sample_indices(frames)
-    assert indices[0] == 0
-    assert indices[-1] == frames - 1
-    assert len(indices) == min(frames, 8)
-    assert len(indices) < 8 or np.ptp(np.diff(indices)) <= 1
+def still(boxes):
+    """A detector that finds the same boxes in every frame."""
+    return lambda frame: np.asarray(boxes, np.float32).reshape(-1, 4)
 
 
-def test_the_face_of_a_long_clip_is_searched_once_a_second():
-    counts = [faces.sample_count(np.arange(0, seconds, 0.04)) for seconds in (0.5, 3.0, 6.5, 60.0)]
-    assert counts == [8, 8, 8, 61]
-    assert faces.sample_count(np.zeros(0)) == 8
+TIMES = np.arange(30) / 25
 
 
-def test_the_face_seen_most_often_is_taken_not_the_larger_false_one():
-    steady = [square(20 + i, 20, 30) for i in range(6)]
-    detections = [[box] for box in steady]
-    detections[2] = [square(120, 10, 60), steady[2]]
-    track = faces.longest_track([np.stack(d) for d in detections])
-    assert list(track) == [0, 1, 2, 3, 4, 5]
-    np.testing.assert_array_equal(np.stack(list(track.values())), np.stack(steady))
+def test_faces_are_searched_at_even_times_not_at_even_frame_numbers():
+    # Half a second of 100 frames a second, then 5 a second.
+    times = np.concatenate([np.arange(50) / 100, 0.5 + np.arange(9) / 5])
+    looked = times[faces.nearest(times, faces.look_times(times))]
+    np.testing.assert_allclose(looked, np.linspace(0, times[-1], 8), atol=0.1)
+    assert len(faces.look_times(np.arange(0, 6.5, 0.04))) == 8
+    assert len(faces.look_times(np.arange(0, 60, 0.04))) == 61
+    assert len(faces.look_times(np.zeros(0))) == 0
 
 
-def test_of_two_faces_seen_throughout_the_larger_is_taken():
+def test_the_face_seen_longest_is_taken_not_the_larger_false_one():
+    moments = iter(range(99))
+
+    def detector(frame):
+        found = [square(20, 20, 30)]
+        return np.stack([square(120, 10, 60), *found] if next(moments) == 2 else found)
+
+    first, *others = faces.follow_faces(BLANK * 30, TIMES, detector)
+    assert others == []
+    np.testing.assert_allclose(first.boxes, np.tile(square(20, 20, 30), (30, 1)), atol=1e-3)
+    assert first.found.all()
+
+
+def test_of_two_faces_seen_throughout_the_larger_comes_first_in_any_order_of_detection():
     pair = np.stack([square(0, 0, 30), square(100, 0, 50)])
-    track = faces.longest_track([pair, pair[::-1]])
-    assert all((box == pair[1]).all() for box in track.values())
+    for boxes_ in (pair, pair[::-1]):
+        first, second = faces.follow_faces(BLANK * 30, TIMES, still(boxes_))
+        np.testing.assert_allclose(first.boxes[7], pair[1], atol=1e-3)
+        np.testing.assert_allclose(second.boxes[7], pair[0], atol=1e-3)
 
 
-def test_no_detection_gives_no_track():
-    assert faces.longest_track([np.zeros((0, 4), np.float32)] * 3) == {}
+def test_the_longest_or_the_largest_face_is_preferred():
+    def detector(frame):
+        near = [square(100, 20, 60)] if frame[0, 0, 0] == 0 else []
+        return np.stack([square(10, 20, 30), *near])
+
+    frames = BLANK * 20 + [np.full((100, 200, 3), 1, np.uint8)] * 10
+    for prefer, x in (("longest", 10), ("largest", 100)):
+        first, _ = faces.follow_faces(frames, TIMES, detector, prefer)
+        assert first.boxes[3, 0] == pytest.approx(x, abs=0.5)
+    assert not first.found[21:].any()
+    assert first.found[:18].all()
 
 
-@given(st.floats(-3, 3), st.floats(-3, 3), st.floats(10, 80))
-def test_a_face_at_rest_keeps_its_box_in_every_frame(x, y, side):
-    found = np.tile([[x, y, side]], (4, 1))
-    result = faces.interpolate_boxes(np.array([0, 5, 9, 14]), found, 15)
-    expected = [x - side / 2, y - side / 2, x + side / 2, y + side / 2]
-    np.testing.assert_allclose(result, np.tile(expected, (15, 1)), atol=1e-4)
+def test_no_detection_gives_no_face():
+    assert faces.follow_faces(BLANK * 30, TIMES, still([])) == []
 
 
-def test_a_moving_face_is_followed_between_the_sampled_frames():
-    positions = faces.sample_indices(71)
-    found = np.stack([positions * 2.0, positions * 0.0, np.full(8, 30.0)], axis=1)
-    result = faces.interpolate_boxes(positions, found, 71)
-    centres = (result[:, 0] + result[:, 2]) / 2
-    # Exact inside; the smoothing reaches three half spacings in from the ends.
-    np.testing.assert_allclose(centres[16:-16], 2.0 * np.arange(71)[16:-16], atol=1e-3)
-    assert (np.diff(centres) > 0).all()
+def test_a_face_is_known_only_where_it_was_seen():
+    seen = square(40, 20, 30)
+
+    def detector(frame):
+        return np.stack([seen]) if frame[0, 0, 0] == 0 else np.zeros((0, 4), np.float32)
+
+    dark = np.full((100, 200, 3), 200, np.uint8)
+    (track,) = faces.follow_faces(BLANK * 15 + [dark] * 15, TIMES, detector)
+    np.testing.assert_array_equal(track.found, np.arange(30) < 15)
+    np.testing.assert_allclose(track.boxes, np.tile(seen, (30, 1)), atol=1e-3)
+    assert track.seconds == pytest.approx(0.6)
+
+
+def painted(position: float, hue: tuple[int, int, int], width: int = 900) -> np.ndarray:
+    """A frame of grey with a patch of one colour, `detected` finds it."""
+    frame = np.full((100, width, 3), 90, np.uint8)
+    x = round(position)
+    frame[20:80, x : x + 40] = hue
+    frame[20:80:3, x : x + 40 : 4] //= 2
+    return frame
+
+
+def detected(frame: np.ndarray) -> np.ndarray:
+    """Boxes [1, 4] of 40 pixels around the patch; none in a grey frame."""
+    columns = np.flatnonzero((np.ptp(frame.astype(int), axis=2) > 20).any(axis=0))
+    if not len(columns):
+        return np.zeros((0, 4), np.float32)
+    return square(columns[0], 30, 40)[None]
+
+
+SKIN, OTHER = (210, 150, 120), (90, 160, 220)
+
+
+def errors_of(track, path) -> float:
+    """The largest distance of a known box from the path of the patch, in sides of the box."""
+    centres = (track.boxes[:, 0] + track.boxes[:, 2]) / 2
+    return float(np.abs(centres - (np.asarray(path) + 20))[track.found].max()) / 40
+
+
+@pytest.mark.parametrize("speed", [100, 400, 800])
+def test_a_face_in_motion_is_followed(speed):
+    times = np.arange(30) / 30
+    path = speed * times
+    (track,) = faces.follow_faces([painted(x, SKIN) for x in path], times, detected)
+    assert track.found.all()
+    assert track.moves
+    assert errors_of(track, path) < 0.1
+
+
+def test_a_face_is_followed_by_time_in_a_recording_of_uneven_rate():
+    times = np.concatenate([np.arange(50) / 100, 0.5 + np.arange(9) / 5])
+    path = np.interp(times, [0.5, 0.9], [0, 800])
+    (track,) = faces.follow_faces([painted(x, SKIN) for x in path], times, detected)
+    assert track.found.mean() > 0.9
+    assert errors_of(track, path) < 0.25
+
+
+def test_one_face_is_followed_over_a_cut_and_a_gap():
+    times = np.arange(60) / 30
+    path = np.where(times < 1, 50.0, 700.0)
+    frames = [painted(x, SKIN) for x in path]
+    (track,) = faces.follow_faces(frames, times, detected)
+    assert track.found.all()
+    assert errors_of(track, path) < 0.1
+    grey = np.full((100, 900, 3), 90, np.uint8)
+    frames[20:40] = [grey] * 20
+    (track,) = faces.follow_faces(frames, times, detected)
+    np.testing.assert_array_equal(track.found, (np.arange(60) < 20) | (np.arange(60) >= 40))
+
+
+def test_two_people_one_after_the_other_at_one_place_are_two():
+    times = np.arange(60) / 30
+    frames = [painted(100, SKIN if t < 1.2 else OTHER) for t in times]
+    first, second = faces.follow_faces(frames, times, detected)
+    assert (first.seconds, second.seconds) == pytest.approx((1.2, 0.8), abs=0.05)
+    assert not (first.found & second.found).any()
+
+
+def test_a_face_that_moves_is_preferred_to_a_photograph_on_the_wall():
+    times = np.arange(30) / 30
+
+    def frame(x):
+        image = painted(x, SKIN)
+        image[20:80, 800:840] = OTHER
+        return image
+
+    def both(image):
+        return np.stack([square(800, 30, 40), detected(image[:, :700])[0]])
+
+    path = 300 + 60 * np.sin(6 * times)
+    first, photograph = faces.follow_faces([frame(x) for x in path], times, both)
+    assert (first.moves, photograph.moves) == (True, False)
+    assert errors_of(first, path) < 0.2
 
 
 def test_one_detection_of_another_size_does_not_make_the_crop_jump():
-    found = np.tile([[50.0, 50.0, 40.0]], (8, 1))
-    found[3, 2] = 80
-    result = faces.interpolate_boxes(faces.sample_indices(64), found, 64)
-    np.testing.assert_allclose(result[:, 2] - result[:, 0], 40, atol=1e-4)
+    moments = iter(range(99))
 
+    def detector(frame):
+        side = 50 if next(moments) == 3 else 40
+        return square(70 - side / 2, 50 - side / 2, side)[None]
 
-def test_smoothing_takes_a_jitter_away():
-    jitter = np.tile([[1.0], [-1.0]], (20, 1))
-    smoothed = faces.smooth(jitter, 2.0)
-    assert np.abs(smoothed).max() < 0.6
-    assert np.abs(smoothed[6:-6]).max() < 0.01
-
-
-def test_found_is_true_only_between_frames_where_the_face_was_seen():
-    seen, none = square(40, 20, 30), np.zeros((0, 4))
-    detector = scripted(seen, seen, none, seen, seen, seen, seen, seen)
-    track = faces.track_face(BLANK * 15, detector)
-    expected = np.ones(15, bool)
-    expected[3:6] = False  # frames 0, 2, 4, ... are sampled; 4 is the miss
-    np.testing.assert_array_equal(track.found, expected)
-    np.testing.assert_allclose(track.boxes, np.tile(seen, (15, 1)), atol=1e-4)
-
-
-@pytest.mark.parametrize(("hits", "text"), [(0, r"0 of 8 sampled"), (1, r"1 of 8 .* at least 2")])
-def test_a_clip_without_a_face_is_unusable(hits, text):
-    detections = [square(40, 20, 30)] * hits + [np.zeros((0, 4))] * (8 - hits)
-    with pytest.raises(UnusableClip, match=text):
-        faces.track_face(BLANK * 30, scripted(*detections))
+    first = faces.follow_faces(BLANK * 30, TIMES, detector)[0]
+    np.testing.assert_allclose(first.boxes[:, 2] - first.boxes[:, 0], 40, atol=1e-3)
 
 
 @given(boxes(), st.integers(4, 40))
@@ -166,6 +239,6 @@ def test_the_haar_cascade_finds_small_and_huge_faces_where_they_are(draw_face):
 def test_unknown_or_missing_detectors_are_one_clear_line(monkeypatch):
     with pytest.raises(UserError, match="unknown face detector 'x', expected one of haar, mtcnn"):
         faces.load_detector("x")
-    monkeypatch.setattr(faces, "_installed", lambda package: False)
+    monkeypatch.setattr(faces.detector, "_installed", lambda package: False)
     with pytest.raises(UserError, match=r"pip install 'aver_jax\[mtcnn\]'"):
         faces.load_detector("mtcnn")

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.corpora import crema_d, folder, ravdess
-from data_prep.corpora.corpus import truth_files
+from data_prep.corpora.corpus import truth_files, without_lfs_pointers
 from data_prep.errors import UserError
+from data_prep.media.container import LFS_POINTER
 from data_prep.synthetic.truth import COLUMNS
 
 
@@ -43,8 +44,42 @@ def test_other_names_are_no_crema_d_clips(stem):
     assert crema_d.parse_name(stem) is None
 
 
-def test_the_published_clip_with_a_lost_letter_is_read():
+def test_the_published_clip_with_a_lost_letter_has_its_votes_and_counts_once(tmp_path):
     assert crema_d.parse_name("1040_ITH_SAD_X")["intensity"] == "XX"
+    touch(tmp_path, "VideoFlash/1040_ITH_SAD_X.flv", "VideoMP4/1040_ITH_SAD_XX.mp4")
+    touch(tmp_path, "AudioWAV/1040_ITH_SAD_XX.wav")
+    (tmp_path / "summaryTable.csv").write_text(
+        "FileName,VoiceVote,FaceVote,MultiModalVote\n1040_ITH_SAD_XX,N,N,F\n"
+    )
+    corpus = crema_d.read_corpus(tmp_path)
+    (job,) = corpus.jobs
+    assert (job.clip_id, job.vote_multimodal) == ("1040_ITH_SAD_XX", "FEA")
+    assert job.audio_path.name == "1040_ITH_SAD_XX.wav"
+    assert len(corpus.excluded) == 1
+
+
+def test_files_that_git_lfs_did_not_fetch_are_one_line(tmp_path):
+    touch(tmp_path, *(f"VideoFlash/1001_DFA_{name}_XX.flv" for name in crema_d.CLASSES))
+    files = sorted(tmp_path.glob("VideoFlash/*"))
+    for file in files[1:]:
+        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    corpus = crema_d.read_corpus(tmp_path)
+    without_lfs_pointers(corpus, tmp_path)
+    assert len(corpus.jobs) == 1
+    assert {reason for _, reason in corpus.skipped} == {LFS_POINTER}
+    files[0].unlink()
+    with pytest.raises(UserError, match=r"the 5 clips .* Git LFS pointers.*run `git lfs pull`"):
+        without_lfs_pointers(crema_d.read_corpus(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("other", ["happy", "HAPPY", "Hap py"])
+def test_one_class_written_in_two_ways_is_refused(tmp_path, other):
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"file,label\na.mp4,Happy\nb.mp4,{other}\nc.mp4, sad \nd.mp4,sad\n")
+    with pytest.raises(
+        UserError, match=f"has the labels .*'{other}'.*; write one class in one way"
+    ):
+        folder.read_corpus(tmp_path, labels)
 
 
 @pytest.mark.parametrize(

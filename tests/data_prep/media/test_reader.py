@@ -22,8 +22,8 @@ def ramp(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
 
 
 def beep(samples: int = 12_800) -> np.ndarray:
-    """Silence with one beep in it, so that a shift in time shows."""
-    pcm = np.zeros(samples, np.int16)
+    """A soft hum with one beep in it, so that a shift in time shows."""
+    pcm = np.round(60 * np.sin(2 * np.pi * 200 * np.arange(samples) / RATE)).astype(np.int16)
     pcm[BEEP] = 12_000 * np.sign(np.sin(2 * np.pi * 1_000 * np.arange(400) / RATE))
     return pcm
 
@@ -103,7 +103,7 @@ def test_a_clip_whose_clock_starts_late_is_as_good_as_any(tmp_path, first):
 
 def test_frames_alone_are_not_measured_by_the_length_of_the_sound(tmp_path):
     for name in ("a.mp4", "a.mkv"):
-        write_clip(tmp_path / name, ramp(20), 25, np.zeros(10 * RATE, np.int16), RATE)
+        write_clip(tmp_path / name, ramp(20), 25, beep(10 * RATE), RATE)
         assert len(decode(tmp_path / name, audio=False).frames) == 20
         assert len(decode(tmp_path / name).pcm) == pytest.approx(10 * RATE, abs=2_000)
 
@@ -138,7 +138,7 @@ def test_missing_sound_inside_a_clip_becomes_silence(tmp_path):
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100])
 def test_sound_is_resampled_to_16_khz_in_place(tmp_path, rate):
-    pcm = np.zeros(rate, np.int16)
+    pcm = np.round(60 * np.sin(2 * np.pi * 200 * np.arange(rate) / rate)).astype(np.int16)
     pcm[rate // 2 : rate // 2 + rate // 50] = 12_000
     write_clip(tmp_path / "r.mp4", ramp(25), 25, pcm, rate)
     assert onset(decode(tmp_path / "r.mp4").pcm) == pytest.approx(RATE / 2, abs=40)
@@ -198,7 +198,7 @@ def test_what_is_not_required_may_be_missing(tmp_path):
 
 def test_a_recording_longer_than_the_limit_is_refused(tmp_path, monkeypatch):
     write_clip(tmp_path / "a.mp4", ramp(20), 25, beep(), RATE)
-    monkeypatch.setattr(media, "MAX_SECONDS", 0.3)
+    monkeypatch.setattr(media.reader, "MAX_SECONDS", 0.3)
     with pytest.raises(UnusableClip, match="cut it into clips"):
         decode(tmp_path / "a.mp4")
 
@@ -254,3 +254,83 @@ def test_a_clip_read_again_is_freed_as_soon_as_it_is_left(tmp_path):
         assert left() is None
     finally:
         gc.enable()
+
+
+def cut_in_two(path, share=0.6):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "flv", "ts", "avi"])
+def test_a_cut_file_is_refused_or_used_as_far_as_it_goes_in_every_container(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(75)]
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("flv" if suffix == "flv" else "mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for image in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+    assert len(decode(path, audio=False).frames) == 75
+    cut_in_two(path)
+    if suffix != "ts":  # whose packets are whole wherever it is cut
+        with pytest.raises(UnusableClip, match=r"^truncated: cut off after \d\.\d s"):
+            decode(path, audio=False)
+        clip = decode(path, audio=False, keep_truncated=True)
+        assert 20 < len(clip.frames) < 60
+        (note,) = clip.notes
+        assert note.startswith("cut off after ")
+
+
+def test_files_joined_one_after_the_other_are_read_to_the_end(tmp_path):
+    with av.open(str(tmp_path / "a.ts"), "w") as container:
+        video = container.add_stream("mpeg2video", rate=25)
+        audio = container.add_stream("mp2", rate=RATE, layout="mono")
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for image in ramp(25):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+        block = av.AudioFrame.from_ndarray(beep(16_000)[None], format="s16", layout="mono")
+        block.sample_rate, block.pts = RATE, 0
+        container.mux(audio.encode(block))
+        container.mux(audio.encode(None))
+    one = decode(tmp_path / "a.ts")
+    (tmp_path / "b.ts").write_bytes(2 * (tmp_path / "a.ts").read_bytes())
+    both = decode(tmp_path / "b.ts")
+    assert len(both.frames) == 2 * len(one.frames)
+    assert len(both.pcm) == pytest.approx(2 * len(one.pcm), abs=2_000)
+    assert (np.diff(both.timestamps) > 0).all()
+    assert both.timestamps[-1] == pytest.approx(2 * one.timestamps[-1], abs=0.15)
+    assert onset(both.pcm[len(one.pcm) :]) == pytest.approx(onset(one.pcm), abs=1_600)
+
+
+def test_of_two_pictures_the_default_or_the_larger_is_taken(tmp_path):
+    def write(path, default):
+        with av.open(str(path), "w") as container:
+            streams = []
+            for number, (height, width) in enumerate([(24, 32), (48, 64)]):
+                stream = container.add_stream("mpeg4", rate=25)
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                kind = av.stream.Disposition
+                stream.disposition = kind.default if number == default else kind(0)
+                streams.append(stream)
+            for stream in streams:
+                for image in ramp(10, stream.height, stream.width):
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+                container.mux(stream.encode(None))
+
+    for default, asked, size in ((0, (), (24, 32)), (1, (), (48, 64)), (0, ("v:1",), (48, 64))):
+        path = tmp_path / f"{default}{len(asked)}.mkv"
+        write(path, default)
+        clip = decode(path, audio=False, streams=asked)
+        assert clip.frames[0].shape[:2] == size
+        took = 1 if size == (48, 64) else 0
+        assert clip.notes == (f"2 pictures: took v:{took} ({size[1]}x{size[0]})",)
+
+
+def test_a_git_lfs_pointer_says_how_to_get_the_file(tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 272862\n"
+    (tmp_path / "a.flv").write_text(pointer)
+    with pytest.raises(UnusableClip, match=r"a Git LFS pointer, .*: run `git lfs pull`"):
+        decode(tmp_path / "a.flv")
