@@ -137,6 +137,7 @@ def evaluate_run(
         "views": int(config.evaluation.views),
         "dropped": int(clips_of.dropped),
         "classes": list(run.classes),
+        "untrained": clips_of.untrained(run.classes),
         **scores.score_clips(
             clips.logits,
             labels,

@@ -157,6 +157,8 @@ def results_table(results: dict) -> str:
     lines = [protocol_line(results), f"{results['clips']} clips of {results['actors']} actors"]
     if results.get("dropped"):
         lines[-1] += f"; {results['dropped']} clips without a label left out"
+    if results.get("untrained"):
+        lines.append(f"no training clip is of {', '.join(results['untrained'])}")
     lines += ["", f"{'':<12}{'value':>8}   95% interval (actors resampled)"]
     for key, name in HEADLINES.items():
         entry = results["metrics"][key]

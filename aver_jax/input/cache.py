@@ -21,6 +21,7 @@ from aver_jax.input.clips import (
     span_samples,
 )
 from aver_jax.input.dataset import Dataset
+from aver_jax.input.known import known_part, video_extent
 from aver_jax.input.sampling import nearest_frames
 from aver_jax.modality import Modality
 
@@ -36,6 +37,7 @@ class ClipIndex:
       shape: of a clip; `grid` = G.
       rows: int32 [n] rows of the dataset, at most once each; a clip's position is its place here.
       windows: float64 [n,2], what is used of each clip, seconds (`clips.clip_window`).
+      extents: float64 [n,2], where each clip has frames, seconds (`known.video_extent`).
       times: float32 [n,G], seconds of the frames of the grid; G = 0 without frames.
       samples: int64 [n], samples of the whole clip.
     """
@@ -43,6 +45,7 @@ class ClipIndex:
     shape: ClipShape
     rows: np.ndarray
     windows: np.ndarray
+    extents: np.ndarray
     times: np.ndarray
     samples: np.ndarray
 
@@ -66,7 +69,12 @@ class ClipIndex:
         start, stop = (first + share * (last - first) for share in np.asarray(slices).T)
         if Modality.VIDEO in shape.modalities:
             times = self.times[positions]
-            chosen = nearest_frames(times, start, stop, shape.num_frames)
+            # As `clips.span_arrays`: within that part of the span in which there are frames.
+            begin, end = self.extents[positions].T
+            begin, end = np.maximum(start, begin), np.minimum(stop, end)
+            beside = begin >= end
+            begin, end = np.where(beside, start, begin), np.where(beside, stop, end)
+            chosen = nearest_frames(times, begin, end, shape.num_frames)
             plan["frame_index"] = chosen.astype(np.int32)
             seconds = np.take_along_axis(times, chosen, axis=1) - start[:, None]
             plan["frame_times"] = seconds.astype(np.float32)
@@ -197,6 +205,7 @@ def decode_cache(
         shape=shape,
         rows=rows,
         windows=np.empty((count, 2)),
+        extents=np.zeros((count, 2)),
         times=np.empty((count, shape.grid if has_frames else 0), np.float32),
         samples=np.empty(count, np.int64),
     )
@@ -207,7 +216,7 @@ def decode_cache(
     )
 
     def fill(position: int) -> None:
-        record = dataset.source[int(rows[position])]
+        record = known_part(dataset.source[int(rows[position])], shape.modalities)
         window = clip_window(record, shape.max_seconds)
         index.windows[position] = window
         pcm = np.frombuffer(record["pcm"], "<i2")
@@ -215,6 +224,7 @@ def decode_cache(
         if cache.frames is not None:
             grid = grid_frames(record, window, shape)
             index.times[position] = record["timestamps"][grid]
+            index.extents[position] = video_extent(record)
             decode_clip(record, grid, side, cache.frames[position])
         if cache.sound is not None:
             first = round(window[0] * SAMPLE_RATE)

@@ -8,7 +8,8 @@ import numpy as np
 
 from aver_jax.errors import UserError
 from aver_jax.input.decode import decode_frames
-from aver_jax.input.sampling import centre_window, clip_seconds, frame_indices
+from aver_jax.input.known import known_part, on_grid, video_extent
+from aver_jax.input.sampling import centre_window, frame_indices
 from aver_jax.modality import Modality, modalities_of
 
 SAMPLE_RATE = 16_000
@@ -81,10 +82,29 @@ class ClipShape:
         return round(self.max_seconds * SAMPLE_RATE)
 
 
+# A clip is used from the first to the last second of its face and its sound, unless the face is
+# there for less than this share of it: then only where the face is.
+LEAST_FACE_SHARE = 0.5
+
+
 def clip_window(record: Mapping[str, Any], max_seconds: float) -> tuple[float, float]:
-    """Returns (start, stop), in seconds on the record's timestamps, of what is used of a clip."""
+    """Returns (start, stop), in seconds on the record's timestamps, of what is used of a clip.
+
+    Args:
+      record: of `known.known_part`: what it lacks does not count.
+      max_seconds: of a longer one the middle is used.
+    """
     samples = len(record["pcm"]) // np.dtype(np.int16).itemsize
-    return centre_window(clip_seconds(record["timestamps"], samples, SAMPLE_RATE), max_seconds)
+    sound = (0.0, samples / SAMPLE_RATE)
+    video = video_extent(record)
+    if video is None:
+        return centre_window(*sound, max_seconds)
+    if not samples:
+        return centre_window(*video, max_seconds)
+    start, stop = min(video[0], sound[0]), max(video[1], sound[1])
+    if video[1] - video[0] < LEAST_FACE_SHARE * (stop - start):
+        start, stop = video
+    return centre_window(start, stop, max_seconds)
 
 
 def grid_frames(
@@ -104,7 +124,7 @@ def grid_frames(
       UserError: the clip has no frames.
     """
     _check_frames(record)
-    return frame_indices(record["timestamps"], *window, shape.grid)
+    return _frames_within(record, *window, shape.grid)
 
 
 def clip_arrays(
@@ -131,14 +151,11 @@ def clip_arrays(
 
     def spans() -> Iterator[tuple[Mapping[str, Any], float, float]]:
         for position, (start, stop) in enumerate(slices):
-            record = records[position]
+            record = known_part(records[position], shape.modalities)
             first, last = clip_window(record, shape.max_seconds)
             if shape.grid and Modality.VIDEO in shape.modalities:
                 grid = grid_frames(record, (first, last), shape)
-                record = record | {
-                    "frames": [record["frames"][frame] for frame in grid],
-                    "timestamps": record["timestamps"][grid],
-                }
+                record = on_grid(record, grid)
             yield record, first + start * (last - first), first + stop * (last - first)
 
     return span_arrays(spans(), len(slices), shape)
@@ -150,7 +167,8 @@ def span_arrays(
     """Returns the modality arrays of spans of clips; only the frames that are used are decoded.
 
     Args:
-      spans: B times (prepared record, start, stop), seconds on the record's timestamps.
+      spans: B times (prepared record, start, stop), seconds on the record's timestamps; the record
+        is of `known.known_part`.
       count: B.
       shape: shapes and modalities.
 
@@ -174,7 +192,7 @@ def span_arrays(
         if Modality.VIDEO in shape.modalities:
             _check_frames(record)
             timestamps = record["timestamps"]
-            chosen = frame_indices(timestamps, start, stop, shape.num_frames)
+            chosen = _frames_within(record, start, stop, shape.num_frames)
             decode_clip(record, chosen, shape.image_size, arrays["frames"][position])
             arrays["frame_times"][position] = timestamps[chosen] - start
         if Modality.AUDIO in shape.modalities:
@@ -212,6 +230,15 @@ def decode_clip(
         decode_frames([record["frames"][frame] for frame in frames], side, out)
     except UserError as error:
         raise UserError(f"clip {_name(record)}: {error}") from None
+
+
+def _frames_within(record: Mapping[str, Any], start: float, stop: float, count: int) -> np.ndarray:
+    """Returns `frame_indices` of that part of a span in which the record has frames."""
+    first, last = video_extent(record)
+    within = max(start, first), min(stop, last)
+    # A span beside all frames gets the nearest one.
+    span = within if within[0] < within[1] else (start, stop)
+    return frame_indices(record["timestamps"], *span, count)
 
 
 def _check_frames(record: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ and the actor (or clip), so it is the same on every machine, library version and
 import csv
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 
 import numpy as np
@@ -74,6 +74,11 @@ class Split:
     def dropped(self) -> int:
         """Number of clips in no part for want of a label."""
         return self.ties + self.unknown
+
+    def untrained(self, classes: Sequence[str]) -> list[str]:
+        """Returns the classes that no training clip is of."""
+        there = set(self.labels[self.train].tolist())
+        return [name for number, name in enumerate(classes) if number not in there]
 
     @property
     def seen(self) -> np.ndarray:

@@ -5,30 +5,10 @@ import numpy as np
 from aver_jax.errors import UserError
 
 
-def clip_seconds(timestamps: np.ndarray, num_samples: int, sample_rate: int) -> float:
-    """Returns a clip's length in seconds, from 0 to where its frames and its sound have ended.
-
-    Args:
-      timestamps: float [F], ascending, seconds, F = 0 where a clip has no frames; sample 0 of the
-        sound is at time 0.
-      num_samples: int, samples of sound (0 when there is none).
-      sample_rate: int, Hz.
-
-    Returns:
-      max(end of the last frame, end of the sound). A frame lasts the median frame interval; a
-      single frame is taken to last 1/30 s.
-    """
-    sound = num_samples / sample_rate
-    if not len(timestamps):
-        return sound
-    interval = float(np.median(np.diff(timestamps))) if len(timestamps) > 1 else 1 / 30
-    return max(float(timestamps[-1]) + interval, sound)
-
-
-def centre_window(seconds: float, max_seconds: float) -> tuple[float, float]:
+def centre_window(start: float, stop: float, max_seconds: float) -> tuple[float, float]:
     """Returns (start, stop) seconds of what a clip is cut to: all, or its middle `max_seconds`."""
-    margin = max(0.0, (seconds - max_seconds) / 2)
-    return margin, seconds - margin
+    margin = max(0.0, (stop - start - max_seconds) / 2)
+    return start + margin, stop - margin
 
 
 def time_slice(rng: np.random.Generator, min_share: float) -> tuple[float, float]:

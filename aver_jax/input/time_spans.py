@@ -6,27 +6,45 @@ from typing import Any
 import numpy as np
 
 from aver_jax.input.clips import SAMPLE_RATE, clip_window
-from aver_jax.input.sampling import clip_seconds
+from aver_jax.input.known import Span, lasting, video_extent, video_stretches
 from aver_jax.modality import Modality
-
-Span = tuple[float, float]
 
 # An overlap of less seconds is rounding.
 _LEAST = 1e-3
 
 
 def seconds_of(record: Mapping[str, Any]) -> float:
-    """Returns the length of a clip in seconds, see `clip_seconds`."""
-    return clip_seconds(record["timestamps"], _samples(record), SAMPLE_RATE)
+    """Returns the length of a clip in seconds, from 0 to where its frames and sound have ended."""
+    return max((stop for _, stop in extents(record).values()), default=0.0)
 
 
 def extents(record: Mapping[str, Any]) -> dict[Modality, Span]:
     """Returns (start, stop) seconds of each modality of a clip; what it lacks is left out."""
-    times, found = record["timestamps"], {}
-    if len(times):
-        found[Modality.VIDEO] = (float(times[0]), clip_seconds(times, 0, SAMPLE_RATE))
+    found = {}
+    if (video := video_extent(record)) is not None:
+        found[Modality.VIDEO] = video
     if samples := _samples(record):
         found[Modality.AUDIO] = (0.0, samples / SAMPLE_RATE)
+    return found
+
+
+def stretches(record: Mapping[str, Any], name: Modality) -> list[Span]:
+    """Returns the (start, stop) seconds in which a modality is there without a gap, ascending."""
+    if name == Modality.VIDEO:
+        return video_stretches(record)
+    return [extents(record)[name]] if name in extents(record) else []
+
+
+def shared_stretches(record: Mapping[str, Any], used: Sequence[Modality]) -> list[Span]:
+    """Returns the (start, stop) seconds in which all of `used` are there without a gap."""
+    found: list[Span] = [(0.0, float("inf"))]
+    for name in used:
+        found = [
+            (max(a, c), min(b, d))
+            for a, b in found
+            for c, d in stretches(record, name)
+            if min(b, d) - max(a, c) > _LEAST
+        ]
     return found
 
 
@@ -51,15 +69,21 @@ def window(record: Mapping[str, Any], used: Sequence[Modality], max_seconds: flo
         return first, last
     length, (start, stop) = last - first, both
     near = sorted((start, stop - length))
-    moved = float(np.clip(np.clip(first, *near), 0, max(0.0, seconds_of(record) - length)))
+    ends = extents(record).values()
+    earliest, latest = min(a for a, _ in ends), max(b for _, b in ends)
+    moved = float(np.clip(np.clip(first, *near), earliest, max(earliest, latest - length)))
     return (first, last) if moved == first else (moved, moved + length)
 
 
 def seconds_within(record: Mapping[str, Any], name: Modality, span: Sequence[float]) -> float:
     """Returns the seconds of a modality in a span of a clip."""
-    start, stop = extents(record).get(name, (0.0, 0.0))
-    overlap = min(stop, span[1]) - max(start, span[0])
-    return float(overlap) if overlap > _LEAST else 0.0
+    if name == Modality.VIDEO:
+        starts = np.asarray(record["timestamps"], np.float64)
+        stops = starts + (record["lasting"] if "lasting" in record else lasting(starts))
+    else:
+        starts, stops = (np.array([end]) for end in extents(record).get(name, (0.0, 0.0)))
+    overlap = float(np.maximum(0, np.minimum(stops, span[1]) - np.maximum(starts, span[0])).sum())
+    return overlap if overlap > _LEAST else 0.0
 
 
 def _samples(record: Mapping[str, Any]) -> int:

@@ -4,6 +4,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,14 +13,15 @@ import numpy as np
 from tqdm import tqdm
 
 from aver_jax.errors import UnusableClip, UserError
-from aver_jax.input import time_spans
-from aver_jax.prediction.predictor import Prediction, Predictor
+from aver_jax.modality import Modality
+from aver_jax.prediction.predictor import Clip, Prediction, Predictor
 from aver_jax.prediction.timeline import gaps, timeline
 from aver_jax.relevance import METHODS, methods_of, paths_of
 from aver_jax.report import prediction_table
 from aver_jax.runs.run_folder import LoadedRun, load_run
 from aver_jax.runtime.atomic_files import whole, write_whole
 from aver_jax.runtime.compilation_cache import use_compilation_cache
+from data_prep.cli import stream
 from data_prep.wording import counted, one_line
 
 # Endings of the files that `pictures` writes for a clip.
@@ -28,7 +30,7 @@ TIMELINES = (".png", ".csv")
 
 
 def predict_all(
-    predict: Callable[[Path], Prediction],
+    predict: Callable[[Path], list[Prediction]],
     paths: Iterable[Path],
     failures: list[tuple[Path, str]],
 ) -> Iterator[Prediction]:
@@ -38,7 +40,7 @@ def predict_all(
     """
     for path in paths:
         try:
-            yield predict(path)
+            yield from predict(path)
         except UnusableClip as reason:
             failures.append((path, str(reason)))
         except (ValueError, ArithmeticError, LookupError, EOFError) as error:
@@ -69,6 +71,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="media files; fusion networks except n0 accept audio-only or video-only files",
     )
     parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
+    parser.add_argument(
+        "--faces",
+        choices=("longest", "largest", "all"),
+        default="longest",
+        help="of several faces: the one that is there longest (default), the largest, or a row, "
+        "timeline and overlay for each",
+    )
+    parser.add_argument(
+        "--stream",
+        type=stream,
+        action="append",
+        default=[],
+        metavar="v:N|a:N",
+        help="which picture or sound of a file with several, counted from 0 (default: the file's "
+        "default one, else the largest picture, the first sound that is not silent)",
+    )
     parser.add_argument(
         "--temperature",
         type=float,
@@ -154,14 +172,21 @@ def run(args: argparse.Namespace) -> int:
     failures: list[tuple[Path, str]] = []
     uncovered: list[tuple[Path, float, float, str]] = []
 
-    def predict(file: Path) -> Prediction:
-        clip = predictor.prepare(file)
+    def predict(file: Path) -> list[Prediction]:
+        prefer = "largest" if args.faces == "largest" else "longest"
+        clips = predictor.prepare_faces(file, args.stream, prefer)
+        if args.faces != "all" or len(clips) == 1:
+            return [predict_face(file, clips[0])]
+        return [predict_face(file, replace(clip, face=n)) for n, clip in enumerate(clips, 1)]
+
+    def predict_face(file: Path, clip: Clip) -> Prediction:
+        name = names[file] + (f"_face{clip.face}" if clip.face else "")
         prediction = predictor.predict_clip(clip)
         if args.overlay:
-            _pictures().write_overlays(args.overlay, names[file], prediction, loaded)
+            _pictures().write_overlays(args.overlay, name, prediction, loaded)
         if args.timeline:
             line = timeline(predictor, clip, args.window, args.hop)
-            _pictures().write_timeline(args.timeline, names[file], clip, line, loaded.classes)
+            _pictures().write_timeline(args.timeline, name, clip, line, loaded.classes)
             uncovered.extend((file, *gap) for gap in gaps(clip, line.regions))
         return prediction
 
@@ -170,7 +195,10 @@ def run(args: argparse.Namespace) -> int:
     if predictions:
         print(prediction_table.table(predictions, loaded.classes))
         print(f"model: {args.run} (step {loaded.step}, trained under {loaded.protocol})")
-        _tell_what_is_cut(predictions, bool(args.timeline))
+        for prediction in predictions:
+            for note in prediction.notes:
+                _note(f"{prediction_table.name_of(prediction)}: {note}")
+        _tell_what_is_cut(predictions, loaded.config.data.max_seconds, bool(args.timeline))
         _tell_what_is_uncalibrated(predictions, args.temperature)
         for file, start, stop, why in uncovered:
             _note(
@@ -192,19 +220,28 @@ def _pictures() -> ModuleType:
     return pictures
 
 
-def _tell_what_is_cut(predictions: Sequence[Prediction], slid: bool) -> None:
-    """Prints a note if clips are longer than the model's window."""
-    cut = [
-        p
-        for p in predictions
-        if time_spans.seconds_of(p.record) - (p.window[1] - p.window[0]) > 0.05
-    ]
-    if cut:
-        length = cut[0].window[1] - cut[0].window[0]
+_SEEN = {Modality.VIDEO: "the face is", Modality.AUDIO: "the sound is"}
+
+
+def _tell_what_is_cut(predictions: Sequence[Prediction], max_seconds: float, slid: bool) -> None:
+    """Prints notes on clips of which only a part was used."""
+    cut = []
+    for p in predictions:
+        (start, stop), whole = p.window, p.whole[1] - p.whole[0]
+        if stop - start > whole - 0.05:
+            continue
+        if abs(start + stop - sum(p.whole)) < 0.1:
+            cut.append(p)
+            continue
         _note(
-            f"{counted(len(cut), 'clip')} {'is' if len(cut) == 1 else 'are'} longer than {length:g}"
-            f" s: predicted from {length:g} s of them, the middle unless audio or video is missing "
-            "there" + ("" if slid else "; --timeline DIR covers the whole clip")
+            f"{prediction_table.name_of(p)}: predicted from {start:.1f} to {stop:.1f} s of "
+            f"{p.whole[1]:.1f} s, where {' and '.join(_SEEN[name] for name in p.used)}"
+        )
+    if cut:
+        _note(
+            f"{counted(len(cut), 'clip')} {'is' if len(cut) == 1 else 'are'} longer than "
+            f"{max_seconds:g} s: predicted from their middle {max_seconds:g} s"
+            + ("" if slid else "; --timeline DIR covers the whole clip")
         )
 
 

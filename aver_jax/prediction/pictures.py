@@ -9,7 +9,6 @@ import numpy as np
 from aver_jax.frontend.feature_grid import enlarged
 from aver_jax.frontend.spectrogram import checked_settings
 from aver_jax.input.clips import SAMPLE_RATE
-from aver_jax.input.time_spans import seconds_of
 from aver_jax.modality import Modality
 from aver_jax.prediction.job import OVERLAYS, TIMELINES
 from aver_jax.prediction.predictor import Clip, Prediction
@@ -98,9 +97,9 @@ def write_timeline(
 
 def _sound_notes(prediction: Prediction) -> list[str]:
     notes = []
-    (start, stop), whole = prediction.window, seconds_of(prediction.record)
-    if whole - (stop - start) > 0.05:
-        notes.append(f"used: {start:.1f} to {stop:.1f} s of {whole:.1f} s")
+    (start, stop), (first, last) = prediction.window, prediction.whole
+    if last - first - (stop - start) > 0.05:
+        notes.append(f"used: {start:.1f} to {stop:.1f} s of {last:.1f} s")
     if prediction.audio_map.padding > 0.05:
         share = 100 * prediction.audio_map.padding
         notes.append(f"{share:.0f}% of the relevance lies on the silence after the end, not drawn")

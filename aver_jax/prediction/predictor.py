@@ -1,7 +1,8 @@
 """A run's model applied to media files: predictions, features and relevance."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from aver_jax.errors import MissingModality, UnusableClip
 from aver_jax.frontend import evaluation_inputs, spectrogram
 from aver_jax.frontend.feature_grid import cell_centres
 from aver_jax.input import time_spans
-from aver_jax.input.clips import SAMPLE_RATE, ClipShape, span_arrays
-from aver_jax.input.sampling import view_slices
+from aver_jax.input.clips import LEAST_FACE_SHARE, SAMPLE_RATE, ClipShape, span_arrays
+from aver_jax.input.known import known_part
+from aver_jax.input.sampling import frame_indices, view_slices
 from aver_jax.modality import Modality
 from aver_jax.models import inference_form
 from aver_jax.relevance import Relevance, explain
 from aver_jax.runs.run_folder import LoadedRun
-from data_prep.clip import Job, Preparation, prepare_clip
+from data_prep.clip import Job, Preparation, prepare_clip, prepare_faces
+from data_prep.media import SILENT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +33,21 @@ class Clip:
       record: see `data_prep.clip.prepare_clip`.
       used: which of the model's modalities it has, as `Modality`.
       missing: why the others are missing, such as "no audio"; empty where none is.
+      face: which of the faces of the file, from 1; 0 where only one was asked for.
+      streams: of the file that were asked for.
     """
 
     path: Path
     record: dict[str, Any]
     used: tuple[Modality, ...]
     missing: str = ""
+    face: int = 0
+    streams: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def known(self) -> dict[str, Any]:
+        """What a prediction may be made from: the modalities that are used, frames with a face."""
+        return known_part(self.record, self.used)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +103,11 @@ class Prediction:
       record: the prepared clip without its images, see `data_prep.clip.prepare_clip`.
       frames: uint8 [T, H, W, 3] RGB, the crops the model saw; T is 0 where it saw none.
       frame_times: float32 [T], their seconds in the clip.
+      whole: (start, stop), seconds of all that the file holds of the modalities used.
+      faces: (moments of these T with a known face, T).
+      face: which of the faces of the file, from 1; 0 where only one was asked for.
+      streams: of the file that were asked for.
+      notes: what was chosen or changed of the file.
       maps: float32 [T', h, w] relevance of the predicted class in 0..1, or None if not asked for
         or not seen.
       map_times: float32 [T'], seconds in the clip; T' is T, or less in networks that join frames.
@@ -109,6 +126,11 @@ class Prediction:
     record: dict[str, Any]
     frames: np.ndarray
     frame_times: np.ndarray
+    whole: tuple[float, float] = (0.0, 0.0)
+    faces: tuple[int, int] = (0, 0)
+    face: int = 0
+    streams: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     maps: np.ndarray | None = None
     map_times: np.ndarray | None = None
     maps_peak: float = float("nan")
@@ -157,36 +179,60 @@ class Predictor:
         frames = _covered(settings, maps.shape[1])
         return spectrogram.assembled(maps, settings, frames, segments)
 
-    def prepare(self, path: Path) -> Clip:
+    def prepare(self, path: Path, streams: Sequence[str] = ()) -> Clip:
         """Reads a media file; a model that takes one modality uses what there is.
+
+        Args:
+          path: the file; of one that is cut off, what can be decoded.
+          streams: which of its streams, such as "v:1" or "a:0".
 
         Raises:
           UnusableClip: its text says why.
         """
-        job, modalities = Job(path, clip_id=path.stem), self._shape.modalities
+        return self.prepare_faces(path, streams)[0]
+
+    def prepare_faces(
+        self, path: Path, streams: Sequence[str] = (), prefer: str = "longest"
+    ) -> list[Clip]:
+        """Reads a media file once for every face in it, the preferred one first.
+
+        Args:
+          path, streams: as of `prepare`.
+          prefer: the face that is there "longest", or the "largest".
+
+        Raises:
+          UnusableClip: its text says why.
+        """
+        job = Job(path, clip_id=path.stem, streams=tuple(streams), keep_truncated=True)
+        modalities = self._shape.modalities
         if len(modalities) > 1 and self.takes_one_modality:
-            return self._whatever_there_is(job)
+            return self._whatever_there_is(job, prefer)
         try:
-            record = prepare_clip(job, self._preparation, modalities)
+            records = prepare_faces(job, self._preparation, modalities, prefer)
         except MissingModality as reason:
             if len(modalities) == 1:
                 raise
             raise UnusableClip(self._needs_both(reason)) from None
-        return Clip(path, record, modalities)
+        return [Clip(path, record, modalities, streams=job.streams) for record in records]
 
-    def _whatever_there_is(self, job: Job) -> Clip:
+    def _whatever_there_is(self, job: Job, prefer: str) -> list[Clip]:
         try:
             # Sound that is not required is taken along: one pass over the file is enough.
-            record = prepare_clip(job, self._preparation, (Modality.VIDEO,))
+            records = prepare_faces(job, self._preparation, (Modality.VIDEO,), prefer)
         except MissingModality as no_video:
             try:
                 record = prepare_clip(job, self._preparation, (Modality.AUDIO,))
             except MissingModality as no_audio:
                 raise UnusableClip(f"{no_video}, and {no_audio}") from None
-            return Clip(job.path, record, (Modality.AUDIO,), str(no_video).partition(" (")[0])
-        if not record["pcm"]:
-            return Clip(job.path, record, (Modality.VIDEO,), "no audio")
-        return Clip(job.path, record, self._shape.modalities)
+            missing = str(no_video).partition(" (")[0]
+            return [Clip(job.path, record, (Modality.AUDIO,), missing, streams=job.streams)]
+        if not records[0]["pcm"]:
+            silent = [note for note in records[0]["notes"] if SILENT in note]
+            missing = silent[0].partition(" (")[0] if silent else "no audio"
+            used = (Modality.VIDEO,)
+        else:
+            missing, used = "", self._shape.modalities
+        return [Clip(job.path, r, used, missing, streams=job.streams) for r in records]
 
     def predict(self, path: Path) -> Prediction:
         """Predicts one media file.
@@ -199,7 +245,7 @@ class Predictor:
     def predict_clip(self, clip: Clip) -> Prediction:
         """Predicts one clip; several views of it are averaged as in evaluation."""
         clip = self._within_window(clip)
-        first, last = time_spans.window(clip.record, clip.used, self._shape.max_seconds)
+        first, last = time_spans.window(clip.known, clip.used, self._shape.max_seconds)
         spans = first + self._views * (last - first)
         # Views that lack what the whole has would be of another kind.
         complete = [span for span in spans if self._complete(clip, span)]
@@ -207,7 +253,7 @@ class Predictor:
         # As in evaluation: the views' probabilities are averaged, then the temperature applies.
         probabilities = self.tempered(found.probabilities.mean(axis=0), clip.used)
         shape = dataclasses.replace(self._shape, modalities=clip.used)
-        whole = span_arrays([(clip.record, first, last)], 1, shape)
+        whole = span_arrays([(clip.known, first, last)], 1, shape)
         frames = whole.get("frames", np.zeros((1, 0, 0, 0, 3), np.uint8))[0]
         frame_times = whole.get("frame_times", np.zeros((1, 0), np.float32))[0] + np.float32(first)
         prediction = Prediction(
@@ -222,8 +268,18 @@ class Predictor:
             record={name: value for name, value in clip.record.items() if name != "frames"},
             frames=frames,
             frame_times=frame_times,
+            whole=_whole(clip),
+            streams=clip.streams,
+            faces=self._faces(clip, (first, last)) if Modality.VIDEO in clip.used else (0, 0),
+            face=clip.face,
+            notes=self._notes(clip),
         )
         return self._explained(prediction, whole, first) if self._method else prediction
+
+    def _notes(self, clip: Clip) -> tuple[str, ...]:
+        """Returns what was done to the file, but of its sound only for models that hear it."""
+        hears = Modality.AUDIO in self._shape.modalities
+        return tuple(n for n in clip.record["notes"] if hears or "sound" not in n)
 
     def _within_window(self, clip: Clip) -> Clip:
         """Returns the clip with only those modalities used that its window holds.
@@ -231,19 +287,38 @@ class Predictor:
         Raises:
           UnusableClip: the network needs all of them.
         """
-        span = time_spans.window(clip.record, clip.used, self._shape.max_seconds)
+        span = time_spans.window(clip.known, clip.used, self._shape.max_seconds)
+        if Modality.VIDEO in clip.used:
+            found, count = self._faces(clip, span)
+            if found < LEAST_FACE_SHARE * count:
+                return self._without_face(clip, f"face found in {found} of {count} frames")
         if self._complete(clip, span):
             return clip
         # Sound that ends before the picture begins, or the reverse: the larger part is used.
-        most = max(clip.used, key=lambda name: time_spans.seconds_within(clip.record, name, span))
+        most = max(clip.used, key=lambda name: time_spans.seconds_within(clip.known, name, span))
         (other,) = (name for name in clip.used if name != most)
         missing = f"no {other} with the {most}"
         if not self.takes_one_modality:
             raise UnusableClip(self._needs_both(missing))
         return dataclasses.replace(clip, used=(most,), missing=missing)
 
+    def _without_face(self, clip: Clip, missing: str) -> Clip:
+        if len(clip.used) > 1 and self.takes_one_modality:
+            return dataclasses.replace(clip, used=(Modality.AUDIO,), missing=missing)
+        least = f"at least {LEAST_FACE_SHARE:.0%} are needed"
+        raise UnusableClip(f"{missing}, {least}")
+
+    def _faces(self, clip: Clip, span: tuple[float, float]) -> tuple[int, int]:
+        """Returns in how many of the model's T moments of a span the face is known, and T."""
+        times = np.asarray(clip.record["timestamps"])
+        inside = max(span[0], float(times[0])), min(span[1], float(times[-1]))
+        moments = frame_indices(
+            times, *(inside if inside[0] < inside[1] else span), self._shape.num_frames
+        )
+        return int(np.asarray(clip.record["face_found"])[moments].sum()), len(moments)
+
     def _complete(self, clip: Clip, span: np.ndarray | tuple[float, float]) -> bool:
-        return all(time_spans.seconds_within(clip.record, name, span) for name in clip.used)
+        return all(time_spans.seconds_within(clip.known, name, span) for name in clip.used)
 
     def _needs_both(self, missing: object) -> str:
         name = self.run.config.model.name
@@ -275,7 +350,7 @@ class Predictor:
         for first in range(0, len(spans), size):
             part = spans[first : first + size]
             filled = [*part, *[part[-1]] * (size - len(part))]
-            batch = span_arrays([(clip.record, *span) for span in filled], size, shape)
+            batch = span_arrays([(clip.known, *span) for span in filled], size, shape)
             given = jax.device_get(self._forward(self.run.variables, batch))
             parts.append({name: value[: len(part)] for name, value in given.items()})
         given = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -359,10 +434,16 @@ def _covered(settings: spectrogram.Settings, segments: int) -> int:
     return (segments - 1) * settings.step + settings.segment
 
 
+def _whole(clip: Clip) -> tuple[float, float]:
+    ends = time_spans.extents(clip.record)
+    used = [ends[name] for name in clip.used if name in ends]
+    return min(start for start, _ in used), max(stop for _, stop in used)
+
+
 def _partly(clip: Clip, span: tuple[float, float]) -> str:
     """Returns what is there in less than half of a span; empty where all is."""
     length = span[1] - span[0]
-    parts = {name: time_spans.seconds_within(clip.record, name, span) for name in clip.used}
+    parts = {name: time_spans.seconds_within(clip.known, name, span) for name in clip.used}
     return ", ".join(
         f"{name} in {part:.1f} of {length:.1f} s"
         for name, part in parts.items()

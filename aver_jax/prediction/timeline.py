@@ -69,7 +69,7 @@ def timeline(
     """
     data = predictor.run.config.data
     if window is None:
-        extents = [time_spans.extents(clip.record)[name] for name in clip.used]
+        extents = [time_spans.extents(clip.known)[name] for name in clip.used]
         length = max(stop for _, stop in extents) - min(start for start, _ in extents)
         window = data.min_slice * min(data.max_seconds, length)
     parts = regions(clip, window, predictor.takes_one_modality)
@@ -112,19 +112,38 @@ def regions(clip: Clip, window: float, takes_one_modality: bool) -> tuple[Region
     half a window of one modality alone, where the network takes one; shorter ones, as nearly
     every clip has, would be no window to speak of.
     """
-    both, found = time_spans.shared(clip.record, clip.used), time_spans.extents(clip.record)
-    if both is None and not takes_one_modality:
-        return (Region(0.0, time_spans.seconds_of(clip.record), clip.used),)
-    parts = [] if both is None else [Region(*both, clip.used)]
+    record = clip.known
+    both, found = time_spans.shared_stretches(record, clip.used), time_spans.extents(record)
+    if not both and not takes_one_modality:
+        return (Region(0.0, time_spans.seconds_of(record), clip.used),)
+    parts = [Region(*span, clip.used) for span in both if span[1] - span[0] >= window / 2]
     for name in clip.used if takes_one_modality and len(clip.used) > 1 else ():
-        start, stop = found[name]
-        alone = [(start, stop)] if both is None else [(start, both[0]), (both[1], stop)]
-        parts += [Region(a, b, (name,)) for a, b in alone if b - a >= window / 2]
+        edges = [(part.start, part.stop) for part in parts]
+        for start, stop in time_spans.stretches(record, name):
+            parts += [
+                Region(a, b, (name,))
+                for a, b in _outside(start, stop, edges)
+                if b - a >= window / 2
+            ]
+    if not parts and both:
+        # All are shorter than half a window.
+        parts = [Region(*max(both, key=lambda span: span[1] - span[0]), clip.used)]
     if not parts:
         # Both are shorter than half a window, one after the other.
         name = max(clip.used, key=lambda name: found[name][1] - found[name][0])
         parts = [Region(*found[name], (name,))]
     return tuple(sorted(parts, key=lambda part: part.start))
+
+
+def _outside(start: float, stop: float, spans: Sequence[tuple[float, float]]):
+    """Yields the (start, stop) parts of an interval that no span covers."""
+    for begin, end in sorted(spans):
+        if start < begin < stop:
+            yield start, begin
+        if begin < stop:
+            start = max(start, end)
+    if start < stop:
+        yield start, stop
 
 
 def gaps(clip: Clip, parts: Sequence[Region]) -> list[tuple[float, float, str]]:
@@ -139,7 +158,7 @@ def gaps(clip: Clip, parts: Sequence[Region]) -> list[tuple[float, float, str]]:
         lacking = [
             name
             for name in clip.used
-            if time_spans.seconds_within(clip.record, name, span) < (span[1] - span[0]) / 2
+            if time_spans.seconds_within(clip.known, name, span) < (span[1] - span[0]) / 2
         ]
         left.append((*span, f"no {' and no '.join(lacking)}" if lacking else "too short"))
     return left

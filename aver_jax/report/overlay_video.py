@@ -17,13 +17,15 @@ def overlay_frames(
     """Yields every frame of the clip, uint8 [h, w, 3] RGB, drawn by `overlay.draw_frame`.
 
     Args:
-      prediction: has `path`, `record`, `probabilities`, `branches`, `window`, `maps`, `map_times`
-        and `maps_peak`. Frames outside its window were not seen and have no heat map.
+      prediction: has `path`, `streams`, `record`, `probabilities`, `branches`, `window`, `maps`,
+        `map_times` and `maps_peak`. Frames outside its window were not seen and have no heat map.
       classes: C names.
       margin: of the face crop (`preparation.json`).
       truth: the true class, if known.
     """
-    clip = media.decode(prediction.path, video=True, audio=False)
+    clip = media.decode(
+        prediction.path, True, False, streams=prediction.streams, keep_truncated=True
+    )
     boxes = np.asarray(prediction.record["face_box"], np.float64)
     relevance = prediction.maps.sum(axis=(1, 2))
     moments = (prediction.map_times, relevance / max(relevance.max(), 1e-12))
@@ -35,9 +37,11 @@ def overlay_frames(
         if len(prediction.branches) > 1
     ]
     start, stop = prediction.window
-    window = (float(clip.timestamps[0]), float(clip.timestamps[-1]), start, stop)
+    # The record's clock, which the sound takes part in.
+    times = prediction.record["timestamps"]
+    window = (float(times[0]), float(times[-1]), start, stop)
     flat = "" if prediction.maps.max() > 0 else flat_words(prediction.maps_peak)
-    for frame, box, time in zip(clip.frames, boxes, clip.timestamps, strict=True):
+    for frame, box, time in zip(clip.frames, boxes, times, strict=True):
         yield draw_frame(
             frame,
             square_region(box, margin),

@@ -7,7 +7,6 @@ import numpy as np
 
 from aver_jax.modality import Modality
 from aver_jax.runtime.atomic_files import csv_text
-from data_prep.clip import sampled_faces
 from data_prep.wording import one_line
 
 
@@ -21,7 +20,7 @@ def table(predictions: Sequence[Any], classes: Sequence[str]) -> str:
     """
     best = [classes[int(p.probabilities.argmax())] for p in predictions]
     columns = [
-        _column("clip", [one_line(p.path.name) for p in predictions]),
+        _column("clip", [name_of(p) for p in predictions]),
         _column("predicted", best),
         *(
             _column(name, [_share(p.probabilities, i) for p in predictions], right=True)
@@ -101,5 +100,11 @@ def _branch(probabilities: np.ndarray | None, classes: Sequence[str]) -> str:
 def _faces(prediction: Any) -> str:
     if Modality.VIDEO not in prediction.used:
         return "-"
-    found, sampled = sampled_faces(prediction.record)
-    return f"{found} of {sampled} frames"
+    found, count = prediction.faces
+    return f"{found} of {count} frames"
+
+
+def name_of(prediction: Any) -> str:
+    """Returns the file's name, with the number of the face where there are several."""
+    name = one_line(prediction.path.name)
+    return f"{name}, face {prediction.face}" if prediction.face else name

@@ -101,6 +101,8 @@ class Run:
             f"{self.plan.total} steps of {config.batch_size} clips ({self.plan.per_epoch} an "
             f"epoch) on {devices}",
         ]
+        if untrained := split.untrained(self.dataset.classes):
+            lines.append(f"note: no clip to train is of {', '.join(untrained)}")
         return "\n".join(lines)
 
 

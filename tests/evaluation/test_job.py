@@ -15,7 +15,7 @@ from aver_jax.errors import UserError
 from aver_jax.evaluation import job, metrics
 from aver_jax.evaluation.evaluator import Evaluator, collect_logits, evaluation_loader
 from aver_jax.evaluation.forward import Forward
-from aver_jax.input import Dataset
+from aver_jax.input import Dataset, Split
 from aver_jax.runtime.mesh import make_mesh
 
 CLASSES = ("ANG", "HAP", "SAD")
@@ -309,7 +309,18 @@ def test_one_actor_has_scores_and_no_interval(loaded, dataset):
         "dataset": "d", "protocol": "p", "fold": 1, "target": "t", "split": "test",
         "checkpoint": "best", "step": 1, "classes": CLASSES,
     }  # fmt: skip
-    assert "100.0%" in job.scores.results_table({**results, **described})
+    table = job.scores.results_table({**results, **described})
+    assert "100.0%" in table
+    assert "no training clip" not in table
+    described["untrained"] = ["FEA", "SAD"]
+    table = job.scores.results_table({**results, **described})
+    assert "no training clip is of FEA, SAD" in table
+
+
+def test_classes_without_a_training_clip_are_named():
+    labels = np.int32([0, 2, 0, 1, -1])
+    clips = Split("p", 1, "intended", np.arange(3), np.array([3]), np.array([4]), labels, 0, 1)
+    assert clips.untrained(("ANG", "DIS", "FEA")) == ["DIS"]
 
 
 def test_a_dataset_of_other_classes_is_refused(loaded):

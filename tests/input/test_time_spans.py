@@ -30,9 +30,9 @@ def test_ordinary_clips_are_looked_at_where_evaluation_looks(picture, sound, use
     [
         ((0, 10), 1, BOTH, (0, 6)),
         ((0, 10), 3, BOTH, (0, 6)),
-        ((0, 0.5), 11.5, BOTH, (0, 6)),
-        ((0, 0.5), 11.5, ("video",), (0, 6)),
-        ((8, 10), 10, BOTH, (4, 10)),
+        ((0, 0.5), 11.5, BOTH, (0, 0.5)),  # only where the face is
+        ((8, 10), 10, BOTH, (8, 10)),
+        ((0, 6), 11.5, BOTH, (0, 6)),
         ((0, 10), 6.5, BOTH, (0.5, 6.5)),
         ((0, 7), 10, BOTH, (1, 7)),
         ((0, 7), 10, ("audio",), (2, 8)),

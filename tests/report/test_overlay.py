@@ -169,6 +169,7 @@ def clip(tmp_path):
     times = decode(path, audio=False).timestamps
     return types.SimpleNamespace(
         path=path,
+        streams=(),
         record={"face_box": np.tile([20, 20, 70, 70], (10, 1)), "timestamps": times},
         probabilities=np.array(PROBABILITIES),
         branches={},

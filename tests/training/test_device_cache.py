@@ -36,6 +36,7 @@ def cache_of(clips=CLIPS, shape=SHAPE, seed=0) -> ClipCache:
         shape=shape,
         rows=10 * np.arange(clips, dtype=np.int32),
         windows=np.stack([np.zeros(clips), samples / 16_000], 1),
+        extents=np.tile([0.0, 0.07], (clips, 1)),
         times=np.tile(np.linspace(0, 0.06, GRID, dtype=np.float32), (clips, 1)),
         samples=samples,
     )
