@@ -280,8 +280,8 @@ def _parser() -> argparse.ArgumentParser:
     command = add("timesformer", write_timesformer)
     command.add_argument("--attention", choices=ATTENTION_TYPES, help="for image-ViT weights")
     command.add_argument("--num-heads", type=int, help="default: one per 64 features")
-    command.add_argument("--image-size", type=int, help="pixels; resizes pos_embed (nearest)")
-    command.add_argument("--num-frames", type=int, help="resizes time_embed (nearest)")
+    command.add_argument("--image-size", type=int, help="pixels; resizes pos_embed (bicubic)")
+    command.add_argument("--num-frames", type=int, help="resizes time_embed (linear)")
     command.add_argument("--classes", help="names in the order of the logits: ANG,DIS,...")
     command.add_argument(
         "--new-head", action="store_true", help="draw a head for --classes, drop the checkpoint's"

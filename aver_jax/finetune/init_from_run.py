@@ -1,14 +1,17 @@
 """Fine-tuning: parameters of earlier runs as the start of a new one."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from aver_jax.errors import UserError
 from aver_jax.models.param_paths import parameter_path
+from aver_jax.models.timesformer.resize import resized_pos_embed, resized_time_embed
 from aver_jax.runs.run_folder import LoadedRun, load_run
 
 WHOLE_MODEL = "model"
@@ -20,6 +23,33 @@ def leaves(tree: Any) -> dict[str, Any]:
     """Returns a tree's leaves by path."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {parameter_path(path): leaf for path, leaf in flat}
+
+
+def resized(fresh: Any, trained: Any) -> tuple[Any, list[str]]:
+    """Returns trained parameters with the embeddings of positions and times at the model's size.
+
+    Args:
+      fresh: initial parameters.
+      trained: parameters of another run.
+
+    Returns:
+      The parameters, and what was resized, for a report; equal sizes stay as they are.
+    """
+    if not (isinstance(fresh, Mapping) and isinstance(trained, Mapping)):
+        return trained, []
+    changed, told = dict(trained), []
+    for name, resize in (("pos_embed", resized_pos_embed), ("time_embed", resized_time_embed)):
+        if name not in fresh or name not in trained:
+            continue
+        old, new = np.shape(trained[name]), np.shape(fresh[name])
+        if old == new or len(old) != 3 or old[2] != new[2]:
+            continue
+        size, way = new[1], "linear"
+        if name == "pos_embed":
+            size, way = round((new[1] - 1) ** 0.5), "bicubic"
+        changed[name] = resize(np.asarray(trained[name]), size)
+        told.append(f"{name} resized from {old[1]} to {new[1]} ({way})")
+    return changed, told
 
 
 def merge(fresh: Any, trained: Any, same_classes: bool, inside: str = "") -> tuple[Any, list[str]]:
@@ -97,6 +127,8 @@ def initialize_from(
         if not folder:
             continue
         run = load(Path(folder))
+        params, told = resized(variables["params"], run.variables["params"])
+        run = dataclasses.replace(run, variables={**run.variables, "params": params})
         try:
             variables, left = _with_subtree(variables, run, subtree, run.classes == classes)
         except UserError as error:
@@ -105,7 +137,8 @@ def initialize_from(
         given |= {path for path in leaves(variables) if _inside(path, subtree)} - new_heads
         anew |= dict.fromkeys(new_heads, f"config.init.{subtree}={folder}")
         fresh = f"; initialised anew: {', '.join(left)}" if left else ""
-        report.append(f"{subtree} from {folder} (step {run.step}){fresh}")
+        told = [line for line in told if subtree in (WHOLE_MODEL, line.partition(" ")[0])]
+        report.append(f"{subtree} from {folder} (step {run.step}){'; '.join(['', *told])}{fresh}")
     if lost := frozen - given:
         collections = {leaf.partition("/")[0] for leaf in lost}
         rest = {leaf for leaf in leaves(variables) if leaf.partition("/")[0] in collections} - lost

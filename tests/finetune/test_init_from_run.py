@@ -12,6 +12,7 @@ from aver_jax.config import base_config
 from aver_jax.errors import UserError
 from aver_jax.finetune.init_from_run import initialize_from, leaves, merge
 from aver_jax.models import build_model, init_variables
+from aver_jax.models.timesformer.resize import resized_pos_embed, resized_time_embed
 from aver_jax.runs.run_folder import METADATA, write_run
 
 BRANCH = {"stage_sizes": (1,), "width": 4, "stem": "conv3", "features": 4, "scoring_hidden": 6}
@@ -295,3 +296,20 @@ def test_a_held_head_must_be_of_the_same_classes_whoever_gives_it(run, tmp_path,
     other = write(tmp_path / "other", variables_of(3, classes), classes)
     merged, _ = initialize_from(fresh, {"model": str(run), "head": str(other)}, classes, frozen)
     assert_same(merged["params"]["blocks"], trained["params"]["blocks"])
+
+
+def test_a_timesformer_starts_from_one_of_other_frames_and_sizes(trained, tmp_path):
+    run = write(tmp_path / "old", trained)
+    fresh = variables_of(seed=2, num_frames=4, image_size=32)
+    merged, report = initialize_from(fresh, {"model": str(run)}, CLASSES)
+    assert (
+        "pos_embed resized from 5 to 17 (bicubic); time_embed resized from 2 to 4 (linear)"
+        in (report[0])
+    )
+    old, new = trained["params"], merged["params"]
+    np.testing.assert_allclose(new["pos_embed"], resized_pos_embed(old["pos_embed"], 4))
+    np.testing.assert_allclose(new["time_embed"], resized_time_embed(old["time_embed"], 4))
+    assert_same(new["blocks"], old["blocks"])
+    same, report = initialize_from(variables_of(seed=2), {"model": str(run)}, CLASSES)
+    assert "resized" not in report[0]
+    assert_same(same["params"]["pos_embed"], old["pos_embed"])

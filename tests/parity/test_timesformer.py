@@ -5,12 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from aver_jax.models.timesformer.resize import resized_pos_embed, resized_time_embed
 from aver_jax.models.timesformer.timesformer import ATTENTION_TYPES, TimeSformer
-from aver_jax.models.weights.timesformer import (
-    convert,
-    resized_pos_embed,
-    resized_time_embed,
-)
+from aver_jax.models.weights.timesformer import convert
 from tools import make_reference
 
 pytestmark = pytest.mark.parity
@@ -97,12 +94,14 @@ def test_embeddings_are_resized_as_torch_does(old, new):
     time = rng.normal(size=(1, old, 4)).astype(np.float32)
     grid = rng.normal(size=(1, old, old, 4)).astype(np.float32)
 
-    def nearest(x, size):
+    def interpolated(x, size, mode):
         moved = torch.tensor(x).movedim(-1, 1)
-        return torch.nn.functional.interpolate(moved, size=size, mode="nearest").movedim(1, -1)
+        return torch.nn.functional.interpolate(moved, size=size, mode=mode).movedim(1, -1)
 
-    np.testing.assert_array_equal(resized_time_embed(time, new), nearest(time, new))
-    positions = np.concatenate([np.zeros((1, 1, 4), np.float32), grid.reshape(1, -1, 4)], axis=1)
-    np.testing.assert_array_equal(
-        resized_pos_embed(positions, new)[:, 1:].reshape(1, new, new, 4), nearest(grid, (new, new))
-    )
+    expected = interpolated(time, new, "linear")
+    np.testing.assert_allclose(resized_time_embed(time, new), expected, atol=1e-5)
+    positions = np.concatenate([np.ones((1, 1, 4), np.float32), grid.reshape(1, -1, 4)], axis=1)
+    found = resized_pos_embed(positions, new)
+    expected = interpolated(grid, (new, new), "bicubic").reshape(1, -1, 4)
+    np.testing.assert_allclose(found[:, 1:], expected, atol=1e-5)
+    np.testing.assert_array_equal(found[:, 0], positions[:, 0])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from aver_jax.models.timesformer.resize import resized_pos_embed, resized_time_embed
 from aver_jax.models.timesformer.timesformer import ATTENTION_TYPES
 from aver_jax.models.weights.timesformer_names import family_name, official_names, trained_attention
 from aver_jax.models.weights.torch_tensors import (
@@ -98,38 +99,13 @@ def convert(
         old, new = (size // fields["patch_size"] for size in (fields["image_size"], image_size))
         tensors["pos_embed"] = resized_pos_embed(tensors["pos_embed"], new)
         fields["image_size"] = image_size
-        notes.append(f"pos_embed resized from {old}x{old} to {new}x{new} patches (nearest)")
+        notes.append(f"pos_embed resized from {old}x{old} to {new}x{new} patches (bicubic)")
     if num_frames and num_frames != fields["num_frames"]:
-        notes.append(f"time_embed resized from {fields['num_frames']} to {num_frames} (nearest)")
+        notes.append(f"time_embed resized from {fields['num_frames']} to {num_frames} (linear)")
         tensors["time_embed"] = resized_time_embed(tensors["time_embed"], num_frames)
         fields["num_frames"] = num_frames
     fields["num_classes"] = tensors["head.bias"].shape[0]
     return Converted(family, fields, _params(tensors, fields), tuple(notes))
-
-
-def resized_pos_embed(pos_embed: np.ndarray, grid: int) -> np.ndarray:
-    """Resizes position embeddings [1, 1+n*n, D] to [1, 1+grid*grid, D], nearest.
-
-    This is the resizing in the forward pass of the official code and of Hugging Face's. (The
-    official loader interpolates the flattened row of positions instead, which mixes up columns.)
-    """
-    n, width = round((pos_embed.shape[1] - 1) ** 0.5), pos_embed.shape[2]
-    index = _nearest(n, grid)
-    patches = pos_embed[0, 1:].reshape(n, n, width)[index][:, index]
-    return np.concatenate([pos_embed[:, :1], patches.reshape(1, grid * grid, width)], axis=1)
-
-
-def resized_time_embed(time_embed: np.ndarray, num_frames: int) -> np.ndarray:
-    """Resizes time embeddings [1, T, D] to [1, num_frames, D], nearest."""
-    return time_embed[:, _nearest(time_embed.shape[1], num_frames)]
-
-
-def _nearest(size: int, new_size: int) -> np.ndarray:
-    """Returns torch's "nearest" index, floor(i*in/out); the half-pixel rule is another one."""
-    # In float32 as in torch, which moves an index in rare pairs such as 28 -> 46.
-    scale = np.float32(size / new_size)
-    index = np.floor(np.arange(new_size, dtype=np.float32) * scale).astype(int)
-    return np.minimum(index, size - 1)
 
 
 def _fields(tensors: Mapping[str, np.ndarray], family: str) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from aver_jax.models import init_variables
 from aver_jax.models.timesformer.timesformer import ATTENTION_TYPES, TimeSformer
 from aver_jax.models.weights.timesformer import (
     convert,
-    resized_pos_embed,
-    resized_time_embed,
 )
 from aver_jax.models.weights.torch_tensors import CheckpointError
 
@@ -147,17 +145,6 @@ def test_image_vit_gives_its_spatial_attention_to_the_temporal_one():
     assert "temporal_attn" not in joint.params["blocks"]
 
 
-def test_embeddings_are_resized_by_floor_of_i_in_over_out_on_the_grid():
-    rows, columns = np.divmod(np.arange(9), 3)
-    pos_embed = np.stack([np.r_[-1, rows], np.r_[-1, columns]], axis=-1)[None].astype(np.float32)
-    resized = resized_pos_embed(pos_embed, 2)[0]
-    # Half-pixel nearest would take 0 and 2.
-    np.testing.assert_array_equal(resized, [[-1, -1], [0, 0], [0, 1], [1, 0], [1, 1]])
-    time_embed = np.arange(8, dtype=np.float32).reshape(1, 8, 1)
-    np.testing.assert_array_equal(resized_time_embed(time_embed, 3)[0, :, 0], [0, 2, 5])
-    np.testing.assert_array_equal(resized_time_embed(time_embed, 16)[0, :, 0], np.arange(16) // 2)
-
-
 def test_other_sizes_and_a_new_head_are_taken_and_noted():
     converted = convert(
         official("divided_space_time"), num_heads=2, image_size=24, num_frames=2, new_head=3
@@ -169,8 +156,8 @@ def test_other_sizes_and_a_new_head_are_taken_and_noted():
     assert converted.params["head"]["kernel"].shape == (WIDTH, 3)
     assert converted.notes == (
         "head newly drawn for 3 classes (the checkpoint had one of 5 classes)",
-        "pos_embed resized from 3x3 to 6x6 patches (nearest)",
-        "time_embed resized from 4 to 2 (nearest)",
+        "pos_embed resized from 3x3 to 6x6 patches (bicubic)",
+        "time_embed resized from 4 to 2 (linear)",
     )
 
 
