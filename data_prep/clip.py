@@ -11,6 +11,8 @@ from data_prep import faces, media
 from data_prep.errors import MissingModality, UnusableClip
 
 JPEG_QUALITY = 90
+#: In the note of a clip of which one face was taken.
+CHOSEN = "faces: took the"
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def prepare_faces(
             f"no face found (for {faces.LEAST_FACE_SECONDS:g} s in a row, of "
             f"{float(clip.timestamps[-1] - clip.timestamps[0]):.1f} s)"
         )
-    several = f"{len(tracks)} faces: took the {'larger' if prefer == 'largest' else 'longer seen'}"
+    several = f"{len(tracks)} {CHOSEN} {'larger' if prefer == 'largest' else 'longer seen'}"
     records = []
     for track in tracks:
         jpegs, size = _crops(clip.frames, track.boxes, preparation)

@@ -8,6 +8,7 @@ import numpy as np
 from aver_jax.input.clips import SAMPLE_RATE, clip_window
 from aver_jax.input.known import Span, lasting, video_extent, video_stretches
 from aver_jax.modality import Modality
+from data_prep.audible import audible_stretches
 
 # An overlap of less seconds is rounding.
 _LEAST = 1e-3
@@ -29,10 +30,13 @@ def extents(record: Mapping[str, Any]) -> dict[Modality, Span]:
 
 
 def stretches(record: Mapping[str, Any], name: Modality) -> list[Span]:
-    """Returns the (start, stop) seconds in which a modality is there without a gap, ascending."""
+    """Returns the (start, stop) seconds in which a modality is there, ascending.
+
+    Of the picture those without a gap, of the sound those without a silence of a second or more.
+    """
     if name == Modality.VIDEO:
         return video_stretches(record)
-    return [extents(record)[name]] if name in extents(record) else []
+    return audible_stretches(np.frombuffer(record["pcm"], "<i2"))
 
 
 def shared_stretches(record: Mapping[str, Any], used: Sequence[Modality]) -> list[Span]:

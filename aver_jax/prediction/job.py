@@ -129,6 +129,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="attentions that relevance goes through; for Grad-CAM, channel weights per clip "
         "(space_time) or per frame (spatial). Default: space_time where the model has it",
     )
+    relevance.add_argument(
+        "--target", metavar="CLASS", help="explain this class (default: the predicted one)"
+    )
     over_time = parser.add_argument_group("over time, for clips up to two minutes")
     over_time.add_argument(
         "--timeline",
@@ -168,7 +171,13 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_run(args.run, args.checkpoint)
     method, path = _method_and_path(args, loaded)
     explained = args.overlay or args.relevance
-    predictor = Predictor(loaded, args.temperature, method if explained else None, path)
+    if args.target and not explained:
+        raise UserError("--target belongs to --overlay or --relevance, which are not given")
+    if args.target and args.target not in loaded.classes:
+        known = ", ".join(loaded.classes)
+        raise UserError(f"--target is {args.target!r}; expected one of {known}")
+    target = loaded.classes.index(args.target) if args.target else None
+    predictor = Predictor(loaded, args.temperature, method if explained else None, path, target)
     failures: list[tuple[Path, str]] = []
     uncovered: list[tuple[Path, float, float, str]] = []
 
@@ -220,9 +229,6 @@ def _pictures() -> ModuleType:
     return pictures
 
 
-_SEEN = {Modality.VIDEO: "the face is", Modality.AUDIO: "the sound is"}
-
-
 def _tell_what_is_cut(predictions: Sequence[Prediction], max_seconds: float, slid: bool) -> None:
     """Prints notes on clips of which only a part was used."""
     cut = []
@@ -233,9 +239,10 @@ def _tell_what_is_cut(predictions: Sequence[Prediction], max_seconds: float, sli
         if abs(start + stop - sum(p.whole)) < 0.1:
             cut.append(p)
             continue
+        face_or_sound = "face" if Modality.VIDEO in p.used else "sound"
         _note(
             f"{prediction_table.name_of(p)}: predicted from {start:.1f} to {stop:.1f} s of "
-            f"{p.whole[1]:.1f} s, where {' and '.join(_SEEN[name] for name in p.used)}"
+            f"{p.whole[1]:.1f} s, where its {face_or_sound} is"
         )
     if cut:
         _note(
@@ -277,7 +284,7 @@ def _write_files(
         )
         print(f"features: {args.features}")
     if args.relevance:
-        target = np.array([int(p.probabilities.argmax()) for p in predictions])
+        target = np.array([p.target for p in predictions])
         _write_arrays(args.relevance, clips=clips, target=target, **_relevance(predictions))
         print(f"relevance ({how}): {args.relevance}")
     if args.overlay:

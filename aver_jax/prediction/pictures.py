@@ -57,7 +57,7 @@ def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedR
             frequencies,
             settings.n_fft,
             mel=settings.bands > 0,
-            notes=_sound_notes(prediction),
+            notes=_sound_notes(prediction, run.classes),
             flat=flat_words(prediction.audio_map.peak),
         )
         write_whole(folder / f"{name}{OVERLAYS[1]}", figures.png(figure))
@@ -95,8 +95,10 @@ def write_timeline(
     write_whole(folder / f"{name}{TIMELINES[1]}", timeline_csv(line, classes))
 
 
-def _sound_notes(prediction: Prediction) -> list[str]:
+def _sound_notes(prediction: Prediction, classes: Sequence[str]) -> list[str]:
     notes = []
+    if prediction.target != int(prediction.probabilities.argmax()):
+        notes.append(f"relevance of {classes[prediction.target]}")
     (start, stop), (first, last) = prediction.window, prediction.whole
     if last - first - (stop - start) > 0.05:
         notes.append(f"used: {start:.1f} to {stop:.1f} s of {last:.1f} s")

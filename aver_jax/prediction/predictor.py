@@ -20,7 +20,7 @@ from aver_jax.modality import Modality
 from aver_jax.models import inference_form
 from aver_jax.relevance import Relevance, explain
 from aver_jax.runs.run_folder import LoadedRun
-from data_prep.clip import Job, Preparation, prepare_clip, prepare_faces
+from data_prep.clip import CHOSEN, Job, Preparation, prepare_clip, prepare_faces
 from data_prep.media import SILENT
 
 
@@ -108,7 +108,8 @@ class Prediction:
       face: which of the faces of the file, from 1; 0 where only one was asked for.
       streams: of the file that were asked for.
       notes: what was chosen or changed of the file.
-      maps: float32 [T', h, w] relevance of the predicted class in 0..1, or None if not asked for
+      target: index of the class that is explained.
+      maps: float32 [T', h, w] relevance of that class in 0..1, or None if not asked for
         or not seen.
       map_times: float32 [T'], seconds in the clip; T' is T, or less in networks that join frames.
       maps_peak: the highest relevance before they were scaled; 0 where there is no positive one.
@@ -131,6 +132,7 @@ class Prediction:
     face: int = 0
     streams: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    target: int = 0
     maps: np.ndarray | None = None
     map_times: np.ndarray | None = None
     maps_peak: float = float("nan")
@@ -146,6 +148,7 @@ class Predictor:
         --temperature` fits it to fused logits.
       method: relevance method, or None to explain nothing.
       path: relevance path, "space_time" or "spatial".
+      target: index of the class that is explained; None for the predicted one.
     """
 
     def __init__(
@@ -154,9 +157,10 @@ class Predictor:
         temperature: float = 1.0,
         method: str | None = None,
         path: str = "space_time",
+        target: int | None = None,
     ):
         self.run, self._temperature = run, temperature
-        self._method, self._path = method, path
+        self._method, self._path, self._target = method, path, target
         self._preparation = Preparation.from_json(run.preparation)
         data = run.config.data
         self._shape = ClipShape(
@@ -273,13 +277,17 @@ class Predictor:
             faces=self._faces(clip, (first, last)) if Modality.VIDEO in clip.used else (0, 0),
             face=clip.face,
             notes=self._notes(clip),
+            target=int(probabilities.argmax()) if self._target is None else self._target,
         )
         return self._explained(prediction, whole, first) if self._method else prediction
 
     def _notes(self, clip: Clip) -> tuple[str, ...]:
-        """Returns what was done to the file, but of its sound only for models that hear it."""
+        """Returns what was done to the file, as far as it matters to the model and the face."""
         hears = Modality.AUDIO in self._shape.modalities
-        return tuple(n for n in clip.record["notes"] if hears or "sound" not in n)
+        notes = clip.record["notes"]
+        return tuple(
+            n for n in notes if (hears or "sound" not in n) and not (clip.face and CHOSEN in n)
+        )
 
     def _within_window(self, clip: Clip) -> Clip:
         """Returns the clip with only those modalities used that its window holds.
@@ -390,7 +398,7 @@ class Predictor:
                 method=self._method,
                 path=self._path,
                 modality=modality,
-                target=int(prediction.probabilities.argmax()),
+                target=prediction.target,
                 # Segments are put together first.
                 normalize=modality == Modality.VIDEO,
             )

@@ -27,7 +27,7 @@ _TRACK = (42, 48, 60)
 _BAR = (96, 108, 130)
 _ACCENT = (255, 176, 59)
 _GOOD = (92, 200, 150)
-_SCALED = "relevance, scaled by itself"
+_SCALED = "relevance{}, scaled by itself"
 
 
 def square_region(box, margin: float) -> np.ndarray:
@@ -115,6 +115,7 @@ def draw_frame(
     window=None,
     scale: bool | None = None,
     flat: str = "",
+    explained: str = "",
 ) -> np.ndarray:
     """Returns one frame of an overlay video, with a panel of class probabilities on its right.
 
@@ -123,7 +124,7 @@ def draw_frame(
       region: float [4], the crop's square in source pixels (`square_region`); may reach beyond
         the frame.
       heat: float [h, w] in [0, 1] over the region (`heat_at`), or None for no heat map.
-      label: the class that is explained, usually the predicted one.
+      label: the predicted class.
       classes: C names.
       probabilities: float [C].
       truth: the true class, if known, shown below the label.
@@ -137,6 +138,7 @@ def draw_frame(
         saw between them, marked where it is not all; default: from first to last of `moments`.
       scale: whether the panel has the scale of the heat map; default: where there is a heat map.
       flat: written instead of that scale, where the maps hold nothing.
+      explained: the class that the maps explain, if it is not the predicted one.
 
     Returns:
       uint8 [h, w, 3] RGB; even sides, the same for all frames of one size; the picture's shorter
@@ -168,7 +170,8 @@ def draw_frame(
         tuple(classes),
         tuple(round(float(p), 4) for p in probabilities),
         truth,
-        (flat or _SCALED) if scale else "",
+        (flat or _SCALED.format(explained and f" of {explained}")) if scale else "",
+        bool(flat),
         curve,
         window and tuple(float(x) for x in window),
         tuple((words, name, round(float(p), 4)) for words, name, p in branch_predictions),
@@ -230,7 +233,9 @@ def _draw_corners(picture, corners, thickness):
 
 
 @functools.lru_cache(maxsize=16)
-def _panel(size, label, classes, probabilities, truth, scale, curve, window, branch_predictions):
+def _panel(
+    size, label, classes, probabilities, truth, scale, flat, curve, window, branch_predictions
+):
     """Draws the part beside the picture; returns its timeline's (x0, x1, y0, y1, t0, t1) too."""
     height, unit = size
     width = _even(300 * unit)
@@ -285,7 +290,7 @@ def _panel(size, label, classes, probabilities, truth, scale, curve, window, bra
         pen.text((pad, height - 98 * unit), words, fitted, _MUTED)
         area = (pad, width - pad, height - 92 * unit, height - 58 * unit)
         line = _draw_curve(pen, curve, window, area)
-    if scale and scale != _SCALED:
+    if scale and flat:
         pen.text((pad, height - 30 * unit), scale, small, _TEXT)
     elif scale:
         y = height - 34 * unit

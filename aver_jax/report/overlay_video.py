@@ -17,8 +17,9 @@ def overlay_frames(
     """Yields every frame of the clip, uint8 [h, w, 3] RGB, drawn by `overlay.draw_frame`.
 
     Args:
-      prediction: has `path`, `streams`, `record`, `probabilities`, `branches`, `window`, `maps`,
-        `map_times` and `maps_peak`. Frames outside its window were not seen and have no heat map.
+      prediction: has `path`, `streams`, `record`, `probabilities`, `branches`, `window`, `target`,
+        `maps`, `map_times` and `maps_peak`. Frames outside its window were not seen and have no
+        heat map.
       classes: C names.
       margin: of the face crop (`preparation.json`).
       truth: the true class, if known.
@@ -30,6 +31,7 @@ def overlay_frames(
     relevance = prediction.maps.sum(axis=(1, 2))
     moments = (prediction.map_times, relevance / max(relevance.max(), 1e-12))
     label = classes[int(prediction.probabilities.argmax())]
+    explained = classes[prediction.target] if classes[prediction.target] != label else ""
     branch_predictions = [
         (f"{name} alone", classes[int(values.argmax())], values.max())
         for name, values in prediction.branches.items()
@@ -58,6 +60,7 @@ def overlay_frames(
             window=window,
             scale=True,
             flat=flat,
+            explained=explained,
         )
 
 

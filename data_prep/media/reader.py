@@ -8,10 +8,11 @@ from pathlib import Path
 import av
 import numpy as np
 
+from data_prep.audible import LEAST_AUDIBLE_SECONDS, SAMPLE_RATE, audible_seconds
 from data_prep.errors import MissingModality, UnusableClip
 from data_prep.media.canvas import Canvas, Size, fitted
 from data_prep.media.container import Decoder, chosen_streams, open_media
-from data_prep.media.sound import LEAST_AUDIBLE_SECONDS, SAMPLE_RATE, Sound, audible_seconds
+from data_prep.media.sound import Sound
 
 # A clip longer than this is a recording, not a clip: its frames and sound would not fit a record.
 MAX_SECONDS = 120.0

@@ -3,26 +3,14 @@
 import av
 import numpy as np
 
-SAMPLE_RATE = 16_000  # Hz
+from data_prep.audible import SAMPLE_RATE
+
 # Sound that is off its time stamps by more than this is brought back: silence is put into a gap,
 # what overlaps is left out.
 _MOST_DRIFT = 0.04
 # The mono mix of channels in phase holds a quarter of the energy of the loudest one, or more.
 _CANCELLED = 0.2
-# A stretch of 20 ms above -70 dB of full scale can be heard; less than 0.1 s of them is no sound.
-_STRETCH = SAMPLE_RATE // 50
-_AUDIBLE = 32_768 * 10 ** (-70 / 20)
-LEAST_AUDIBLE_SECONDS = 0.1
-
 _EMPTY = np.zeros(0, np.int16)
-
-
-def audible_seconds(pcm: np.ndarray) -> float:
-    """Returns for how many seconds of int16 [S] at 16 kHz there is anything to hear."""
-    whole = len(pcm) // _STRETCH * _STRETCH
-    stretches = pcm[:whole].reshape(-1, _STRETCH).astype(np.float32)
-    loud = np.sqrt(np.square(stretches).mean(axis=1)) > _AUDIBLE
-    return float(loud.sum()) * _STRETCH / SAMPLE_RATE
 
 
 class Sound:

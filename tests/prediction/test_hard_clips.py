@@ -81,7 +81,7 @@ def test_a_title_before_the_face_is_not_seen(run, heard_runs, media, tmp_path, c
     assert main(["predict", str(run), str(titled)]) == 0
     told = capsys.readouterr().err
     assert f"predicted from {count / 5:.1f} to {3 * count / 10:.1f} s" in told
-    assert "where the face is" in told
+    assert "where its face is" in told
 
 
 def test_black_after_the_face_is_not_seen(heard_runs, media, tmp_path):
@@ -148,3 +148,28 @@ def test_a_cut_file_is_used_as_far_as_it_goes(run, media, tmp_path, capsys):
     assert main(["predict", str(run), str(path), "--overlay", str(tmp_path / "o")]) == 0
     assert "cut.flv: cut off after" in capsys.readouterr().err
     assert (tmp_path / "o/cut.mp4").stat().st_size > 1000
+
+
+def test_a_class_that_is_not_predicted_is_explained_when_asked_for(run, clips, tmp_path, capsys):
+    words = ["predict", str(run), str(clips[0]), "--relevance", str(tmp_path / "r.npz")]
+    assert main(words) == 0
+    with np.load(tmp_path / "r.npz") as file:
+        predicted, maps = int(file["target"][0]), file["maps"]
+    classes = load_run(run).classes
+    index = (predicted + 1) % len(classes)
+    other = classes[index]
+    words += ["--target", other, "--overlay", str(tmp_path / "o")]
+    assert main(words) == 0
+    with np.load(tmp_path / "r.npz") as file:
+        assert classes[int(file["target"][0])] == other
+        assert np.abs(file["maps"] - maps).max() > 0.01
+    plain = Predictor(load_run(run), method="tibav").predict(clips[0])
+    asked = Predictor(load_run(run), method="tibav", target=index).predict(clips[0])
+    np.testing.assert_array_equal(plain.probabilities, asked.probabilities)
+    with np.load(tmp_path / "r.npz") as file:
+        np.testing.assert_allclose(file["maps"][0], asked.maps, atol=1e-6)
+    capsys.readouterr()
+    assert main([*words[:-3], "JOY"]) == 2
+    assert "--target is 'JOY'; expected one of ANG, DIS" in capsys.readouterr().err
+    assert main([*words[:3], "--target", other]) == 2
+    assert "--target belongs to" in capsys.readouterr().err

@@ -154,10 +154,8 @@ def test_sound_and_picture_outside_the_middle_are_heard_and_seen(
     ]
     assert len(list((tmp_path / "o").iterdir())) == 4
     told = capsys.readouterr().err
-    assert (
-        "film.mp4: predicted from 0.0 to 2.0 s of 5.0 s, where the face is and the sound is" in told
-    )
-    assert "speech.mp4: predicted from 0.0 to 0.5 s of 5.1 s, where the face is" in told
+    assert "film.mp4: predicted from 0.0 to 2.0 s of 5.0 s, where its face is" in told
+    assert "speech.mp4: predicted from 0.0 to 0.5 s of 5.1 s, where its face is" in told
 
 
 @pytest.mark.parametrize("network", ["n0", "n2"])

@@ -170,6 +170,7 @@ def clip(tmp_path):
     return types.SimpleNamespace(
         path=path,
         streams=(),
+        target=int(np.argmax(PROBABILITIES)),
         record={"face_box": np.tile([20, 20, 70, 70], (10, 1)), "timestamps": times},
         probabilities=np.array(PROBABILITIES),
         branches={},

@@ -4,9 +4,10 @@ import av
 import numpy as np
 import pytest
 
+from data_prep.audible import audible_seconds, audible_stretches
 from data_prep.errors import MissingModality
 from data_prep.media import decode
-from data_prep.media.sound import Sound, audible_seconds
+from data_prep.media.sound import Sound
 
 RATE = 16_000
 
@@ -127,9 +128,15 @@ def test_silence_is_no_sound(tmp_path, pcm):
 
 
 def test_seconds_that_can_be_heard():
-    pcm = np.concatenate([voice(0.5), np.zeros(RATE, np.int16), voice(0.25)])
+    pause = np.zeros(round(0.9 * RATE), np.int16)
+    pcm = np.concatenate([voice(0.5), pause, voice(0.25)])
     assert audible_seconds(pcm) == pytest.approx(0.75, abs=0.03)
     assert audible_seconds(np.zeros(0, np.int16)) == 0
+    # A silence of a second is no pause.
+    np.testing.assert_allclose(audible_stretches(pcm), [(0, 1.65)], atol=0.03)
+    longer = np.concatenate([np.zeros(2 * RATE, np.int16), pcm, np.zeros(3 * RATE, np.int16), pcm])
+    np.testing.assert_allclose(audible_stretches(longer), [(2, 3.65), (6.65, 8.3)], atol=0.03)
+    assert audible_stretches(0 * pcm) == []
 
 
 def test_the_default_sound_is_taken_and_a_silent_one_is_not(tmp_path):
