@@ -16,7 +16,7 @@ from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.input import PROTOCOLS, Dataset, Split, open_dataset
 from aver_jax.input import split as split_dataset
 from aver_jax.runs.run_folder import LoadedRun, load_run, split_of_run
-from aver_jax.runtime.atomic_files import csv_text, write_whole
+from aver_jax.runtime.atomic_files import check_writable, csv_text, write_whole
 from aver_jax.runtime.compilation_cache import use_compilation_cache
 from aver_jax.runtime.mesh import make_mesh, replicated
 
@@ -226,6 +226,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs `aver evaluate` and prints the scores."""
     use_compilation_cache()
+    # Before the work, not after it.
+    check_writable(args.out or args.run / "evaluation", "--out")
+    if args.predictions:
+        check_writable(args.predictions.parent, "--predictions")
     evaluation = evaluate_run(
         args.run,
         split=args.split,

@@ -19,6 +19,8 @@ from aver_jax.runtime.atomic_files import write_whole
 
 # What config.json holds beside the experiment's fields.
 METADATA = ("classes", "protocol", "modalities", "preparation", "dataset")
+# Of runs that `aver train --extend` went on with: what changed, and after which step.
+EXTENSIONS = "extended"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,7 @@ def read_config(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
     try:
         content = json.loads(path.read_text())
         metadata = {name: content.pop(name) for name in METADATA}
+        metadata[EXTENSIONS] = content.pop(EXTENSIONS, [])
         config = ConfigDict(content)
         check_fields(config)
         # Runs written before a field existed have its default.

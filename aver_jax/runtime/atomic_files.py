@@ -4,8 +4,11 @@ import contextlib
 import csv
 import io
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+from aver_jax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -21,6 +24,22 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Raises UserError unless files can be written to a folder, there or not yet.
+
+    Args:
+      folder: where a command will write at its end.
+      flag: that chooses another one, for the message.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = f"cannot write to {folder} ({error.strerror})"
+        raise UserError(f"{reason}; choose another {flag}") from None
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -17,6 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir", required=True, type=Path, help="run folder; resumes an unfinished run in it"
     )
     parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="go on with a finished run for more epochs; schedule and learning rate may change, "
+        "and config.json records it",
+    )
+    parser.add_argument(
         "--profile",
         metavar="START:STOP",
         help="trace steps START to STOP-1 (counted from 1) into RUN/profile, for TensorBoard and "
@@ -39,6 +45,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs `aver train`; `overrides` are the words that begin with "--config."."""
     config = override(load_config(args.config), overrides)
     profile = parse_range(args.profile) if args.profile is not None else None
-    train(config, args.workdir, profile=profile)
+    train(config, args.workdir, profile=profile, extend=args.extend)
     print(f"run folder: {args.workdir}")
     return 0

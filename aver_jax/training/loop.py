@@ -23,6 +23,7 @@ def train(
     quiet: bool = False,
     report: bool = True,
     profile: tuple[int, int] | None = None,
+    extend: bool = False,
 ) -> Path:
     """Trains a model, or resumes the run in `workdir`.
 
@@ -31,6 +32,8 @@ def train(
       workdir: the run folder: config.json, metrics.jsonl, tensorboard/, checkpoints/, report/.
       quiet: no progress bar and no messages.
       report: also write RUN/report; an experiment of many runs has a report of its own.
+      extend: go on with a finished run for more epochs, with another schedule or learning rate if
+        the config says so: they hold as if the run had begun with them.
       profile: (START, STOP), steps to trace into RUN/profile, see `step_trace.StepTrace`.
 
     Returns:
@@ -46,7 +49,7 @@ def train(
     quiet = quiet or jax.process_index() != 0
     say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))
 
-    run = set_up(config, workdir)
+    run = set_up(config, workdir, extend)
     saved, plan = last_saved_step(workdir), run.plan
     start = saved or 0
     check_range(profile, start, plan.total)

@@ -16,10 +16,11 @@ from aver_jax.input import ClipShape
 from aver_jax.modality import Modality, modalities_of
 from aver_jax.models.norm import STATISTICS
 from aver_jax.runs.checkpoints import last_saved_step
-from aver_jax.runs.run_folder import read_config
+from aver_jax.runs.run_folder import EXTENSIONS, read_config
 from aver_jax.runtime.mesh import MAPPINGS
 from aver_jax.training.batches import CACHES
 from aver_jax.training.optimizer import OPTIMIZERS, SCHEDULES
+from aver_jax.training.plan import Plan
 
 # What may change between two starts of one run: it does not change what the run computes.
 # (Up to the order of float additions, for the last five. The dataset itself must be the same one.)
@@ -27,6 +28,9 @@ _MAY_DIFFER = (
     "data.path", "data.threads", "data.cache", "log_every_steps", "evaluation.batch_size",
     "parallel", "steps_per_dispatch", "model.unroll", "model.remat",
 )  # fmt: skip
+
+# What `aver train --extend` may change too.
+_MAY_EXTEND = ("epochs", "schedule.", "optimizer.lr")
 
 # Field -> its smallest and largest value.
 _BOUNDS = {
@@ -136,27 +140,67 @@ def check_modalities(config: ConfigDict, model: Any) -> None:
         )
 
 
-def check_same_run(workdir: Path, config: ConfigDict, metadata: dict[str, Any]) -> None:
-    """Raises UserError if the run folder holds a run of another config or dataset."""
+def check_same_run(
+    workdir: Path, config: ConfigDict, metadata: dict[str, Any], per_epoch: int, extend: bool
+) -> list[dict[str, Any]]:
+    """Checks the run folder.
+
+    Args:
+      workdir: the run folder.
+      config, metadata: of the run that is asked for.
+      per_epoch: steps of an epoch.
+      extend: whether a finished run may go on with another length and schedule.
+
+    Returns:
+      How the run was extended, as `config.json` holds it: "step", and the changed fields with what
+      they were.
+
+    Raises:
+      UserError: it holds a run of another config or dataset, or one that cannot be extended.
+    """
+    saved = last_saved_step(workdir)
     # Without a checkpoint there is nothing to go on with, and nothing to lose.
-    if last_saved_step(workdir) is None:
-        return
+    if saved is None:
+        if extend:
+            raise UserError(f"{workdir} holds no run to extend; leave --extend out")
+        return []
     old, old_metadata = read_config(workdir)
-    changed = changed_fields({**to_json(old), **old_metadata}, {**to_json(config), **metadata})
-    if changed:
+    extended = old_metadata.pop(EXTENSIONS)
+    before, now = {**to_json(old), **old_metadata}, {**to_json(config), **metadata}
+    changed = changed_fields(before, now)
+    if changed and not extend:
         raise UserError(f"{workdir} holds another run ({changed}); choose another --workdir")
+    if not changed:
+        return extended
+    if other := changed_fields(before, now, _MAY_EXTEND):
+        raise UserError(
+            f"{workdir} holds another run ({other}); --extend changes epochs, schedule and "
+            "optimizer.lr only: choose another --workdir"
+        )
+    total, longer = (Plan.from_config(each, per_epoch).total for each in (old, config))
+    if saved < total:
+        raise UserError(f"{workdir} is at step {saved} of {total}; finish it before --extend")
+    if longer <= saved:
+        raise UserError(
+            f"config.epochs {config.epochs:g} ends at step {longer}, the run is at {saved}; "
+            "--extend needs more epochs"
+        )
+    were = {name: was for name, was, _ in differences(_told(before), _told(now))}
+    fields = {name: was for name, was in were.items() if name not in _MAY_DIFFER}
+    return [*extended, {"step": saved, "before": fields}]
 
 
-def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> str:
+def changed_fields(before: dict[str, Any], now: dict[str, Any], free: tuple[str, ...] = ()) -> str:
     """Returns, in words, how a run's fields differ where that makes it another run; "" if not.
 
     Args:
       before, now: configs (and metadata) as nested dicts of JSON types.
+      free: the beginnings of further names that may differ.
     """
     changed = [
         f"{name} was {old}, now {new}"
         for name, old, new in differences(_told(before), _told(now))
-        if name not in _MAY_DIFFER
+        if name not in _MAY_DIFFER and not (free and name.startswith(free))
     ]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return "; ".join(changed[:3]) + more

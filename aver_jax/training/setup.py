@@ -17,7 +17,7 @@ from aver_jax.input import Dataset, Split, clips_cut, open_dataset, split, steps
 from aver_jax.models import init_variables
 from aver_jax.models.counting import parameter_count
 from aver_jax.runs.checkpoints import Checkpoints, abstract_like
-from aver_jax.runs.run_folder import model_of
+from aver_jax.runs.run_folder import EXTENSIONS, model_of
 from aver_jax.runtime.compilation_cache import use_compilation_cache
 from aver_jax.runtime.mesh import check_batch_size, make_mesh, replicated
 from aver_jax.training.batches import Batches, open_batches
@@ -106,10 +106,15 @@ class Run:
         return "\n".join(lines)
 
 
-def set_up(config: ConfigDict, workdir: Path) -> Run:
+def set_up(config: ConfigDict, workdir: Path, extend: bool = False) -> Run:
     """Checks an experiment, opens its dataset and builds its step; writes nothing.
 
     The cheap checks come first.
+
+    Args:
+      config: the experiment.
+      workdir: the run folder.
+      extend: as of `loop.train`.
 
     Raises:
       UserError: a config or dataset that cannot be trained on, or a run folder of another run.
@@ -140,7 +145,8 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
             "index_sha256": dataset.fingerprint,
         },
     }
-    check_same_run(workdir, config, metadata)
+    extended = check_same_run(workdir, config, metadata, plan.per_epoch, extend)
+    metadata |= {EXTENSIONS: extended} if extended else {}
     step = train_step(model, StepSettings.from_config(config), plan.per_epoch, mesh)
     check_statistics(config, step.shapes)
     use_compilation_cache()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from aver_jax.cli import main
 from aver_jax.errors import UserError
 from aver_jax.evaluation import job, metrics
 from aver_jax.evaluation.evaluator import Evaluator, collect_logits, evaluation_loader
@@ -333,3 +334,14 @@ def test_another_preparation_is_noted(loaded, capsys):
     loaded.preparation = {**loaded.preparation, "margin": 1.0}
     job.evaluate_run("run")
     assert "prepared with margin 1.3, the run was trained with 1.0" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(job, "evaluate_run", lambda *_, **__: pytest.fail("the work was done"))
+    (tmp_path / "file").write_text("x")
+    for words in (["--out", "file/x"], ["--predictions", "file/x/p.csv"]):
+        words = [words[0], str(tmp_path / words[1])]
+        assert main(["evaluate", str(tmp_path / "run"), *words]) == 2
+        told = capsys.readouterr().err
+        assert f"cannot write to {tmp_path / 'file/x'} (Not a directory)" in told
+        assert f"choose another {words[0]}" in told

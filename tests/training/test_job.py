@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,50 @@ def test_a_finished_run_is_left_as_it_is(whole_run, synthetic_dataset, capsys):
     assert read_config(whole_run)[0].data.modalities == ("video",)
 
 
+def test_a_finished_run_is_extended_and_says_so(whole_run, synthetic_dataset, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole_run, run)
+    before = [record["step"] for record in read_metrics(run / "metrics.jsonl")]
+    more = tiny(synthetic_dataset, "epochs=4.0", "optimizer.lr=0.002")
+    with pytest.raises(UserError, match=r"epochs was 2.0, now 4.0.*another --workdir"):
+        job.train(more, run, quiet=True)
+    job.train(more, run, extend=True)
+    assert "resumes after step" in capsys.readouterr().err
+    records = read_metrics(run / "metrics.jsonl")
+    assert [record["step"] for record in records][: len(before)] == before
+    assert records[-1]["epoch"] == pytest.approx(4.0)
+    config, metadata = read_config(run)
+    assert (config.epochs, config.optimizer.lr) == (4.0, 0.002)
+    expected = {"step": before[-1], "before": {"epochs": 2.0, "optimizer.lr": 0.001}}
+    assert metadata["extended"] == [expected]
+    # The same command resumes, with and without the flag; what was recorded stays.
+    job.train(more, run, extend=True)
+    assert "; nothing to do" in capsys.readouterr().err
+    job.train(more, run, quiet=True)
+    assert read_config(run)[1]["extended"] == [expected]
+    load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (("epochs=4.0", "batch_size=8"), r"batch_size was \d+, now 8.*--extend changes epochs"),
+        (("epochs=1.0",), r"config.epochs 1 ends at step .*--extend needs more epochs"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(whole_run, synthetic_dataset, fields, message):
+    before = (whole_run / "config.json").read_text()
+    with pytest.raises(UserError, match=message):
+        job.train(tiny(synthetic_dataset, *fields), whole_run, quiet=True, extend=True)
+    assert (whole_run / "config.json").read_text() == before
+
+
+def test_without_a_run_there_is_nothing_to_extend(synthetic_dataset, tmp_path):
+    with pytest.raises(UserError, match="holds no run to extend"):
+        job.train(tiny(synthetic_dataset), tmp_path / "new", quiet=True, extend=True)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_run_of_another_config_is_refused(whole_run, synthetic_dataset):
     other = tiny(synthetic_dataset, "optimizer.lr=0.5")
     with pytest.raises(UserError, match=r"optimizer.lr was 0.001, now 0.5.*another --workdir"):
@@ -169,8 +214,6 @@ def test_a_run_of_another_config_is_refused(whole_run, synthetic_dataset):
 
 
 def test_a_run_goes_on_only_with_the_dataset_it_began_with(whole_run, synthetic_dataset, tmp_path):
-    import shutil
-
     moved = tmp_path / "moved"
     shutil.copytree(synthetic_dataset, moved)
     job.train(tiny(moved), whole_run, quiet=True)  # the same one at another place
@@ -265,8 +308,6 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
 
 
 def test_a_run_folder_of_another_model_is_named(whole_run, tmp_path, capsys):
-    import shutil
-
     other = tmp_path / "other"
     shutil.copytree(whole_run, other)
     content = json.loads((other / "config.json").read_text())
