@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from aver_jax.errors import UnusableClip, UserError
 from aver_jax.modality import Modality
-from aver_jax.prediction.predictor import Clip, Prediction, Predictor
+from aver_jax.prediction.prediction import Clip, Prediction
+from aver_jax.prediction.predictor import Predictor
 from aver_jax.prediction.timeline import gaps, timeline
 from aver_jax.relevance import METHODS, methods_of, paths_of
 from aver_jax.report import prediction_table

@@ -11,7 +11,7 @@ from aver_jax.frontend.spectrogram import checked_settings
 from aver_jax.input.clips import SAMPLE_RATE
 from aver_jax.modality import Modality
 from aver_jax.prediction.job import OVERLAYS, TIMELINES
-from aver_jax.prediction.predictor import Clip, Prediction
+from aver_jax.prediction.prediction import Clip, Prediction
 from aver_jax.prediction.timeline import Timeline, gaps, timeline_csv, words_of
 from aver_jax.report import figures
 from aver_jax.report.overlay_video import flat_words, write_overlay

@@ -8,7 +8,8 @@ import numpy as np
 from aver_jax.errors import UserError
 from aver_jax.input import time_spans
 from aver_jax.modality import Modality
-from aver_jax.prediction.predictor import Clip, Predictor
+from aver_jax.prediction.prediction import Clip
+from aver_jax.prediction.predictor import Predictor
 from aver_jax.runtime.atomic_files import csv_text
 
 # Windows at a time: one compiled call for clips of any length.

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aver_jax.errors import UserError
-from aver_jax.prediction.predictor import Clip, Predictor
+from aver_jax.prediction.prediction import Clip
+from aver_jax.prediction.predictor import Predictor
 from aver_jax.prediction.timeline import (
     BATCH_SIZE,
     Region,
