@@ -14,7 +14,7 @@ def table(predictions: Sequence[Any], classes: Sequence[str]) -> str:
     """Returns the class probabilities as text, a line per clip, the highest marked by a star.
 
     Args:
-      predictions: `prediction.Prediction` each. Those of single branches stand beside the fused one,
+      predictions: `prediction.Prediction` each. Those of branches stand beside the fused one,
         and what it was made from.
       classes: C names.
     """
