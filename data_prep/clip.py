@@ -23,6 +23,7 @@ class Job:
     audio_path: sound file that starts with the clip, used when the clip has no sound itself.
     streams: which streams of the file, such as ("v:1", "a:0"); by default see `media.decode`.
     keep_truncated: whether what can be decoded of a file that is cut off is a clip.
+    span: (start, stop), the seconds of the file that are the clip; None: all of it.
     label, vote_voice, vote_face, vote_multimodal: class names; a vote may be a tie ("ANG:DIS").
     """
 
@@ -40,10 +41,11 @@ class Job:
     audio_path: Path | None = None
     streams: tuple[str, ...] = ()
     keep_truncated: bool = False
+    span: tuple[float, float] | None = None
 
 
 # What a record does not tell of its job.
-_HOW = ("path", "audio_path", "streams", "keep_truncated")
+_HOW = ("path", "audio_path", "streams", "keep_truncated", "span")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def prepare_faces(
     video = "video" in require
     clip = media.decode(
         job.path, video, True, require=require, audio_path=job.audio_path,
-        streams=job.streams, keep_truncated=job.keep_truncated,
+        streams=job.streams, keep_truncated=job.keep_truncated, span=job.span,
     )  # fmt: skip
     texts = {key: value for key, value in vars(job).items() if key not in _HOW}
     rest = {"pcm": clip.pcm.astype("<i2").tobytes(), "timestamps": clip.timestamps, **texts}

@@ -16,6 +16,7 @@ from aver_jax.errors import UnusableClip, UserError
 from aver_jax.modality import Modality
 from aver_jax.prediction.prediction import Clip, Prediction
 from aver_jax.prediction.predictor import Predictor
+from aver_jax.prediction.recording import is_recording, predict_recording, unseen_stretches
 from aver_jax.prediction.timeline import gaps, timeline
 from aver_jax.relevance import METHODS, methods_of, paths_of
 from aver_jax.report import prediction_table
@@ -23,6 +24,7 @@ from aver_jax.runs.run_folder import LoadedRun, load_run
 from aver_jax.runtime.atomic_files import whole, write_whole
 from aver_jax.runtime.compilation_cache import use_compilation_cache
 from data_prep.cli import stream
+from data_prep.media import MAX_SECONDS
 from data_prep.wording import counted, one_line
 
 # Endings of the files that `pictures` writes for a clip.
@@ -133,7 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     relevance.add_argument(
         "--target", metavar="CLASS", help="explain this class (default: the predicted one)"
     )
-    over_time = parser.add_argument_group("over time, for clips up to two minutes")
+    over_time = parser.add_argument_group("over time, for clips and recordings of any length")
     over_time.add_argument(
         "--timeline",
         type=Path,
@@ -184,6 +186,8 @@ def run(args: argparse.Namespace) -> int:
 
     def predict(file: Path) -> list[Prediction]:
         prefer = "largest" if args.faces == "largest" else "longest"
+        if args.timeline and is_recording(file):
+            return [predict_long(file, prefer)]
         clips = predictor.prepare_faces(file, args.stream, prefer)
         if args.faces != "all" or len(clips) == 1:
             return [predict_face(file, clips[0])]
@@ -196,9 +200,33 @@ def run(args: argparse.Namespace) -> int:
             _pictures().write_overlays(args.overlay, name, prediction, loaded)
         if args.timeline:
             line = timeline(predictor, clip, args.window, args.hop)
-            _pictures().write_timeline(args.timeline, name, clip, line, loaded.classes)
-            uncovered.extend((file, *gap) for gap in gaps(clip, line.regions))
+            left_out = gaps(clip, line.regions)
+            _pictures().write_timeline(
+                args.timeline, name, line, loaded.classes,
+                title=file.name, used=clip.used, unseen=unseen_stretches(clip), uncovered=left_out,
+            )  # fmt: skip
+            uncovered.extend((file, *gap) for gap in left_out)
         return prediction
+
+    def predict_long(file: Path, prefer: str) -> Prediction:
+        if args.overlay or args.faces == "all":
+            flag = "--overlay" if args.overlay else "--faces all"
+            raise UnusableClip(f"longer than {MAX_SECONDS:.0f} s; {flag} is for shorter clips")
+        with tqdm(unit=" s", disable=not sys.stderr.isatty(), leave=False) as seconds:
+
+            def tell(done: float, whole: float) -> None:
+                seconds.total, seconds.n = round(whole), round(done)
+                seconds.refresh()
+
+            found = predict_recording(
+                predictor, file, args.stream, prefer, args.window, args.hop, tell
+            )
+        _pictures().write_timeline(
+            args.timeline, names[file], found.line, loaded.classes,
+            title=file.name, used=found.used, unseen=found.unseen, uncovered=found.gaps,
+        )  # fmt: skip
+        uncovered.extend((file, *gap) for gap in found.gaps)
+        return found.prediction
 
     bar = tqdm(clips, unit=" clips", disable=len(clips) < 2 or not sys.stderr.isatty(), leave=False)
     predictions = list(predict_all(predict, bar, failures))

@@ -11,8 +11,8 @@ from aver_jax.frontend.spectrogram import checked_settings
 from aver_jax.input.clips import SAMPLE_RATE
 from aver_jax.modality import Modality
 from aver_jax.prediction.job import OVERLAYS, TIMELINES
-from aver_jax.prediction.prediction import Clip, Prediction
-from aver_jax.prediction.timeline import Timeline, gaps, timeline_csv, words_of
+from aver_jax.prediction.prediction import Prediction
+from aver_jax.prediction.timeline import Timeline, averaged, timeline_csv, words_of
 from aver_jax.report import figures
 from aver_jax.report.overlay_video import flat_words, write_overlay
 from aver_jax.report.spectrogram import sound_figure
@@ -20,6 +20,9 @@ from aver_jax.report.timeline import Stretch, timeline_figure
 from aver_jax.runs.run_folder import LoadedRun
 from aver_jax.runtime.atomic_files import write_whole
 from data_prep.wording import one_line
+
+# A line through more points is a blot.
+MOST_DRAWN = 400
 
 
 def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedRun) -> None:
@@ -64,32 +67,43 @@ def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedR
 
 
 def write_timeline(
-    folder: Path, name: str, clip: Clip, line: Timeline, classes: Sequence[str]
+    folder: Path,
+    name: str,
+    line: Timeline,
+    classes: Sequence[str],
+    *,
+    title: str,
+    used: Sequence[Modality],
+    unseen: Sequence[tuple[float, float]],
+    uncovered: Sequence[tuple[float, float, str]],
 ) -> None:
     """Writes NAME.png and NAME.csv.
 
     Args:
       folder: made if need be.
       name: of the files.
-      clip: that the windows slid over.
-      line: what the model said about them.
+      line: the windows and what was predicted for them.
       classes: C names.
+      title: above the figure.
+      used: modalities of the clip.
+      unseen: (start, stop), seconds in which no face was found.
+      uncovered: (start, stop, why), seconds without a window.
     """
-    unseen = _unseen(clip) if Modality.VIDEO in clip.used else []
+    drawn, each = averaged(line, MOST_DRAWN)
     figure = timeline_figure(
-        line.spans,
-        line.probabilities,
+        drawn.spans,
+        drawn.probabilities,
         classes,
-        line.branches,
-        one_line(clip.path.name),
-        unseen,
-        runs=[i for i in range(1, len(line.used)) if line.used[i] != line.used[i - 1]],
+        drawn.branches,
+        one_line(title) + (f" (each point: the mean of {each} windows)" if each > 1 else ""),
+        unseen if Modality.VIDEO in used else [],
+        runs=[i for i in range(1, len(drawn.used)) if drawn.used[i] != drawn.used[i - 1]],
         alone=[
             Stretch(part.start, part.stop, f"{words_of(part.used)} alone")
             for part in line.regions
-            if len(part.used) < len(clip.used)
+            if len(part.used) < len(used)
         ],
-        uncovered=[Stretch(*gap) for gap in gaps(clip, line.regions)],
+        uncovered=[Stretch(*gap) for gap in uncovered],
     )
     write_whole(folder / f"{name}{TIMELINES[0]}", figures.png(figure))
     write_whole(folder / f"{name}{TIMELINES[1]}", timeline_csv(line, classes))
@@ -111,13 +125,3 @@ def _sound_notes(prediction: Prediction, classes: Sequence[str]) -> list[str]:
 def _title(path: Path, probabilities: np.ndarray, classes: Sequence[str]) -> str:
     best = int(probabilities.argmax())
     return f"{one_line(path.name)}: predicted {classes[best]} ({100 * probabilities[best]:.0f}%)"
-
-
-def _unseen(clip: Clip) -> list[tuple[float, float]]:
-    """Returns (start, stop) in seconds of the stretches of a clip in which no face was found."""
-    times, found = clip.record["timestamps"], clip.record["face_found"]
-    edges = np.flatnonzero(np.diff(np.r_[True, found, True].astype(int)))
-    return [
-        (float(times[start]), float(times[min(stop, len(times) - 1)]))
-        for start, stop in edges.reshape(-1, 2)
-    ]

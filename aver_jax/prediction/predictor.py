@@ -80,18 +80,23 @@ class Predictor:
         return self.prepare_faces(path, streams)[0]
 
     def prepare_faces(
-        self, path: Path, streams: Sequence[str] = (), prefer: str = "longest"
+        self,
+        path: Path,
+        streams: Sequence[str] = (),
+        prefer: str = "longest",
+        span: tuple[float, float] | None = None,
     ) -> list[Clip]:
         """Reads a media file once for every face in it, the preferred one first.
 
         Args:
           path, streams: as of `prepare`.
           prefer: the face that is there "longest", or the "largest".
+          span: (start, stop), seconds of the file that are the clip; None: all of it.
 
         Raises:
           UnusableClip: its text says why.
         """
-        job = Job(path, clip_id=path.stem, streams=tuple(streams), keep_truncated=True)
+        job = Job(path, clip_id=path.stem, streams=tuple(streams), keep_truncated=True, span=span)
         modalities = self._shape.modalities
         if len(modalities) > 1 and self.takes_one_modality:
             return self._whatever_there_is(job, prefer)

@@ -191,6 +191,29 @@ def windows(first: float, last: float, window: float, hop: float) -> np.ndarray:
     return np.stack([starts, starts + window], axis=1)
 
 
+def averaged(line: Timeline, most: int) -> tuple[Timeline, int]:
+    """Returns a timeline of about `most` points at most, and of how many windows each is the mean.
+
+    Windows that are predicted from different modalities are not averaged.
+    """
+    each = -(-len(line.spans) // most)
+    if each == 1:
+        return line, 1
+    groups, first = [], 0
+    for place in range(1, len(line.spans) + 1):
+        ends = place == len(line.spans) or line.used[place] != line.used[first]
+        if ends or place - first == each:
+            groups.append(slice(first, place))
+            first = place
+    means = {
+        name: np.stack([values[group].mean(axis=0) for group in groups])
+        for name, values in {**line.branches, "": line.probabilities, " ": line.spans}.items()
+    }
+    spans, probabilities = means.pop(" "), means.pop("")
+    used = tuple(line.used[group.start] for group in groups)
+    return Timeline(spans, used, probabilities, means, line.regions), each
+
+
 def timeline_csv(line: Timeline, classes: Sequence[str]) -> str:
     """Returns CSV, a line per window: start, stop, prediction, a probability per class and branch.
 

@@ -14,6 +14,10 @@ _LFS_START = b"version https://git-lfs"
 LFS_POINTER = "a Git LFS pointer, not the file itself: run `git lfs pull` in its repository"
 # A clock that goes back by more than this begins anew: files were joined without a new one.
 _NEW_CLOCK_SECONDS = 0.3
+# Picture and sound of one moment lie less than this apart in a file.
+_INTERLEAVED_SECONDS = 2.0
+
+Span = tuple[float, float]
 
 
 def open_media(path: Path) -> av.container.InputContainer:
@@ -193,6 +197,32 @@ class Decoder:
                 seconds = float(frame.time) + self._offsets[part]
         self._ends[index] = max(seconds + step, self._ends.get(index, seconds))
         return seconds
+
+
+def within(
+    decoder: Decoder, container: av.container.InputContainer, span: Span | None
+) -> Iterator[tuple[av.stream.Stream, float, av.VideoFrame | av.AudioFrame]]:
+    """Yields what a decoder gives of a span, with seconds from its start; None: all, as it is.
+
+    Args:
+      decoder: a new one of the container.
+      container: an open file.
+      span: (start, stop), seconds from the beginning of the file.
+    """
+    if span is None:
+        yield from decoder
+        return
+    start, stop = span
+    zero = (container.start_time or 0) / av.time_base
+    if start > 0:
+        # To the key frame before it; what is decoded on the way is left out.
+        container.seek(int((zero + start) * av.time_base), backward=True)
+    for stream, seconds, frame in decoder:
+        at = seconds - zero
+        if at >= stop + _INTERLEAVED_SECONDS:
+            return
+        if start <= at < stop:
+            yield stream, at - start, frame
 
 
 def _step(stream: av.stream.Stream, frame: av.VideoFrame | av.AudioFrame) -> float:

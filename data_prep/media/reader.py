@@ -11,7 +11,7 @@ import numpy as np
 from data_prep.audible import LEAST_AUDIBLE_SECONDS, SAMPLE_RATE, audible_seconds
 from data_prep.errors import MissingModality, UnusableClip
 from data_prep.media.canvas import Canvas, Size, fitted
-from data_prep.media.container import Decoder, chosen_streams, open_media
+from data_prep.media.container import Decoder, Span, chosen_streams, open_media, within
 from data_prep.media.sound import Sound
 
 # A clip longer than this is a recording, not a clip: its frames and sound would not fit a record.
@@ -58,6 +58,7 @@ def decode(
     audio_path: str | Path | None = None,
     streams: Sequence[str] = (),
     keep_truncated: bool = False,
+    span: Span | None = None,
     held_bytes: int = HELD_BYTES,
 ) -> Media:
     """Decodes the pictures and the sound of a media file.
@@ -76,6 +77,8 @@ def decode(
       audio_path: sound file that starts with the clip, for clips without sound, or a silent one.
       streams: which streams to take, such as "v:1" or "a:0".
       keep_truncated: take what can be decoded of a file that is cut off, with a note.
+      span: (start, stop), seconds from the beginning of the file, at most 120 apart: only what lies
+        between them, and the times of what is given begin at `start`.
       held_bytes: frames are held in memory up to this size, and decoded again beyond it.
 
     Raises:
@@ -84,7 +87,7 @@ def decode(
     """
     path = Path(path)
     require = [m for m, on in (("video", video), ("audio", audio)) if on and _in(m, require)]
-    scan = _scan(path, video, audio, streams, held_bytes)
+    scan = _scan(path, video, audio, streams, held_bytes, span)
     if scan.cut is not None and not (keep_truncated and (scan.times or scan.samples.size)):
         raise UnusableClip(f"truncated: {scan.cut}")
     notes = [*scan.notes, *([scan.cut] if scan.cut else [])]
@@ -112,10 +115,12 @@ def decode(
         raise MissingModality(reason if scan.has_audio else "no audio (no audio stream)")
 
     starts = scan.times[:1] + ([sample_start] if samples.size else [])
-    origin = min(starts, default=0.0)
+    origin = min(starts, default=0.0) if span is None else 0.0
     lead = round((sample_start - origin) * SAMPLE_RATE) if samples.size else 0
     return Media(
-        frames=scan.frames if scan.frames is not None else _StreamedFrames(path, scan, streams),
+        frames=scan.frames
+        if scan.frames is not None
+        else _StreamedFrames(path, scan, streams, span),
         timestamps=(np.asarray(scan.times, np.float64) - origin).astype(np.float32),
         pcm=np.concatenate([np.zeros(lead, np.int16), samples]),
         notes=tuple(notes),
@@ -141,7 +146,26 @@ class _Scan:
     cut: str | None = None
 
 
-def _scan(path: Path, video: bool, audio: bool, asked: Sequence[str], held_bytes: int) -> _Scan:
+def recording_seconds(path: str | Path) -> float:
+    """Returns the length of a recording, by the time stamps of its packets; nothing is decoded."""
+    begin, end = math.inf, 0.0
+    with open_media(Path(path)) as container:
+        for packet in container.demux():
+            if packet.pts is not None and packet.stream.type in ("video", "audio"):
+                first = float(packet.pts * packet.time_base)
+                begin = min(begin, first)
+                end = max(end, first + float((packet.duration or 0) * packet.time_base))
+    return max(0.0, end - begin) if end else 0.0
+
+
+def _scan(
+    path: Path,
+    video: bool,
+    audio: bool,
+    asked: Sequence[str],
+    held_bytes: int,
+    span: Span | None = None,
+) -> _Scan:
     with open_media(path) as container:
         streams = chosen_streams(container, video, audio, asked)
         scan = _Scan(streams.video is not None, bool(streams.audio), streams.notes)
@@ -151,7 +175,7 @@ def _scan(path: Path, video: bool, audio: bool, asked: Sequence[str], held_bytes
         sizes: dict[Size, None] = {}
         held = 0
         begin = math.inf
-        for stream, seconds, frame in decoder:
+        for stream, seconds, frame in within(decoder, container, span):
             # Not every clock starts at zero.
             begin = min(begin, seconds)
             if seconds - begin > MAX_SECONDS:
@@ -177,7 +201,7 @@ def _scan(path: Path, video: bool, audio: bool, asked: Sequence[str], held_bytes
         stated = _stated_seconds(container, used)
         # A cut between two packets leaves no other trace than an early end. Matroska states the
         # time of the end; the length, which others state, is never more than that.
-        missing = stated - decoder.end
+        missing = stated - decoder.end if span is None else 0.0
         if scan.cut is None and streams.video is not None and missing > 0.4 + 0.05 * stated:
             scan.cut = f"cut off after {decoder.end:.1f} s of the stated {stated:.1f} s"
     return scan
@@ -233,21 +257,23 @@ def _stated_seconds(
     return (container.duration or 0) / av.time_base if whole else 0.0
 
 
-def _read_frames(path: Path, size: Size, asked: Sequence[str]) -> Iterator[np.ndarray]:
+def _read_frames(
+    path: Path, size: Size, asked: Sequence[str], span: Span | None
+) -> Iterator[np.ndarray]:
     # Knows the path alone: an iterator that held the sequence which holds it would keep a decoder
     # with its frames (100 MB at 4K) until the garbage collector comes round.
     with open_media(path) as container:
         stream = chosen_streams(container, True, False, asked).video
         canvas = Canvas(stream, size)
-        for _, _, frame in Decoder(container, [stream]):
+        for _, _, frame in within(Decoder(container, [stream]), container, span):
             yield canvas(frame)
 
 
 class _StreamedFrames(Sequence):
     """Frames of a clip too large to hold: decoded again on every pass, one at a time."""
 
-    def __init__(self, path: Path, scan: _Scan, asked: Sequence[str]) -> None:
-        self._path, self._size, self._asked = path, scan.size, tuple(asked)
+    def __init__(self, path: Path, scan: _Scan, asked: Sequence[str], span: Span | None) -> None:
+        self._path, self._size, self._asked, self._span = path, scan.size, tuple(asked), span
         self._count = len(scan.times)
         self._next, self._iterator = 0, iter(())
         self._current: np.ndarray | None = None
@@ -256,7 +282,7 @@ class _StreamedFrames(Sequence):
         return self._count
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return _read_frames(self._path, self._size, self._asked)
+        return _read_frames(self._path, self._size, self._asked, self._span)
 
     def __getitem__(self, index: int) -> np.ndarray:
         if not -self._count <= index < self._count:

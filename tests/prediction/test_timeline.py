@@ -16,6 +16,7 @@ from aver_jax.prediction.timeline import (
     BATCH_SIZE,
     Region,
     Timeline,
+    averaged,
     gaps,
     regions,
     timeline,
@@ -234,3 +235,18 @@ def test_stretches_of_one_branch_and_without_windows_are_drawn_and_lines_break()
     assert len(top.lines) == 2 * 3 + 2
     styles = {line.get_linestyle() for line in top.lines[::2][:3]}
     assert len(styles) > 1
+
+
+def test_many_windows_are_drawn_as_means_of_some():
+    spans = np.stack([np.arange(10.0), np.arange(10.0) + 2], axis=1)
+    probabilities = np.float32(np.arange(30).reshape(10, 3))
+    used = (BOTH,) * 7 + (("video",),) * 3
+    line = Timeline(spans, used, probabilities, {"video": 2 * probabilities}, ())
+    assert averaged(line, 10) == (line, 1)
+    short, each = averaged(line, 4)
+    assert each == 3
+    # 0-2, 3-5, 6 alone before another modality, 7-9.
+    np.testing.assert_allclose(short.spans[:, 0], [1, 4, 6, 8])
+    np.testing.assert_allclose(short.probabilities[:, 0], [3, 12, 18, 24])
+    np.testing.assert_allclose(short.branches["video"], 2 * short.probabilities)
+    assert short.used == (BOTH, BOTH, BOTH, ("video",))

@@ -11,7 +11,7 @@ import pytest
 
 from data_prep import media
 from data_prep.errors import UnusableClip
-from data_prep.media import decode, write_clip
+from data_prep.media import decode, recording_seconds, write_clip
 
 RATE = 16_000
 BEEP = slice(4_000, 4_400)
@@ -334,3 +334,23 @@ def test_a_git_lfs_pointer_says_how_to_get_the_file(tmp_path):
     (tmp_path / "a.flv").write_text(pointer)
     with pytest.raises(UnusableClip, match=r"a Git LFS pointer, .*: run `git lfs pull`"):
         decode(tmp_path / "a.flv")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("held_bytes", [1 << 30, 0])
+def test_a_span_of_a_file_has_its_own_frames_and_sound(tmp_path, suffix, held_bytes):
+    path = tmp_path / f"a.{suffix}"
+    write_clip(path, ramp(25), 5, np.tile(beep(8_000), 10), RATE)
+    whole = decode(path)
+    assert recording_seconds(path) == pytest.approx(5.0, abs=0.15)
+    for start, stop in ((0.0, 2.0), (1.7, 3.1), (4.0, 9.0)):
+        part = decode(path, span=(start, stop), held_bytes=held_bytes)
+        inside = (whole.timestamps >= start - 1e-4) & (whole.timestamps < stop - 1e-4)
+        np.testing.assert_allclose(part.timestamps, whole.timestamps[inside] - start, atol=1e-3)
+        expected = [whole.frames[i].mean() for i in np.flatnonzero(inside)]
+        np.testing.assert_allclose([f.mean() for f in part.frames], expected, atol=0.5)
+        # The sound is in step: every beep where it is in the whole.
+        first = onset(part.pcm) / RATE + start
+        beeps = (np.arange(10) * 8_000 + BEEP.start) / RATE
+        assert np.abs(beeps - first).min() < 0.005
+        assert part.notes == ()
