@@ -45,8 +45,12 @@ def test_torch_file_for_more_frames_gives_the_logits_of_transformers(
     source = tmp_path / "checkpoint.pyth"
     torch.save({"model_state": model.state_dict(), "epoch": 3, "cfg": "TRAIN: ..."}, source)
     more = np.concatenate([frames, frames[:, ::-1]], axis=1)
-    # transformers resizes the time embeddings, but counts the frames by its config.
+    # transformers resizes the time embeddings itself, to the nearest; here it finds them ready.
     monkeypatch.setattr(model.config, "num_frames", 6)
+    embeddings = model.timesformer.embeddings
+    times = embeddings.time_embeddings.detach().mT
+    times = torch.nn.functional.interpolate(times, size=6, mode="linear").mT
+    monkeypatch.setattr(embeddings, "time_embeddings", torch.nn.Parameter(times))
     expected = logits_of_torch(model, more)
     found = logits_of(str(source), str(tmp_path / "run"), more, "--num-frames", "6")
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
