@@ -173,3 +173,16 @@ def test_a_class_that_is_not_predicted_is_explained_when_asked_for(run, clips, t
     assert "--target is 'JOY'; expected one of ANG, DIS" in capsys.readouterr().err
     assert main([*words[:3], "--target", other]) == 2
     assert "--target belongs to" in capsys.readouterr().err
+
+
+def test_a_face_that_is_there_for_too_little_of_the_time_is_not_used(
+    heard_runs, run, media, tmp_path
+):
+    frames = [media.frames[i % len(media.frames)] if i % 12 < 3 else dark(1)[0] for i in range(60)]
+    frames[-1] = media.frames[0]
+    file = written(tmp_path / "flicker.mp4", frames, np.resize(media.pcm, 6 * RATE), fps=30)
+    found = Predictor(load_run(heard_runs["n2"])).predict(file)
+    assert [str(name) for name in found.used] == ["audio"]
+    assert found.missing.startswith(("face found in", "no face found"))
+    with pytest.raises(UnusableClip, match="face found"):
+        Predictor(load_run(run)).predict(file)
