@@ -11,7 +11,7 @@ from tqdm import tqdm
 from aver_jax.evaluation import metrics
 from aver_jax.evaluation.forward import Batch, Forward
 from aver_jax.input import ClipShape, Dataset, Loader, evaluation_batches
-from aver_jax.runtime.mesh import to_host
+from aver_jax.runtime.data_parallel import to_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ def evaluation_loader(config: Any, mesh: jax.sharding.Mesh) -> Loader:
 
     Args:
       config: the experiment; `config.data` and `config.evaluation.batch_size` are read.
-      mesh: from `mesh.make_mesh`.
+      mesh: from `data_parallel.make_mesh`.
     """
     return Loader(
         ClipShape.from_config(config.data, grid=0),

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from aver_jax.config import to_json
 from aver_jax.frontend import evaluation_inputs
 from aver_jax.models import inference_form
-from aver_jax.runtime.mesh import map_forward, to_devices
+from aver_jax.runtime.data_parallel import map_forward, to_devices
 
 Batch = dict[str, np.ndarray]
 # Compiled functions stay in memory: enough for the networks of a study, one after the other.
@@ -70,7 +70,7 @@ def compiled_forward(
     Args:
       model: a flax module, compared by its fields.
       config: the experiment; `config.frontend` is read and nothing else.
-      mesh: from `mesh.make_mesh`.
+      mesh: from `data_parallel.make_mesh`.
       features: as in `Forward`.
     """
     frontend = FrozenConfigDict({"frontend": to_json(config)["frontend"]})

@@ -18,7 +18,7 @@ from aver_jax.input import split as split_dataset
 from aver_jax.runs.run_folder import LoadedRun, load_run, split_of_run
 from aver_jax.runtime.atomic_files import check_writable, csv_text, write_whole
 from aver_jax.runtime.compilation_cache import use_compilation_cache
-from aver_jax.runtime.mesh import make_mesh, replicated
+from aver_jax.runtime.data_parallel import make_mesh, replicated
 
 SPLITS = ("test", "validation", "train")
 

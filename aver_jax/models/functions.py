@@ -1,6 +1,6 @@
 """Affine map, LayerNorm, GELU and attention in their plain forms: what the networks compute.
 
-The networks call them through `tuned_gradients`, which has the same values.
+The networks call them through `custom_gradients`, which has the same values.
 """
 
 import jax

@@ -7,7 +7,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 # The plain forms are those of `functions`; these have the same values and faster gradients.
-from aver_jax.models.tuned_gradients import affine, layer_norm
+from aver_jax.models.custom_gradients import affine, layer_norm
 
 # What a policy of jax.checkpoint calls the results of dense layers.
 PRODUCT = "product"

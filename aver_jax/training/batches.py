@@ -74,8 +74,8 @@ def open_batches(
       data: how clips are read.
       dataset: an open dataset.
       split: its split.
-      mesh: from `mesh.make_mesh`; the train state is on it already, so that what is free is
-        known.
+      mesh: from `data_parallel.make_mesh`; the train state is on it already, so that what is free
+        is known.
       first_step: steps already done.
       say: told what is decoded; None: nothing is shown.
 

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from aver_jax.errors import UserError
 from aver_jax.input import ClipCache
-from aver_jax.runtime.mesh import AXIS, largest_of_processes
+from aver_jax.runtime.data_parallel import AXIS, largest_of_processes
 
 LAYOUTS = ("replicated", "sharded")
 # Of what is free when the clips are placed, beside the train state; the rest is for the step.
@@ -66,7 +66,7 @@ def free_memory(mesh: Mesh, host_memory: int | None) -> int | None:
     """Returns bytes free on the fullest device of this process; None where it is not known.
 
     Args:
-      mesh: from `mesh.make_mesh`.
+      mesh: from `data_parallel.make_mesh`.
       host_memory: bytes free on the host, which devices that are CPUs share; None: not known.
     """
     devices = mesh.local_mesh.devices.flat
@@ -140,7 +140,7 @@ def place_on_devices(
       caches: one of all clips ("replicated"), or one of each device of this process, in the order
         of the mesh ("sharded").
       rows: clips of the largest shard, to which the others are filled up with zeros.
-      mesh: from `mesh.make_mesh`.
+      mesh: from `data_parallel.make_mesh`.
       layout: one of `LAYOUTS`.
 
     Returns:

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from aver_jax.runtime.mesh import largest_of_processes
+from aver_jax.runtime.data_parallel import largest_of_processes
 from aver_jax.runtime.preemption import StopSignal
 from aver_jax.runtime.step_trace import StepTrace
-from aver_jax.training.plan import Chunk, Plan
 from aver_jax.training.progress import Progress
 from aver_jax.training.state import TrainState
+from aver_jax.training.step_plan import Chunk, Plan
 
 
 @jax.jit

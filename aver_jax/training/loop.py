@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from aver_jax.runs.checkpoints import Checkpoints, last_saved_step
 from aver_jax.runs.run_folder import write_config
-from aver_jax.runtime.mesh import join_processes
+from aver_jax.runtime.data_parallel import join_processes
 from aver_jax.runtime.step_trace import check_range
 from aver_jax.training.hooks import Hooks
 from aver_jax.training.setup import set_up

@@ -17,10 +17,10 @@ from aver_jax.modality import Modality, modalities_of
 from aver_jax.models.norm import STATISTICS
 from aver_jax.runs.checkpoints import last_saved_step
 from aver_jax.runs.run_folder import EXTENSIONS, read_config
-from aver_jax.runtime.mesh import MAPPINGS
+from aver_jax.runtime.data_parallel import MAPPINGS
 from aver_jax.training.batches import CACHES
 from aver_jax.training.optimizer import OPTIMIZERS, SCHEDULES
-from aver_jax.training.plan import Plan
+from aver_jax.training.step_plan import Plan
 
 # What may change between two starts of one run: it does not change what the run computes.
 # (Up to the order of float additions, for the last five. The dataset itself must be the same one.)

@@ -19,9 +19,8 @@ from aver_jax.models.counting import parameter_count
 from aver_jax.runs.checkpoints import Checkpoints, abstract_like
 from aver_jax.runs.run_folder import EXTENSIONS, model_of
 from aver_jax.runtime.compilation_cache import use_compilation_cache
-from aver_jax.runtime.mesh import check_batch_size, make_mesh, replicated
+from aver_jax.runtime.data_parallel import check_batch_size, make_mesh, replicated
 from aver_jax.training.batches import Batches, open_batches
-from aver_jax.training.plan import Plan
 from aver_jax.training.preflight import (
     check_modalities,
     check_same_run,
@@ -31,6 +30,7 @@ from aver_jax.training.preflight import (
 from aver_jax.training.settings import DataSettings, StepSettings
 from aver_jax.training.state import TrainState
 from aver_jax.training.step import TrainStep, train_step
+from aver_jax.training.step_plan import Plan
 from data_prep.wording import counted
 
 

@@ -15,7 +15,7 @@ from aver_jax.frontend.keys import MODEL
 from aver_jax.models import init_variables, unstacked_layers
 from aver_jax.models.param_paths import frozen_mask
 from aver_jax.models.timesformer.unstacked import stacked
-from aver_jax.runtime.mesh import AXIS, map_step
+from aver_jax.runtime.data_parallel import AXIS, map_step
 from aver_jax.training.device_cache import DeviceClips, gathered
 from aver_jax.training.optimizer import (
     check_freeze,
@@ -185,7 +185,8 @@ class TrainStep:
       schedule: step -> learning rate.
       init: `(variables, seed) -> TrainState` before the first step.
       compiled: `(layout, K) -> step`, where `step(state, host batch, clips) -> (state, metrics)` is
-        that of `mesh.map_step`; it donates the old state. Equal arguments give the same function.
+        that of `data_parallel.map_step`; it donates the old state. Equal arguments give the same
+        function.
       reduce_lr_on_plateau: `(plateau state, validation loss) -> plateau state`.
     """
 
@@ -211,7 +212,7 @@ def train_step(
       model: a flax module, compared by its fields.
       settings: of the experiment.
       steps_per_epoch: what the schedule's epochs are in steps.
-      mesh: from `mesh.make_mesh`.
+      mesh: from `data_parallel.make_mesh`.
 
     Raises:
       UserError: `config.freeze` names nothing of the model.

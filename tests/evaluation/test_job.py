@@ -17,7 +17,7 @@ from aver_jax.evaluation import job, metrics
 from aver_jax.evaluation.evaluator import Evaluator, collect_logits, evaluation_loader
 from aver_jax.evaluation.forward import Forward
 from aver_jax.input import Dataset, Split
-from aver_jax.runtime.mesh import make_mesh
+from aver_jax.runtime.data_parallel import make_mesh
 
 CLASSES = ("ANG", "HAP", "SAD")
 BRIGHTNESS = np.array([40, 120, 200])

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aver_jax.models import functions, tuned_gradients
+from aver_jax.models import custom_gradients, functions
+from aver_jax.models.custom_gradients import attend, gelu
 from aver_jax.models.layers import Dense, LayerNorm
-from aver_jax.models.tuned_gradients import attend, gelu
 
 # Of the largest value: of a mantissa of 24 bits and of 8, with sums over up to 34 rows.
 TOLERANCES = {"float32": 2e-6, "bfloat16": 2e-2}
@@ -165,7 +165,7 @@ def test_tuned_functions_are_the_plain_ones_with_their_gradients(masked):
         "attend": (attention, 3),
     }
     for name, (arguments, count) in cases.items():
-        plain, tuned = getattr(functions, name), getattr(tuned_gradients, name)
+        plain, tuned = getattr(functions, name), getattr(custom_gradients, name)
 
         def loss(function, *differentiated, rest=arguments[count:]):
             leaves = jax.tree.leaves(function(*differentiated, *rest))

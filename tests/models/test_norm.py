@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from aver_jax.models.norm import BatchNorm, feature_norm
-from aver_jax.runtime.mesh import AXIS, make_mesh
+from aver_jax.runtime.data_parallel import AXIS, make_mesh
 
 MASKS = {
     "whole": np.ones(8, bool),

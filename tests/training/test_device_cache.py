@@ -10,7 +10,7 @@ from aver_jax.config import base_config
 from aver_jax.errors import UserError
 from aver_jax.input import ClipCache, ClipIndex, ClipShape
 from aver_jax.models.model import Model
-from aver_jax.runtime.mesh import MAPPINGS, make_mesh, map_step, replicated, to_devices
+from aver_jax.runtime.data_parallel import MAPPINGS, make_mesh, map_step, replicated, to_devices
 from aver_jax.training import device_cache
 from aver_jax.training.device_cache import (
     DeviceClips,

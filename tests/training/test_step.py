@@ -11,7 +11,13 @@ from ml_collections import ConfigDict
 from aver_jax.config import base_config
 from aver_jax.errors import UserError
 from aver_jax.models.model import Model
-from aver_jax.runtime.mesh import MAPPINGS, check_batch_size, make_mesh, map_step, replicated
+from aver_jax.runtime.data_parallel import (
+    MAPPINGS,
+    check_batch_size,
+    make_mesh,
+    map_step,
+    replicated,
+)
 from aver_jax.training.optimizer import learning_rate, make_optimizer, make_plateau_update, plateau
 from aver_jax.training.state import create_state
 from aver_jax.training.step import make_gradients, make_loss, make_update

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from aver_jax.config import base_config
 from aver_jax.models import build_model, init_variables
-from aver_jax.runtime.mesh import make_mesh, replicated
+from aver_jax.runtime.data_parallel import make_mesh, replicated
 from aver_jax.training.settings import StepSettings
 from aver_jax.training.step import train_step
 

@@ -10,7 +10,7 @@ import pytest
 from aver_jax.bench import cases
 from aver_jax.bench.worker.inputs import case_config, case_model, noisy_variables, synthetic_batch
 from aver_jax.models.timesformer.unstacked import Layers
-from aver_jax.runtime.mesh import make_mesh, replicated
+from aver_jax.runtime.data_parallel import make_mesh, replicated
 from aver_jax.training.settings import StepSettings
 from aver_jax.training.state import TrainState
 from aver_jax.training.step import train_step

@@ -13,7 +13,7 @@ from aver_jax.errors import UserError
 from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.input import ClipShape
 from aver_jax.runs.run_folder import model_of
-from aver_jax.runtime.mesh import AXIS, check_batch_size, make_mesh, replicated
+from aver_jax.runtime.data_parallel import AXIS, check_batch_size, make_mesh, replicated
 from aver_jax.training.settings import StepSettings
 from aver_jax.training.step import train_step
 

@@ -30,7 +30,7 @@ from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.frontend import augment, evaluation_inputs, spectrogram
 from aver_jax.frontend.keys import AUGMENTATION, example_keys, stream_keys
 from aver_jax.input import ClipShape, Dataset, Loader, open_dataset, training_batches
-from aver_jax.runtime.mesh import make_mesh, replicated, to_devices, to_host
+from aver_jax.runtime.data_parallel import make_mesh, replicated, to_devices, to_host
 from aver_jax.training.optimizer import decay_mask
 from aver_jax.training.settings import StepSettings
 from aver_jax.training.step import train_step

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aver_jax.models.custom_gradients import attend, gelu
 from aver_jax.models.layers import Dense
-from aver_jax.models.tuned_gradients import attend, gelu
 
 INIT_STD = 0.02
 ATTENTION_KERNELS = ("xla", "cudnn")

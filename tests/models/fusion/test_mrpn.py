@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from aver_jax.models.fusion.fusion import NETWORKS
 from aver_jax.models.fusion.mrpn import Mrpn
-from aver_jax.runtime.mesh import AXIS, make_mesh
+from aver_jax.runtime.data_parallel import AXIS, make_mesh
 
 BATCH = 8
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aver_jax.training.plan import Chunk, Plan
+from aver_jax.training.step_plan import Chunk, Plan
 
 
 def test_a_dispatch_ends_at_a_validation_and_at_the_end():
