@@ -10,7 +10,7 @@ from aver_jax.frontend.feature_grid import enlarged
 from aver_jax.frontend.spectrogram import checked_settings
 from aver_jax.input.clips import SAMPLE_RATE
 from aver_jax.modality import Modality
-from aver_jax.prediction.job import OVERLAYS, TIMELINES
+from aver_jax.prediction.outputs import OVERLAYS, TIMELINES
 from aver_jax.prediction.prediction import Prediction
 from aver_jax.prediction.timeline import Timeline, averaged, timeline_csv, words_of
 from aver_jax.report import figures

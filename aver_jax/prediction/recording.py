@@ -10,8 +10,8 @@ from aver_jax.errors import UnusableClip
 from aver_jax.modality import Modality
 from aver_jax.prediction.prediction import Clip, Prediction
 from aver_jax.prediction.predictor import Predictor
-from aver_jax.prediction.timeline import Region, Timeline, gaps, timeline
-from data_prep.media import MAX_SECONDS, recording_seconds
+from aver_jax.prediction.timeline import Region, Timeline, gaps, joined, timeline
+from data_prep.media import MAX_SECONDS
 
 Gap = tuple[float, float, str]
 # What is decoded and predicted at a time.
@@ -37,19 +37,15 @@ class Recording:
     used: tuple[Modality, ...]
 
 
-def is_recording(path: Path) -> bool:
-    """Returns whether a file is longer than a clip may be; UnusableClip if it is none."""
-    return recording_seconds(path) > MAX_SECONDS
-
-
 def predict_recording(
     predictor: Predictor,
     path: Path,
+    seconds: float,
     streams: Sequence[str] = (),
     prefer: str = "longest",
     window: float | None = None,
     hop: float | None = None,
-    tell: Callable[[float, float], None] = lambda done, whole: None,
+    tell: Callable[[float], object] = lambda seconds: None,
 ) -> Recording:
     """Slides a window over a recording, decoding a minute and a window at a time.
 
@@ -57,49 +53,59 @@ def predict_recording(
 
     Args:
       predictor: see `timeline`.
-      path, streams, prefer: as of `Predictor.prepare_faces`.
+      path: the file.
+      seconds: its length, `media.recording_seconds`.
+      streams, prefer: as of `Predictor.prepare_faces`.
       window: seconds; default: `config.data.min_slice` of `config.data.max_seconds`.
       hop: seconds from one window to the next; default: an eighth of the window.
-      tell: called with the seconds that are done and the whole.
+      tell: called with the seconds of each part that is done.
 
     Raises:
       UnusableClip: no part of it can be predicted.
     """
-    whole, data = recording_seconds(path), predictor.run.config.data
+    data = predictor.run.config.data
     window = window or data.min_slice * data.max_seconds
-    lines: list[Timeline] = []
+    starts = np.arange(0.0, seconds, PART_SECONDS).tolist()
+    stops = [*starts[1:], seconds]
+    lines: dict[float, Timeline] = {}
     missing: list[Gap] = []
     unseen: list[tuple[float, float]] = []
-    nearest: tuple[float, Prediction] | None = None
-    reason = ""
-    for start in np.arange(0.0, whole, PART_SECONDS).tolist():
-        stop = min(start + PART_SECONDS, whole)
-        is_last = stop >= whole
-        span = (start, stop if is_last else min(stop + window, whole))
-        tell(start, whole)
+
+    def prepared(start: float, stop: float) -> Clip:
+        return predictor.prepare_faces(path, streams, prefer, (start, stop))[0]
+
+    for start, stop in zip(starts, stops, strict=True):
         try:
-            clip = predictor.prepare_faces(path, streams, prefer, span)[0]
-            away = abs((start + stop - whole) / 2)
-            if nearest is None or away < nearest[0]:
-                nearest = away, _moved_prediction(predictor.predict_clip(clip), start)
+            clip = prepared(start, min(stop + window, seconds))
             line = timeline(predictor, clip, window, hop)
         except UnusableClip as error:
-            reason = str(error)
-            missing.append((start, stop, reason))
-            continue
-        # Windows that begin in the next part are predicted there.
-        lines.append(_moved(line, start, stop if not is_last else np.inf))
-        missing += [
-            (a + start, min(b + start, stop), why)
-            for a, b, why in gaps(clip, line.regions)
-            if a + start < stop
-        ]
-        unseen += [(a + start, b + start) for a, b in unseen_stretches(clip)]
-    if nearest is None:
-        raise UnusableClip(reason or "nothing in it can be decoded")
-    line = _joined(lines)
+            missing.append((start, stop, str(error)))
+        else:
+            # Windows that begin in the next part are predicted there.
+            lines[start] = _moved(line, start, stop if stop < seconds else np.inf)
+            missing += [
+                (a + start, min(b + start, stop), why)
+                for a, b, why in gaps(clip, line.regions)
+                if a + start < stop
+            ]
+            unseen += [(a + start, b + start) for a, b in unseen_stretches(clip)]
+        tell(stop - start)
+    if not lines:
+        raise UnusableClip(missing[-1][2] if missing else "nothing in it can be decoded")
+    line = joined(list(lines.values()))
     used = tuple(name for name in Modality if any(name in some for some in line.used))
-    return Recording(nearest[1], line, missing, unseen, used)
+    ends = dict(zip(starts, stops, strict=True))
+    middle_first = sorted(lines, key=lambda start: abs(start + ends[start] - seconds))
+    reason = ""
+    for start in middle_first:
+        try:
+            clip = prepared(start, min(ends[start] + window, seconds))
+            prediction = _moved_prediction(predictor.predict_clip(clip), start)
+        except UnusableClip as error:
+            reason = reason or str(error)
+        else:
+            return Recording(prediction, line, missing, unseen, used)
+    raise UnusableClip(reason)
 
 
 def unseen_stretches(clip: Clip) -> list[tuple[float, float]]:
@@ -135,26 +141,3 @@ def _moved(line: Timeline, start: float, stop: float) -> Timeline:
             if part.start + start < stop
         ),
     )
-
-
-def _joined(lines: Sequence[Timeline]) -> Timeline:
-    names = dict.fromkeys(name for line in lines for name in line.branches)
-    return Timeline(
-        np.concatenate([line.spans for line in lines]),
-        tuple(used for line in lines for used in line.used),
-        np.concatenate([line.probabilities for line in lines]),
-        {
-            name: np.concatenate(
-                [
-                    line.branches.get(name, np.full_like(line.probabilities, np.nan))
-                    for line in lines
-                ]
-            )
-            for name in names
-        },
-        tuple(part for line in lines for part in line.regions),
-    )
-
-
-def _of_branch(line: Timeline, name: str) -> np.ndarray:
-    return line.branches.get(name, np.full_like(line.probabilities, np.nan))

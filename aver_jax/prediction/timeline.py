@@ -77,33 +77,31 @@ def timeline(
     hop = hop or window / WINDOWS_PER_LENGTH
     spans = [windows(part.start, part.stop, window, hop) for part in parts]
     longest = max(float((s[:, 1] - s[:, 0]).max()) for s in spans)
-    given = [
-        predictor.predict_spans(
-            dataclasses.replace(clip, used=part.used),
-            some,
-            BATCH_SIZE,
-            max(longest, data.max_seconds),
-        )
-        for part, some in zip(parts, spans, strict=True)
-    ]
-    names = dict.fromkeys(name for found in given for name in found.branches)
+    lines = []
+    for part, some in zip(parts, spans, strict=True):
+        clip_part = dataclasses.replace(clip, used=part.used)
+        most = max(longest, data.max_seconds)
+        found = predictor.predict_spans(clip_part, some, BATCH_SIZE, most)
+        probabilities = predictor.tempered(found.probabilities, part.used)
+        used = (part.used,) * len(some)
+        lines.append(Timeline(some, used, probabilities, found.branches, (part,)))
+    return joined(lines)
+
+
+def joined(lines: Sequence[Timeline]) -> Timeline:
+    """Returns timelines one after the other as one."""
+    names = dict.fromkeys(name for line in lines for name in line.branches)
     return Timeline(
-        np.concatenate(spans),
-        tuple(part.used for part, some in zip(parts, spans, strict=True) for _ in some),
-        np.concatenate(
-            [
-                predictor.tempered(found.probabilities, part.used)
-                for found, part in zip(given, parts, strict=True)
-            ]
-        ),
-        {
-            name: np.concatenate(
-                [a.branches.get(name, np.full_like(a.probabilities, np.nan)) for a in given]
-            )
-            for name in names
-        },
-        parts,
+        np.concatenate([line.spans for line in lines]),
+        tuple(used for line in lines for used in line.used),
+        np.concatenate([line.probabilities for line in lines]),
+        {name: np.concatenate([_of_branch(line, name) for line in lines]) for name in names},
+        tuple(part for line in lines for part in line.regions),
     )
+
+
+def _of_branch(line: Timeline, name: str) -> np.ndarray:
+    return line.branches.get(name, np.full_like(line.probabilities, np.nan))
 
 
 def regions(clip: Clip, window: float, takes_one_modality: bool) -> tuple[Region, ...]:

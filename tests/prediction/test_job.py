@@ -12,7 +12,7 @@ import pytest
 from aver_jax import load_run
 from aver_jax.cli import main
 from aver_jax.errors import UnusableClip
-from aver_jax.prediction.job import output_names
+from aver_jax.prediction.arguments import output_names
 from aver_jax.prediction.predictor import Predictor
 from data_prep.media import decode, write_clip
 

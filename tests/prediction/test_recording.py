@@ -7,12 +7,12 @@ import pytest
 
 from aver_jax.cli import main
 from aver_jax.errors import UnusableClip
-from aver_jax.prediction import recording
+from aver_jax.prediction import job, recording
 from aver_jax.prediction.predictor import Predictor
 from aver_jax.prediction.recording import predict_recording
 from aver_jax.prediction.timeline import timeline
 from aver_jax.runs.run_folder import load_run
-from data_prep.media import decode, write_clip
+from data_prep.media import decode, recording_seconds, write_clip
 
 RATE = 16_000
 
@@ -33,13 +33,16 @@ def long_clip(clips, tmp_path_factory):
 def short_parts(monkeypatch):
     monkeypatch.setattr(recording, "PART_SECONDS", 2.0)
     monkeypatch.setattr(recording, "MAX_SECONDS", 5.0)
+    monkeypatch.setattr(job, "MAX_SECONDS", 5.0)
 
 
 @pytest.mark.usefixtures("short_parts")
 def test_the_timeline_of_the_parts_is_that_of_the_whole(heard_runs, long_clip):
     predictor = Predictor(load_run(heard_runs["n2"]))
     whole = timeline(predictor, predictor.prepare(long_clip), window=0.8, hop=0.4)
-    found = predict_recording(predictor, long_clip, window=0.8, hop=0.4)
+    found = predict_recording(
+        predictor, long_clip, recording_seconds(long_clip), window=0.8, hop=0.4
+    )
     starts = found.line.spans[:, 0]
     assert (np.diff(starts) > 0).all()
     assert starts[-1] + 0.8 == pytest.approx(whole.spans[-1, 1], abs=0.2)
@@ -78,7 +81,8 @@ def test_a_recording_of_sound_alone(heard_runs, clips, tmp_path):
     pcm = np.resize(decode(clips[0]).pcm, 7 * RATE)
     write_clip(tmp_path / "sound.mp4", [], 10, pcm, RATE)
     predictor = Predictor(load_run(heard_runs["voice"]))
-    found = predict_recording(predictor, tmp_path / "sound.mp4", window=1.0, hop=0.5)
+    file = tmp_path / "sound.mp4"
+    found = predict_recording(predictor, file, recording_seconds(file), window=1.0, hop=0.5)
     assert len(found.line.spans) in (13, 14)
     assert found.unseen == found.gaps == []
     whole = timeline(predictor, predictor.prepare(tmp_path / "sound.mp4"), window=1.0, hop=0.5)
@@ -90,4 +94,4 @@ def test_a_recording_of_sound_alone(heard_runs, clips, tmp_path):
 def test_a_recording_without_anything_to_predict_says_why(run, tmp_path):
     write_clip(tmp_path / "wall.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 60, 10, np.zeros(0), 1)
     with pytest.raises(UnusableClip, match="no face found"):
-        predict_recording(Predictor(load_run(run)), tmp_path / "wall.mp4")
+        predict_recording(Predictor(load_run(run)), tmp_path / "wall.mp4", 6.0)
