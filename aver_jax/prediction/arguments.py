@@ -1,7 +1,9 @@
 """The flags of `aver predict`, and what is wrong with them before any clip is read."""
 
 import argparse
+import itertools
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -145,6 +147,8 @@ def check_outputs(args: argparse.Namespace, names: dict[Path, str]) -> None:
     ):
         if folder:
             outputs += [folder / f"{name}{ending}" for name in names.values() for ending in endings]
+    if args.faces == "all":
+        outputs += _of_faces(args, names, clips)
     taken = set()
     for path in outputs:
         if path.resolve() in clips:
@@ -152,6 +156,23 @@ def check_outputs(args: argparse.Namespace, names: dict[Path, str]) -> None:
         if path.resolve() in taken:
             raise UserError(f"{path} would be written twice; give every output its own place")
         taken.add(path.resolve())
+
+
+def _of_faces(args: argparse.Namespace, names: dict[Path, str], clips: set[Path]) -> list[Path]:
+    """Returns outputs for single faces that bear the name of a clip, or of another clip's files.
+
+    How many faces a clip has is not known before it is read.
+    """
+    face = re.compile(rf"({'|'.join(map(re.escape, names.values()))})_face\d+")
+    found = []
+    for folder, endings in ((args.overlay, OVERLAYS), (args.timeline, TIMELINES)):
+        stems = [name for name in names.values() if face.fullmatch(name)] if folder else []
+        found += [folder / f"{stem}{ending}" for stem in stems for ending in endings]
+        for clip, ending in itertools.product(clips if folder else (), endings):
+            inside = clip.parent == folder.resolve() and clip.name.endswith(ending)
+            if inside and face.fullmatch(clip.name.removesuffix(ending)):
+                found.append(clip)
+    return found
 
 
 def method_and_path(args: argparse.Namespace, loaded: LoadedRun) -> tuple[str, str]:

@@ -131,6 +131,19 @@ def test_of_two_people_one_is_taken_and_said_or_both_have_a_row(run, two_people,
     assert sides[0] < 64 < 128 < sides[1]
 
 
+def test_files_of_single_faces_replace_no_clip_and_no_other_file(
+    run, two_people, media, tmp_path, capsys
+):
+    own = written(tmp_path / "two_face1.mp4", media.frames, media.pcm)
+    before = own.read_bytes()
+    words = ["predict", str(run), str(two_people), str(own), "--faces", "all"]
+    assert main([*words, "--overlay", str(tmp_path)]) == 2
+    assert "two_face1.mp4 is one of the clips and would be replaced" in capsys.readouterr().err
+    assert own.read_bytes() == before
+    assert main([*words, "--timeline", str(tmp_path / "t")]) == 2
+    assert "two_face1.png would be written twice" in capsys.readouterr().err
+
+
 def test_a_cut_file_is_used_as_far_as_it_goes(run, media, tmp_path, capsys):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 40, (128, 128, 3), dtype=np.uint8)
