@@ -9,10 +9,9 @@ import numpy as np
 
 from data_prep import faces, media
 from data_prep.errors import MissingModality, UnusableClip
+from data_prep.wording import Note
 
 JPEG_QUALITY = 90
-#: In the note of a clip of which one face was taken.
-CHOSEN = "faces: took the"
 
 
 @dataclass(frozen=True)
@@ -135,13 +134,14 @@ def prepare_faces(
             f"no face found (for {faces.LEAST_FACE_SECONDS:g} s in a row, of "
             f"{float(clip.timestamps[-1] - clip.timestamps[0]):.1f} s)"
         )
-    several = f"{len(tracks)} {CHOSEN} {'larger' if prefer == 'largest' else 'longer seen'}"
+    taken = "larger" if prefer == "largest" else "longer seen"
+    several = Note(f"{len(tracks)} faces: took the {taken}", "faces")
     records = []
     for track in tracks:
         jpegs, size = _crops(clip.frames, track.boxes, preparation)
         notes = [*clip.notes, *([several] if len(tracks) > 1 else [])]
         if not track.moves:
-            notes.append("the face does not move: a photograph?")
+            notes.append(Note("the face does not move: a photograph?", "video"))
         records.append(
             {
                 "frames": jpegs,

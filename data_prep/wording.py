@@ -1,4 +1,20 @@
-"""How numbers and names are put into one line of text."""
+"""How numbers and names are put into one line of text, and what is told about a clip."""
+
+
+class Note(str):
+    """A line that a person should know about a clip.
+
+    Attributes:
+      about: "file", "video", "audio" or "faces": to whom it matters.
+    """
+
+    about: str
+
+    def __new__(cls, text: str, about: str = "file") -> "Note":
+        """Returns the text, with what it is about."""
+        note = super().__new__(cls, text)
+        note.about = about
+        return note
 
 
 def counted(number: int, thing: str) -> str:

@@ -19,8 +19,7 @@ from aver_jax.models import inference_form
 from aver_jax.prediction.prediction import AudioMap, Clip, Prediction, SpanPredictions
 from aver_jax.relevance import Relevance, explain
 from aver_jax.runs.run_folder import LoadedRun
-from data_prep.clip import CHOSEN, Job, Preparation, prepare_clip, prepare_faces
-from data_prep.media import SILENT
+from data_prep.clip import Job, Preparation, prepare_clip, prepare_faces
 
 
 class Predictor:
@@ -120,8 +119,9 @@ class Predictor:
             missing = str(no_video).partition(" (")[0]
             return [Clip(job.path, record, (Modality.AUDIO,), missing, streams=job.streams)]
         if not records[0]["pcm"]:
-            silent = [note for note in records[0]["notes"] if SILENT in note]
-            missing = silent[0].partition(" (")[0] if silent else "no audio"
+            # The last thing that is told of its sound is why there is none.
+            told = [note for note in records[0]["notes"] if note.about == Modality.AUDIO]
+            missing = told[-1].partition(" (")[0] if told else "no audio"
             used = (Modality.VIDEO,)
         else:
             missing, used = "", self._shape.modalities
@@ -172,11 +172,8 @@ class Predictor:
 
     def _notes(self, clip: Clip) -> tuple[str, ...]:
         """Returns what was done to the file, as far as it matters to the model and the face."""
-        hears = Modality.AUDIO in self._shape.modalities
-        notes = clip.record["notes"]
-        return tuple(
-            n for n in notes if (hears or "sound" not in n) and not (clip.face and CHOSEN in n)
-        )
+        matters = {"file", *self._shape.modalities, *(() if clip.face else ("faces",))}
+        return tuple(note for note in clip.record["notes"] if note.about in matters)
 
     def _within_window(self, clip: Clip) -> Clip:
         """Returns the clip with only those modalities used that its window holds.

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 
 from data_prep.errors import UnusableClip
+from data_prep.wording import Note
 
 _LFS_START = b"version https://git-lfs"
 #: The reason why such a file is no clip.
@@ -79,7 +80,7 @@ class Streams:
 
     video: av.VideoStream | None = None
     audio: list[av.AudioStream] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
 
 def chosen_streams(
@@ -115,7 +116,8 @@ def chosen_streams(
         if len(pictures) > 1:
             size = f"{streams.video.width}x{streams.video.height}"
             place = pictures.index(streams.video)
-            streams.notes.append(f"{len(pictures)} pictures: took v:{place} ({size})")
+            text = f"{len(pictures)} pictures: took v:{place} ({size})"
+            streams.notes.append(Note(text, "video"))
     if audio:
         ranked = sorted(sounds, key=lambda s: not _is(s, "default"))
         streams.audio = [named["a"]] if "a" in named else ranked

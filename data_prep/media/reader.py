@@ -13,6 +13,7 @@ from data_prep.errors import MissingModality, UnusableClip
 from data_prep.media.canvas import Canvas, Size, fitted
 from data_prep.media.container import Decoder, Span, chosen_streams, open_media, within
 from data_prep.media.sound import Sound
+from data_prep.wording import Note
 
 # A clip longer than this is a recording, not a clip: its frames and sound would not fit a record.
 MAX_SECONDS = 120.0
@@ -22,9 +23,6 @@ HELD_BYTES = 320 << 20
 _FEWEST_HELD = 24
 # A clip whose first frame comes later than this on its clock was cut out of something longer.
 _LATE_SECONDS = 1.0
-
-#: In the reasons and notes of sound in which there is nothing to hear.
-SILENT = "silent sound"
 
 _EMPTY = np.zeros(0, np.int16)
 _CUT = "ffmpeg -i FILE -f segment -segment_time 60 -c copy part%03d.mkv"
@@ -46,7 +44,7 @@ class Media:
     frames: Sequence[np.ndarray]
     timestamps: np.ndarray
     pcm: np.ndarray
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def decode(
@@ -90,10 +88,10 @@ def decode(
     scan = _scan(path, video, audio, streams, held_bytes, span)
     if scan.cut is not None and not (keep_truncated and (scan.times or scan.samples.size)):
         raise UnusableClip(f"truncated: {scan.cut}")
-    notes = [*scan.notes, *([scan.cut] if scan.cut else [])]
+    notes = [*scan.notes, *([Note(scan.cut)] if scan.cut else [])]
     samples, sample_start = scan.samples, scan.sample_start
-    silent = audible_seconds(samples) < LEAST_AUDIBLE_SECONDS
-    if audio and silent and audio_path is not None:
+    heard = audible_seconds(samples)
+    if audio and heard < LEAST_AUDIBLE_SECONDS and audio_path is not None:
         try:
             samples = _scan(Path(audio_path), False, True, (), 0).samples
         except UnusableClip as reason:
@@ -102,13 +100,14 @@ def decode(
         # where that clock ran long before (a cut of a recording), at the first frame.
         late = scan.times and scan.times[0] > _LATE_SECONDS
         sample_start = scan.times[0] if late else 0.0
+        heard = audible_seconds(samples)
     if "video" in require:
         _check_video(path, scan, audio)
-    if audio and samples.size and audible_seconds(samples) < LEAST_AUDIBLE_SECONDS:
-        reason = f"{SILENT} ({audible_seconds(samples):.2f} s that can be heard)"
+    if samples.size and heard < LEAST_AUDIBLE_SECONDS:
+        reason = f"silent sound ({heard:.2f} s that can be heard)"
         if "audio" in require:
             raise MissingModality(reason)
-        notes.append(reason)
+        notes.append(Note(reason, "audio"))
         samples = _EMPTY
     if "audio" in require and not samples.size:
         reason = "the sound stream holds no sample that can be decoded"
@@ -137,7 +136,7 @@ class _Scan:
 
     has_video: bool
     has_audio: bool
-    notes: list[str]
+    notes: list[Note]
     times: list[float] = field(default_factory=list)
     frames: list[np.ndarray] | None = field(default_factory=list)
     size: Size = (0, 0)
@@ -196,7 +195,7 @@ def _scan(
         scan.cut = decoder.cut
         _choose_sound(scan, streams.audio, sounds)
         _bring_to_one_size(scan, list(sizes))
-        scan.notes += canvas.notes if canvas else []
+        scan.notes += [Note(text, "video") for text in canvas.notes] if canvas else []
         used = [s for s in (streams.video, *streams.audio) if s is not None]
         stated = _stated_seconds(container, used)
         # A cut between two packets leaves no other trace than an early end. Matroska states the
@@ -217,7 +216,7 @@ def _choose_sound(scan: _Scan, streams: Sequence[av.AudioStream], sounds: dict[i
     scan.sample_start = sounds[index].start
     if len(found) > 1:
         places = sorted(place for place, _ in found)
-        scan.notes.append(f"{len(found)} sounds: took a:{places.index(index)}")
+        scan.notes.append(Note(f"{len(found)} sounds: took a:{places.index(index)}", "audio"))
 
 
 def _bring_to_one_size(scan: _Scan, sizes: Sequence[Size]) -> None:
@@ -227,7 +226,8 @@ def _bring_to_one_size(scan: _Scan, sizes: Sequence[Size]) -> None:
     scan.size = max(sizes, key=lambda size: size[0] * size[1])
     if len(sizes) > 1:
         words = [f"{width}x{height}" for height, width in (*sizes, scan.size)]
-        scan.notes.append(f"pictures of {', '.join(words[:-1])}: brought to {words[-1]}")
+        text = f"pictures of {', '.join(words[:-1])}: brought to {words[-1]}"
+        scan.notes.append(Note(text, "video"))
         if scan.frames is not None:
             scan.frames = [fitted(image, scan.size) for image in scan.frames]
 
