@@ -9,6 +9,7 @@ import numpy as np
 
 from data_prep import faces, media
 from data_prep.errors import MissingModality, UnusableClip
+from data_prep.frame_times import nearest_frames
 from data_prep.wording import Note
 
 JPEG_QUALITY = 90
@@ -176,5 +177,5 @@ def sampled_faces(record: dict, count: int = 8) -> tuple[int, int]:
     """Returns (moments with a known face, moments), evenly spaced in the time of a record."""
     times = np.asarray(record["timestamps"])
     moments = np.linspace(times[0], times[-1], count)
-    frames = faces.nearest(times, moments)
+    frames = np.unique(nearest_frames(times, moments))
     return int(np.asarray(record["face_found"])[frames].sum()), len(frames)

@@ -25,7 +25,7 @@ def leaves(tree: Any) -> dict[str, Any]:
     return {parameter_path(path): leaf for path, leaf in flat}
 
 
-def resized(fresh: Any, trained: Any) -> tuple[Any, list[str]]:
+def resized(fresh: Mapping[str, Any], trained: Mapping[str, Any]) -> tuple[dict, dict[str, str]]:
     """Returns trained parameters with the embeddings of positions and times at the model's size.
 
     Args:
@@ -33,11 +33,10 @@ def resized(fresh: Any, trained: Any) -> tuple[Any, list[str]]:
       trained: parameters of another run.
 
     Returns:
-      The parameters, and what was resized, for a report; equal sizes stay as they are.
+      The parameters, and for each that was resized a line for a report; equal sizes stay as they
+      are.
     """
-    if not (isinstance(fresh, Mapping) and isinstance(trained, Mapping)):
-        return trained, []
-    changed, told = dict(trained), []
+    changed, told = dict(trained), {}
     for name, resize in (("pos_embed", resized_pos_embed), ("time_embed", resized_time_embed)):
         if name not in fresh or name not in trained:
             continue
@@ -48,7 +47,7 @@ def resized(fresh: Any, trained: Any) -> tuple[Any, list[str]]:
         if name == "pos_embed":
             size, way = round((new[1] - 1) ** 0.5), "bicubic"
         changed[name] = resize(np.asarray(trained[name]), size)
-        told.append(f"{name} resized from {old[1]} to {new[1]} ({way})")
+        told[name] = f"{name} resized from {old[1]} to {new[1]} ({way})"
     return changed, told
 
 
@@ -137,8 +136,8 @@ def initialize_from(
         given |= {path for path in leaves(variables) if _inside(path, subtree)} - new_heads
         anew |= dict.fromkeys(new_heads, f"config.init.{subtree}={folder}")
         fresh = f"; initialised anew: {', '.join(left)}" if left else ""
-        told = [line for line in told if subtree in (WHOLE_MODEL, line.partition(" ")[0])]
-        report.append(f"{subtree} from {folder} (step {run.step}){'; '.join(['', *told])}{fresh}")
+        lines = [line for name, line in told.items() if subtree in (WHOLE_MODEL, name)]
+        report.append(f"{subtree} from {folder} (step {run.step}){'; '.join(['', *lines])}{fresh}")
     if lost := frozen - given:
         collections = {leaf.partition("/")[0] for leaf in lost}
         rest = {leaf for leaf in leaves(variables) if leaf.partition("/")[0] in collections} - lost

@@ -22,7 +22,7 @@ from aver_jax.input.clips import (
 )
 from aver_jax.input.dataset import Dataset
 from aver_jax.input.known import known_part, video_extent
-from aver_jax.input.sampling import nearest_frames
+from aver_jax.input.sampling import frames_of_many
 from aver_jax.modality import Modality
 
 # What a machine needs beside the cache: batches, checkpoints, the operating system.
@@ -74,7 +74,7 @@ class ClipIndex:
             begin, end = np.maximum(start, begin), np.minimum(stop, end)
             beside = begin >= end
             begin, end = np.where(beside, start, begin), np.where(beside, stop, end)
-            chosen = nearest_frames(times, begin, end, shape.num_frames)
+            chosen = frames_of_many(times, begin, end, shape.num_frames)
             plan["frame_index"] = chosen.astype(np.int32)
             seconds = np.take_along_axis(times, chosen, axis=1) - start[:, None]
             plan["frame_times"] = seconds.astype(np.float32)

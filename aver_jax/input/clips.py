@@ -124,7 +124,7 @@ def grid_frames(
       UserError: the clip has no frames.
     """
     _check_frames(record)
-    return _frames_within(record, *window, shape.grid)
+    return frames_within(record, *window, shape.grid)
 
 
 def clip_arrays(
@@ -192,7 +192,7 @@ def span_arrays(
         if Modality.VIDEO in shape.modalities:
             _check_frames(record)
             timestamps = record["timestamps"]
-            chosen = _frames_within(record, start, stop, shape.num_frames)
+            chosen = frames_within(record, start, stop, shape.num_frames)
             decode_clip(record, chosen, shape.image_size, arrays["frames"][position])
             arrays["frame_times"][position] = timestamps[chosen] - start
         if Modality.AUDIO in shape.modalities:
@@ -232,7 +232,7 @@ def decode_clip(
         raise UserError(f"clip {_name(record)}: {error}") from None
 
 
-def _frames_within(record: Mapping[str, Any], start: float, stop: float, count: int) -> np.ndarray:
+def frames_within(record: Mapping[str, Any], start: float, stop: float, count: int) -> np.ndarray:
     """Returns `frame_indices` of that part of a span in which the record has frames."""
     first, last = video_extent(record)
     within = max(start, first), min(stop, last)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from aver_jax.modality import Modality
+from data_prep.frame_times import lasting
 
 Span = tuple[float, float]
 # Between frames with a known face, less than this is no gap.
@@ -30,7 +31,7 @@ def known_part(record: Mapping[str, Any], modalities: Sequence[Modality]) -> dic
         found = np.zeros(len(times), bool)
     elif len(found) != len(times):
         found = np.ones(len(times), bool)
-    part["lasting"] = (record["lasting"] if "lasting" in record else lasting(times))[found]
+    part["lasting"] = lasting_of(record)[found]
     if not found.all():
         part["timestamps"], part["face_found"] = times[found], found[found]
         part["frames"] = [record["frames"][frame] for frame in np.flatnonzero(found)]
@@ -53,11 +54,9 @@ def on_grid(record: Mapping[str, Any], grid: np.ndarray) -> dict[str, Any]:
     }
 
 
-def lasting(timestamps: np.ndarray) -> np.ndarray:
-    """Returns for how many seconds each frame is shown, float64 [F]; the last for the median."""
-    times = np.asarray(timestamps, np.float64)
-    steps = np.diff(times)
-    return np.append(steps, np.median(steps) if len(steps) else 1 / 30)[: len(times)]
+def lasting_of(record: Mapping[str, Any]) -> np.ndarray:
+    """Returns for how many seconds each frame of a record is shown, float64 [F]."""
+    return record["lasting"] if "lasting" in record else lasting(record["timestamps"])
 
 
 def video_extent(record: Mapping[str, Any]) -> Span | None:
@@ -67,8 +66,7 @@ def video_extent(record: Mapping[str, Any]) -> Span | None:
         return None
     if "extent" in record:
         return record["extent"]
-    last = record["lasting"][-1] if "lasting" in record else lasting(times)[-1]
-    return float(times[0]), float(times[-1]) + float(last)
+    return float(times[0]), float(times[-1]) + float(lasting_of(record)[-1])
 
 
 def video_stretches(record: Mapping[str, Any]) -> list[Span]:
@@ -76,7 +74,7 @@ def video_stretches(record: Mapping[str, Any]) -> list[Span]:
     times = np.asarray(record["timestamps"], np.float64)
     if not len(times):
         return []
-    stops = times + (record["lasting"] if "lasting" in record else lasting(times))
+    stops = times + lasting_of(record)
     breaks = np.flatnonzero(times[1:] - stops[:-1] > _LEAST_GAP) + 1
     return [
         (float(times[part[0]]), float(stops[part[-1]]))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from aver_jax.errors import UserError
+from data_prep.frame_times import nearest_frames
 
 
 def centre_window(start: float, stop: float, max_seconds: float) -> tuple[float, float]:
@@ -72,12 +73,10 @@ def frame_indices(timestamps: np.ndarray, start: float, stop: float, num_frames:
       int64 [T], ascending; of two equally near frames the earlier one.
     """
     centres = start + (np.arange(num_frames) + 0.5) * ((stop - start) / num_frames)
-    times = np.asarray(timestamps, np.float64)
-    between = (times[1:] + times[:-1]) / 2
-    return np.searchsorted(between, centres, side="left")
+    return nearest_frames(timestamps, centres)
 
 
-def nearest_frames(
+def frames_of_many(
     timestamps: np.ndarray, start: np.ndarray, stop: np.ndarray, num_frames: int
 ) -> np.ndarray:
     """Returns `frame_indices` of many clips with equally many frames.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from aver_jax.input.clips import SAMPLE_RATE, clip_window
-from aver_jax.input.known import Span, lasting, video_extent, video_stretches
+from aver_jax.input.known import Span, lasting_of, video_extent, video_stretches
 from aver_jax.modality import Modality
 from data_prep.audible import audible_stretches
 
@@ -83,7 +83,7 @@ def seconds_within(record: Mapping[str, Any], name: Modality, span: Sequence[flo
     """Returns the seconds of a modality in a span of a clip."""
     if name == Modality.VIDEO:
         starts = np.asarray(record["timestamps"], np.float64)
-        stops = starts + (record["lasting"] if "lasting" in record else lasting(starts))
+        stops = starts + lasting_of(record)
     else:
         starts, stops = (np.array([end]) for end in extents(record).get(name, (0.0, 0.0)))
     overlap = float(np.maximum(0, np.minimum(stops, span[1]) - np.maximum(starts, span[0])).sum())

@@ -12,8 +12,14 @@ from aver_jax.errors import MissingModality, UnusableClip
 from aver_jax.frontend import evaluation_inputs, spectrogram
 from aver_jax.frontend.feature_grid import cell_centres
 from aver_jax.input import time_spans
-from aver_jax.input.clips import LEAST_FACE_SHARE, SAMPLE_RATE, ClipShape, span_arrays
-from aver_jax.input.sampling import frame_indices, view_slices
+from aver_jax.input.clips import (
+    LEAST_FACE_SHARE,
+    SAMPLE_RATE,
+    ClipShape,
+    frames_within,
+    span_arrays,
+)
+from aver_jax.input.sampling import view_slices
 from aver_jax.modality import Modality
 from aver_jax.models import inference_form
 from aver_jax.prediction.prediction import AudioMap, Clip, Prediction, SpanPredictions
@@ -204,11 +210,7 @@ class Predictor:
 
     def _faces(self, clip: Clip, span: tuple[float, float]) -> tuple[int, int]:
         """Returns in how many of the model's T moments of a span the face is known, and T."""
-        times = np.asarray(clip.record["timestamps"])
-        inside = max(span[0], float(times[0])), min(span[1], float(times[-1]))
-        moments = frame_indices(
-            times, *(inside if inside[0] < inside[1] else span), self._shape.num_frames
-        )
+        moments = frames_within(clip.record, *span, self._shape.num_frames)
         return int(np.asarray(clip.record["face_found"])[moments].sum()), len(moments)
 
     def _complete(self, clip: Clip, span: np.ndarray | tuple[float, float]) -> bool:

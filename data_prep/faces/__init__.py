@@ -3,7 +3,7 @@
 from data_prep.faces.boxes import crop, overlap, squares
 from data_prep.faces.detector import DETECTORS, Detector, check_detector, load_detector
 from data_prep.faces.follow import LEAST_FACE_SECONDS, Track, follow_faces
-from data_prep.faces.looks import look_times, nearest
+from data_prep.faces.looks import look_times
 
 __all__ = [
     "DETECTORS",
@@ -15,7 +15,6 @@ __all__ = [
     "follow_faces",
     "load_detector",
     "look_times",
-    "nearest",
     "overlap",
     "squares",
 ]

@@ -10,6 +10,7 @@ from data_prep.faces.boxes import overlap, squares
 from data_prep.faces.colours import SAME, same_colours
 from data_prep.faces.detector import Detector
 from data_prep.faces.looks import Look, look
+from data_prep.frame_times import lasting
 
 # A face that is seen for less, or for less than half of a shorter clip, is no track: a cascade now
 # and then takes a wall for one.
@@ -174,11 +175,8 @@ def _track(pieces: Sequence[_Piece], looks: Sequence[Look], times: np.ndarray) -
         found |= away <= 1e-6
     half = boxes[:, 2:] / 2
     corners = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
-    # A frame lasts until the next one.
-    lasting = np.diff(
-        times, append=times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 0)
-    )
-    return Track(corners.astype(np.float32), found, float(lasting[found].sum()), _moves(pieces))
+    seconds = float(lasting(times)[found].sum())
+    return Track(corners.astype(np.float32), found, seconds, _moves(pieces))
 
 
 def _known_runs(

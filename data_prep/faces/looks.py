@@ -10,6 +10,7 @@ import numpy as np
 from data_prep.faces.boxes import overlap
 from data_prep.faces.colours import SAME, colours, same_colours
 from data_prep.faces.detector import Detector
+from data_prep.frame_times import nearest_frames
 
 LEAST_LOOKS = 8
 # Between two looks whose boxes do not agree there is a third, so many times over.
@@ -57,13 +58,6 @@ def look_times(timestamps: np.ndarray) -> np.ndarray:
     return np.linspace(first, last, max(LEAST_LOOKS, 1 + int(np.ceil(last - first))))
 
 
-def nearest(timestamps: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Returns the frames nearest in time, each once: int [<= n], ascending."""
-    stamps = np.asarray(timestamps, np.float64)
-    between = (stamps[1:] + stamps[:-1]) / 2
-    return np.unique(np.searchsorted(between, times, side="left"))
-
-
 def look(frames: Sequence[np.ndarray], timestamps: np.ndarray, detector: Detector) -> list[Look]:
     """Searches faces in evenly spaced moments of a clip, then where its boxes do not agree.
 
@@ -73,7 +67,7 @@ def look(frames: Sequence[np.ndarray], timestamps: np.ndarray, detector: Detecto
       detector: finds the faces of one frame.
     """
     looks: dict[int, Look] = {}
-    wanted = nearest(timestamps, look_times(timestamps))
+    wanted = np.unique(nearest_frames(timestamps, look_times(timestamps)))
     for _ in range(1 + _MOST_ROUNDS):
         for frame in wanted.tolist():
             looks[frame] = _look_at(frames[frame], frame, float(timestamps[frame]), detector)
@@ -83,7 +77,7 @@ def look(frames: Sequence[np.ndarray], timestamps: np.ndarray, detector: Detecto
             for one, other in itertools.pairwise(ordered)
             if other.frame - one.frame > 1 and not _agree(one, other)
         ]
-        wanted = np.setdiff1d(nearest(timestamps, np.array(middles)), list(looks))
+        wanted = np.setdiff1d(nearest_frames(timestamps, np.array(middles)), list(looks))
         if not len(wanted):
             break
     return [looks[frame] for frame in sorted(looks)]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from data_prep import faces
 from data_prep.errors import UserError
+from data_prep.frame_times import nearest_frames
 
 WHOLE = st.integers(-50, 250)
 
@@ -46,7 +47,7 @@ TIMES = np.arange(30) / 25
 def test_faces_are_searched_at_even_times_not_at_even_frame_numbers():
     # Half a second of 100 frames a second, then 5 a second.
     times = np.concatenate([np.arange(50) / 100, 0.5 + np.arange(9) / 5])
-    looked = times[faces.nearest(times, faces.look_times(times))]
+    looked = times[nearest_frames(times, faces.look_times(times))]
     np.testing.assert_allclose(looked, np.linspace(0, times[-1], 8), atol=0.1)
     assert len(faces.look_times(np.arange(0, 6.5, 0.04))) == 8
     assert len(faces.look_times(np.arange(0, 60, 0.04))) == 61

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from aver_jax.input.clips import ClipShape, clip_arrays, clip_window
-from aver_jax.input.known import known_part, lasting, video_extent, video_stretches
+from aver_jax.input.known import known_part, video_extent, video_stretches
 from aver_jax.modality import Modality
+from data_prep.frame_times import lasting
 
 BOTH = (Modality.VIDEO, Modality.AUDIO)
 TIMES = np.arange(20, dtype=np.float32) / 10

@@ -9,7 +9,7 @@ from aver_jax.errors import UserError
 from aver_jax.input.sampling import (
     centre_window,
     frame_indices,
-    nearest_frames,
+    frames_of_many,
     time_slice,
     view_slices,
 )
@@ -83,8 +83,8 @@ def test_the_frames_of_many_clips_are_those_of_each():
     times = np.cumsum(rng.integers(0, 3, (50, 7)), axis=1).astype(np.float32) / 8
     start, stop = np.sort(rng.integers(0, 17, (50, 2)) / 8, axis=1).T
     stop = stop + 0.125
-    found = nearest_frames(times, start, stop, 4)
+    found = frames_of_many(times, start, stop, 4)
     each = [frame_indices(*clip, 4) for clip in zip(times, start, stop, strict=True)]
     np.testing.assert_array_equal(found, each)
-    one = nearest_frames(times[:, :1], start, stop, 4)
+    one = frames_of_many(times[:, :1], start, stop, 4)
     np.testing.assert_array_equal(one, np.zeros((50, 4)))
