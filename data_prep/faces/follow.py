@@ -1,5 +1,6 @@
 """One face followed through time: by where it is, how it moves and what it looks like."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ _NEAR, _FAR = 0.7, 3.0
 _SIZES = (0.6, 1 / 0.6)
 # Less like it than this a face at the same place is another one.
 _NOT_ANOTHER = 0.55
+# Two heads do not cover each other by more than this.
+_ONE_HEAD = 0.3
 # A stretch without a detection in which the picture shows the face where it should be.
 _BLINK_SECONDS = 0.7
 # Mean change of grey levels inside a box from look to look: a photograph has only that of coding.
@@ -86,7 +89,18 @@ def follow_faces(
         length = round(track.seconds / 0.2)
         order = (area, length) if prefer == "largest" else (length, area)
         ranked.append(((track.moves, *order), track))
-    return [track for _, track in sorted(ranked, key=lambda pair: pair[0], reverse=True)]
+    kept: list[Track] = []
+    for _, track in sorted(ranked, key=lambda pair: pair[0], reverse=True):
+        if not any(_one_head(track, other) for other in kept):
+            kept.append(track)
+    return kept
+
+
+def _one_head(one: Track, other: Track) -> bool:
+    """Returns whether two tracks are boxes around one head: a cascade may give it two."""
+    both = np.flatnonzero(one.found & other.found)
+    overlaps = [overlap(one.boxes[frame], other.boxes[frame]) for frame in both]
+    return bool(overlaps) and float(np.median(overlaps)) > _ONE_HEAD
 
 
 def _linked(looks: Sequence[Look]) -> list[_Piece]:
@@ -243,12 +257,12 @@ def _smoothed_path(at: np.ndarray, found: np.ndarray, times: np.ndarray) -> np.n
 def _moves(pieces: Sequence[_Piece]) -> bool:
     """Returns whether a face moves from place to place, or in itself."""
     changes = []
-    for piece in pieces:
-        for (one, box), (other, next_box) in zip(piece.hits[:-1], piece.hits[1:], strict=True):
-            if overlap(box, next_box) < 0.6:
-                return True
-            changes.append(_change(one, other, (box + next_box) / 2))
-    return len(pieces) > 1 or not changes or float(np.median(changes)) > _STILL
+    hits = [hit for piece in pieces for hit in piece.hits]
+    for (one, box), (other, next_box) in itertools.pairwise(hits):
+        if overlap(box, next_box) < 0.6:
+            return True
+        changes.append(_change(one, other, (box + next_box) / 2))
+    return not changes or float(np.median(changes)) > _STILL
 
 
 def _change(one: Look, other: Look, box: np.ndarray) -> float:

@@ -75,6 +75,21 @@ def test_of_two_faces_seen_throughout_the_larger_comes_first_in_any_order_of_det
         np.testing.assert_allclose(second.boxes[7], pair[0], atol=1e-3)
 
 
+def test_two_boxes_around_one_head_are_one_face():
+    # As a cascade gave them for a rendered clip, in some of the looks.
+    pair = np.stack([square(41, 43, 87), square(72, 47, 78)])
+    moments = iter(range(99))
+
+    def detector(frame):
+        return pair if next(moments) in (0, 1, 2, 6) else pair[:1]
+
+    tall = [np.zeros((200, 200, 3), np.uint8)] * 30
+    (track,) = faces.follow_faces(tall, TIMES, detector)
+    np.testing.assert_allclose(track.boxes, np.tile(pair[0], (30, 1)), atol=1e-2)
+    beside = np.stack([pair[0], square(41 + 60, 43, 87)])
+    assert len(faces.follow_faces(tall, TIMES, still(beside))) == 2
+
+
 def test_the_longest_or_the_largest_face_is_preferred():
     def detector(frame):
         near = [square(100, 20, 60)] if frame[0, 0, 0] == 0 else []
