@@ -27,6 +27,8 @@ _TRACK = (42, 48, 60)
 _BAR = (96, 108, 130)
 _ACCENT = (255, 176, 59)
 _GOOD = (92, 200, 150)
+# Of the panel, in its units: the margin, and the size of most letters.
+_PAD, _SMALL = 22, 13
 _SCALED = "relevance{}, scaled by itself"
 
 
@@ -239,7 +241,7 @@ def _panel(
     """Draws the part beside the picture; returns its timeline's (x0, x1, y0, y1, t0, t1) too."""
     height, unit = size
     width = _even(300 * unit)
-    pad, small, big = 22 * unit, 13 * unit, 34 * unit
+    pad, small, big = _PAD * unit, _SMALL * unit, 34 * unit
     panel = np.empty((height, width, 3), np.uint8)
     panel[:] = BACKGROUND
     pen = draw_text.Pen(panel)
@@ -249,29 +251,11 @@ def _panel(
     if truth:
         right = truth == label
         pen.text((pad, 90 * unit), f"true label {truth}", small, _GOOD if right else _ACCENT)
-    order = range(len(classes))
-    if len(classes) > MAX_BARS:
-        order = np.argsort(probabilities)[::-1][:MAX_BARS]
     below = (118 if scale or curve else 20) + (
         8 + 20 * len(branch_predictions) if branch_predictions else 0
     )
-    top, bottom = 108 * unit, height - below * unit
-    step = min(34 * unit, (bottom - top) / max(len(order), 1))
-    names = max(pen.width(classes[i], small, bold=True) for i in order)
-    names = min(names, 0.4 * width)
-    left, right = pad + names + 10 * unit, width - pad - pen.width("100%", small) - 8 * unit
-    for place, i in enumerate(order):
-        middle = top + (place + 0.5) * step
-        chosen = classes[i] == label
-        tone = _TEXT if chosen else _MUTED
-        text_size = pen.fitting(classes[i], small, names, bold=chosen)
-        pen.text((pad, middle + 0.36 * small), classes[i], text_size, tone, bold=chosen)
-        pen.bar((left, middle - 0.2 * step, right, middle + 0.2 * step), 1.0, _TRACK)
-        color = _ACCENT if chosen else _BAR
-        pen.bar((left, middle - 0.2 * step, right, middle + 0.2 * step), probabilities[i], color)
-        share = f"{100 * probabilities[i]:.0f}%"
-        end = width - pad - pen.width(share, small, bold=chosen)
-        pen.text((end, middle + 0.36 * small), share, small, tone, bold=chosen)
+    bottom = height - below * unit
+    _draw_bars(pen, classes, probabilities, label, unit, width, bottom)
     for place, (words, name, probability) in enumerate(branch_predictions):
         y = bottom + (20 * place + 18) * unit
         pen.text((pad, y), words, 11 * unit, _MUTED)
@@ -293,21 +277,51 @@ def _panel(
     if scale and flat:
         pen.text((pad, height - 30 * unit), scale, small, _TEXT)
     elif scale:
-        y = height - 34 * unit
-        ramp = heat_colors(np.linspace(0, 1, max(2, int(width - 2 * pad)))[None])
-        thick = max(2, int(7 * unit))
-        panel = pen.image()
-        panel[int(y) : int(y) + thick, int(pad) : int(pad) + ramp.shape[1]] = ramp
-        pen = draw_text.Pen(panel)
-        tiny = 11 * unit
-        y, more = height - 12 * unit, "more"
-        middle = (width - pen.width(scale, tiny)) / 2
-        pen.text((pad, y), "less", tiny, _MUTED)
-        pen.text((middle, y), scale, tiny, _MUTED)
-        pen.text((width - pad - pen.width(more, tiny), y), more, tiny, _MUTED)
+        pen = _draw_scale(pen, scale, unit, width, height)
     panel = pen.image()
     panel.flags.writeable = False
     return panel, line
+
+
+def _draw_bars(pen, classes, probabilities, label, unit, width, bottom):
+    """Draws a bar for each class, of many classes for the likeliest, from below the label on."""
+    pad, small, top = _PAD * unit, _SMALL * unit, 108 * unit
+    order = range(len(classes))
+    if len(classes) > MAX_BARS:
+        order = np.argsort(probabilities)[::-1][:MAX_BARS]
+    step = min(34 * unit, (bottom - top) / max(len(order), 1))
+    names = max(pen.width(classes[i], small, bold=True) for i in order)
+    names = min(names, 0.4 * width)
+    left, right = pad + names + 10 * unit, width - pad - pen.width("100%", small) - 8 * unit
+    for place, i in enumerate(order):
+        middle = top + (place + 0.5) * step
+        chosen = classes[i] == label
+        tone = _TEXT if chosen else _MUTED
+        text_size = pen.fitting(classes[i], small, names, bold=chosen)
+        pen.text((pad, middle + 0.36 * small), classes[i], text_size, tone, bold=chosen)
+        pen.bar((left, middle - 0.2 * step, right, middle + 0.2 * step), 1.0, _TRACK)
+        color = _ACCENT if chosen else _BAR
+        pen.bar((left, middle - 0.2 * step, right, middle + 0.2 * step), probabilities[i], color)
+        share = f"{100 * probabilities[i]:.0f}%"
+        end = width - pad - pen.width(share, small, bold=chosen)
+        pen.text((end, middle + 0.36 * small), share, small, tone, bold=chosen)
+
+
+def _draw_scale(pen, words, unit, width, height):
+    """Draws the scale of the heat map at the bottom; returns the pen to go on with."""
+    pad, tiny = _PAD * unit, 11 * unit
+    y = height - 34 * unit
+    ramp = heat_colors(np.linspace(0, 1, max(2, int(width - 2 * pad)))[None])
+    thick = max(2, int(7 * unit))
+    panel = pen.image()
+    panel[int(y) : int(y) + thick, int(pad) : int(pad) + ramp.shape[1]] = ramp
+    pen = draw_text.Pen(panel)
+    y, more = height - 12 * unit, "more"
+    middle = (width - pen.width(words, tiny)) / 2
+    pen.text((pad, y), "less", tiny, _MUTED)
+    pen.text((middle, y), words, tiny, _MUTED)
+    pen.text((width - pad - pen.width(more, tiny), y), more, tiny, _MUTED)
+    return pen
 
 
 def _is_cut(window):
