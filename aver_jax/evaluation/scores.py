@@ -185,9 +185,11 @@ def results_table(results: dict) -> str:
     lines.append(f"  as trained   {_shown('ece', plain['ece'])}   loss {plain['loss']:.3f}")
     if "temperature" in results:
         scaled = results["temperature"]
+        # Where every clip is right, or none, the best temperature has no bound.
+        ends = "; the end of its range" if scaled["value"] in metrics.TEMPERATURE_RANGE else ""
         lines.append(
             f"  T = {scaled['value']:<8.3f} {_shown('ece', scaled['ece'])}   "
-            f"loss {scaled['loss']:.3f}   (fitted on {scaled['fitted_clips']} validation clips)"
+            f"loss {scaled['loss']:.3f}   (fitted on {scaled['fitted_clips']} validation clips{ends})"
         )
     return "\n".join(lines)
 
