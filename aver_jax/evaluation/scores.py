@@ -187,9 +187,10 @@ def results_table(results: dict) -> str:
         scaled = results["temperature"]
         # Where every clip is right, or none, the best temperature has no bound.
         ends = "; the end of its range" if scaled["value"] in metrics.TEMPERATURE_RANGE else ""
+        fitted = f"(fitted on {scaled['fitted_clips']} validation clips{ends})"
         lines.append(
             f"  T = {scaled['value']:<8.3f} {_shown('ece', scaled['ece'])}   "
-            f"loss {scaled['loss']:.3f}   (fitted on {scaled['fitted_clips']} validation clips{ends})"
+            f"loss {scaled['loss']:.3f}   {fitted}"
         )
     return "\n".join(lines)
 
