@@ -6,14 +6,21 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data_prep.synthetic.drawing.face import REGIONS, FacePainter, Pose
+from data_prep.synthetic.drawing.head import make_head
+from data_prep.synthetic.drawing.scene import (
+    UNIT,
+    Stage,
+    frame_matrix,
+    make_light,
+    make_motion,
+    make_stage,
+)
 from data_prep.synthetic.expression import CARRIERS, blinks, envelope, unit_weights
-from data_prep.synthetic.face import REGIONS, FacePainter, Pose
-from data_prep.synthetic.head import make_head
 from data_prep.synthetic.identity import make_identity
 from data_prep.synthetic.plan import STRENGTH, ClipPlan, Knobs, shown_emotion
-from data_prep.synthetic.scene import UNIT, Stage, frame_matrix, make_light, make_motion, make_stage
-from data_prep.synthetic.speech import STEP, articulate
-from data_prep.synthetic.voice import SAMPLE_RATE, mixed_prosody, synthesize
+from data_prep.synthetic.sound.speech import STEP, articulate
+from data_prep.synthetic.sound.voice import SAMPLE_RATE, mixed_prosody, synthesize
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from data_prep.errors import UserError
 from data_prep.media import write_clip
 from data_prep.output import check_parent, place, reported, start_partial
 from data_prep.synthetic.clip import Clip, Format
-from data_prep.synthetic.face import REGIONS
+from data_prep.synthetic.drawing.face import REGIONS
 from data_prep.synthetic.identity import make_identity
 from data_prep.synthetic.plan import ClipPlan, Knobs, demographics_row, plan_corpus
+from data_prep.synthetic.sound.voice import SAMPLE_RATE
 from data_prep.synthetic.truth import write_truth
-from data_prep.synthetic.voice import SAMPLE_RATE
 from data_prep.workers import available_cores, interrupts_blocked, worker_pool
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from data_prep.faces import load_detector
 from data_prep.synthetic.clip import Clip, Format
+from data_prep.synthetic.drawing.face import REGIONS
 from data_prep.synthetic.expression import CARRIERS, EMOTIONS, PARTS, unit_weights
-from data_prep.synthetic.face import REGIONS
 from data_prep.synthetic.plan import NAMINGS, Knobs, plan_corpus
 
 SHORT = Format(size=160, fps=10, seconds=1.0)

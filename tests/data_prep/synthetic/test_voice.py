@@ -7,8 +7,8 @@ import pytest
 
 from data_prep.synthetic.clip import Clip, Format
 from data_prep.synthetic.plan import Knobs, plan_corpus
-from data_prep.synthetic.speech import SENTENCES, articulate
-from data_prep.synthetic.voice import SAMPLE_RATE
+from data_prep.synthetic.sound.speech import SENTENCES, articulate
+from data_prep.synthetic.sound.voice import SAMPLE_RATE
 
 WINDOW = 1024
 

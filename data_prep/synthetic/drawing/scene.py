@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data_prep.synthetic.canvas import Canvas, mirrored, shifted, spline
+from data_prep.synthetic.drawing.canvas import Canvas, mirrored, shifted, spline
 from data_prep.synthetic.identity import Identity
 
 UNIT = 0.208  # half a face's width, as a share of the frame's size

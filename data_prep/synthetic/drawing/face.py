@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data_prep.synthetic.canvas import Canvas, shifted, spline
-from data_prep.synthetic.head import Head
+from data_prep.synthetic.drawing.canvas import Canvas, shifted, spline
+from data_prep.synthetic.drawing.head import Head
+from data_prep.synthetic.drawing.mouth import paint_mouth
+from data_prep.synthetic.drawing.scene import Light
 from data_prep.synthetic.identity import Identity
-from data_prep.synthetic.mouth import paint_mouth
-from data_prep.synthetic.scene import Light
 
 REGIONS = ("face", "eyes", "nose", "mouth")
 _EYE_LINE = -0.13

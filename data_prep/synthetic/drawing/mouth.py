@@ -5,7 +5,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from data_prep.synthetic.canvas import Canvas, shifted, spline
+from data_prep.synthetic.drawing.canvas import Canvas, shifted, spline
 
 _T = np.linspace(-1.0, 1.0, 15)
 _DEPTH = 0.17

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data_prep.synthetic.canvas import Canvas, mirrored, spline
+from data_prep.synthetic.drawing.canvas import Canvas, mirrored, spline
+from data_prep.synthetic.drawing.scene import Light
 from data_prep.synthetic.identity import Identity
-from data_prep.synthetic.scene import Light
 
 # The drawn area in face units, and how much finer than the frame it is drawn.
 LEFT, RIGHT, TOP, BOTTOM = -1.6, 1.6, -2.05, 1.75

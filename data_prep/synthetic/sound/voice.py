@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from data_prep.synthetic.identity import Identity
-from data_prep.synthetic.speech import STEP, Articulation
+from data_prep.synthetic.sound.speech import STEP, Articulation
 
 SAMPLE_RATE = 16_000
 _WINDOW, _HOP = 512, 128

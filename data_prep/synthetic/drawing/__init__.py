@@ -1,0 +1,1 @@
+"""The pictures: heads, faces and what surrounds them, drawn frame by frame."""

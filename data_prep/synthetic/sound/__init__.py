@@ -1,0 +1,1 @@
+"""The voice: what is said, how, and how it was recorded."""
