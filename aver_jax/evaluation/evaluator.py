@@ -9,8 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from aver_jax.evaluation import metrics
+from aver_jax.evaluation.clip_batches import ClipBatches
 from aver_jax.evaluation.forward import Batch, Forward
-from aver_jax.input import ClipShape, Dataset, Loader, evaluation_batches
+from aver_jax.input import ClipShape, Dataset, Loader
 from aver_jax.runtime.data_parallel import to_host
 
 
@@ -113,9 +114,8 @@ class Evaluator:
         views: int = 1,
         keep: bool = False,
     ):
-        self._forward, self._loader, self._dataset = forward, loader, dataset
-        self._views, self._keep, self._kept = views, keep, None
-        self._rows, self._labels, self._prefix = rows, labels, prefix
+        self._forward, self._labels, self._prefix = forward, labels, prefix
+        self._batches = ClipBatches(dataset, rows, labels, loader, views, keep)
 
     def run(self, variables: Any) -> Iterator[tuple[str, float]]:
         """Yields (name, value) of loss (cross-entropy, no smoothing), WAR, UAR and macro F1.
@@ -133,23 +133,28 @@ class Evaluator:
         for name, logits in clips.branches.items():
             yield f"{self._prefix}/war_{name}", float((logits.argmax(-1) == labels).mean())
 
-    def collect(self, variables: Any, progress: bool = False) -> ClipLogits:
-        """Returns what the model says of every row, each once."""
-        batches: Iterable[Batch] = self._kept or evaluation_batches(
-            self._dataset, self._rows, self._labels, self._loader, self._views
+    def collect(
+        self,
+        variables: Any,
+        progress: bool = False,
+        change: Callable[[ClipBatches], Iterable[Batch]] = iter,
+    ) -> ClipLogits:
+        """Returns what the model says of every row, each once.
+
+        Args:
+          variables: of the model, replicated over the mesh.
+          progress: show a bar.
+          change: the batches as they are -> those that the model sees (`controls.Control.batches`).
+        """
+        bar = tqdm(
+            change(self._batches),
+            self._prefix,
+            len(self._batches),
+            unit=" batches",
+            disable=not progress,
+            leave=False,
         )
-        seen: list[Batch] = []
-        total = -(-len(self._rows) * self._views // self._loader.batch_size)
-        bar = tqdm(batches, self._prefix, total, unit=" batches", disable=not progress, leave=False)
-
-        def forward(batch: Batch) -> dict[str, Any]:
-            if self._keep:
-                seen.append(batch)
-            return self._forward(variables, batch)
-
-        clips = collect_logits(forward, bar)
-        self._kept = seen
-        return clips
+        return collect_logits(lambda batch: self._forward(variables, batch), bar)
 
 
 def evaluation_loader(config: Any, mesh: jax.sharding.Mesh) -> Loader:

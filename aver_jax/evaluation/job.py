@@ -10,7 +10,9 @@ import jax
 import numpy as np
 
 from aver_jax.errors import UserError
-from aver_jax.evaluation import metrics, scores
+from aver_jax.evaluation import control_scores, metrics, scores
+from aver_jax.evaluation.clip_batches import fits_in_memory
+from aver_jax.evaluation.controls import check_clips, controls_of
 from aver_jax.evaluation.evaluator import ClipLogits, Evaluator, evaluation_loader
 from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.input import PROTOCOLS, Dataset, Split, open_dataset
@@ -74,6 +76,7 @@ def evaluate_run(
     temperature: bool = False,
     batch_size: int | None = None,
     features: bool = False,
+    controls: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Scores a run on one split of its protocol and fold.
@@ -88,10 +91,12 @@ def evaluate_run(
       temperature: also fit a temperature on the validation split.
       batch_size: clips at a time, rounded up to a multiple of the devices; default the run's own.
       features: also give the features of every clip (`Evaluation.clips.features`).
+      controls: also score the same clips with something taken away (`controls.controls_of`).
       progress: show a bar.
 
     Raises:
-      UserError: no such run, checkpoint or dataset; a dataset of other classes.
+      UserError: no such run, checkpoint or dataset; a dataset of other classes; controls of fewer
+        than 2 clips.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
@@ -111,20 +116,22 @@ def evaluate_run(
     _check_dataset(run, dataset)
     clips_of = split_dataset(dataset, config.data.protocol, config.data.fold, config.data.target)
     _check_unseen(run, dataset, clips_of, split)
+    rows = getattr(clips_of, split)
+    if controls:
+        check_clips(len(rows))
     mesh = make_mesh()
     forward = compiled_forward(run.model, config, mesh, features)
     variables = jax.device_put(run.variables, replicated(mesh))
-    loader = evaluation_loader(config, mesh)
+    loader, num_views = evaluation_loader(config, mesh), config.evaluation.views
 
-    def collect(name):
-        rows = getattr(clips_of, name)
-        evaluator = Evaluator(
-            forward, loader, dataset, rows, clips_of.labels, name, config.evaluation.views
-        )
-        clips = evaluator.collect(variables, progress)
-        return clips, clips_of.labels[clips.rows]
+    def evaluator_of(name, keep=False):
+        of_split = getattr(clips_of, name)
+        return Evaluator(forward, loader, dataset, of_split, clips_of.labels, name, num_views, keep)
 
-    clips, labels = collect(split)
+    keep = controls and fits_in_memory(len(rows), num_views, loader)
+    evaluator = evaluator_of(split, keep)
+    clips = evaluator.collect(variables, progress)
+    labels = clips_of.labels[clips.rows]
     results = {
         "run": Path(folder).resolve().name,
         "dataset": dataset.name,
@@ -147,11 +154,27 @@ def evaluate_run(
             branches=clips.branches,
         ),
     }
+    if controls:
+        predictions = {
+            control.name: (
+                control.detail,
+                evaluator.collect(variables, progress, control.batches).logits.argmax(-1),
+            )
+            for control in controls_of(loader.shape)
+        }
+        results["controls"] = control_scores.score_controls(
+            clips.logits.argmax(-1),
+            predictions,
+            labels,
+            dataset.index["actor"][clips.rows],
+            len(run.classes),
+        )
     fitted = 1.0
     if temperature:
-        held_out, held_out_labels = (
-            (clips, labels) if split == "validation" else collect("validation")
-        )
+        held_out = clips
+        if split != "validation":
+            held_out = evaluator_of("validation").collect(variables, progress)
+        held_out_labels = clips_of.labels[held_out.rows]
         fitted = metrics.fit_temperature(held_out.logits, held_out_labels)
         results["temperature"] = {
             "value": fitted,
@@ -164,7 +187,7 @@ def evaluate_run(
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     """Writes results.json, confusion.csv, per_actor.csv, confusion.png and reliability.png.
 
-    A model whose branches have logits of their own gets branches.png too.
+    A model whose branches have logits of their own gets branches.png too, controls controls.csv.
     """
     from aver_jax.report import figures  # matplotlib: half a second that training need not wait for
 
@@ -174,6 +197,11 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     write_whole(out / "reliability.png", figures.png(figures.reliability(results)))
     if "branches" in results:
         write_whole(out / "branches.png", figures.png(figures.branches(results)))
+    # Those of an earlier evaluation may be of another checkpoint.
+    (out / "controls.csv").unlink(missing_ok=True)
+    if "controls" in results:
+        table = control_scores.controls_rows(results["controls"])
+        write_whole(out / "controls.csv", csv_text(table))
     scores.write_files(results, out)
 
 
@@ -219,6 +247,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE.csv", help="write the probabilities of every clip"
     )
+    parser.add_argument(
+        "--controls",
+        action="store_true",
+        help="also score the clips with frames in another order, one frame repeated, silence, or "
+        "the sound or face of another clip",
+    )
     parser.add_argument("--out", type=Path, help="results folder (default: RUN/evaluation/SPLIT)")
     parser.add_argument("--batch-size", type=_positive, help="clips at a time")
 
@@ -240,6 +274,7 @@ def run(args: argparse.Namespace) -> int:
         views=args.views,
         temperature=args.temperature,
         batch_size=args.batch_size,
+        controls=args.controls,
         progress=sys.stderr.isatty(),
     )
     if jax.process_index() == 0:
@@ -250,6 +285,8 @@ def run(args: argparse.Namespace) -> int:
         out = args.out or args.run / "evaluation" / name
         write_evaluation(evaluation, out)
         print(scores.results_table(evaluation.results))
+        if args.controls:
+            print(f"\n{control_scores.controls_table(evaluation.results)}")
         print(f"\nwritten to {out}")
         if args.predictions:
             write_whole(args.predictions, predictions_csv(evaluation))

@@ -52,7 +52,7 @@ def score_clips(
 
     recall, (low, high) = metrics.per_class_recall(confusion), interval(metrics.per_class_recall)
     per_class = {
-        name: {"clips": int(confusion[i].sum()), **_estimate(recall[i], (low[i], high[i]))}
+        name: {"clips": int(confusion[i].sum()), **estimate(recall[i], (low[i], high[i]))}
         for i, name in enumerate(classes)
     }
     sex_of = dict(zip(actors, sexes, strict=True))
@@ -88,13 +88,13 @@ def _headline(logits, labels, actors, samples) -> dict:
     predictions, num_classes = logits.argmax(-1), logits.shape[1]
     confusion = metrics.confusion_matrix(labels, predictions, num_classes)
     losses = metrics.negative_log_likelihood(logits, labels)
-    headline = {"loss": _estimate(losses.mean(), bootstrap.bootstrap_mean_interval(losses, actors))}
+    headline = {"loss": estimate(losses.mean(), bootstrap.bootstrap_mean_interval(losses, actors))}
     for name in ("war", "uar", "macro_f1"):
         statistic = getattr(metrics, name)
         ends = bootstrap.bootstrap_interval(
             statistic, labels, predictions, actors, num_classes, samples
         )
-        headline[name] = _estimate(statistic(confusion), ends)
+        headline[name] = estimate(statistic(confusion), ends)
     return headline
 
 
@@ -106,7 +106,7 @@ def _branch(logits, fused, labels, actors, samples) -> dict:
         difference = bootstrap.paired_difference(
             getattr(metrics, name), labels, fused, predictions, actors, num_classes, samples
         )
-        above[name] = _estimate(difference.value, (difference.low, difference.high))
+        above[name] = estimate(difference.value, (difference.low, difference.high))
     return {**_headline(logits, labels, actors, samples), "fused_minus": above}
 
 
@@ -162,7 +162,7 @@ def results_table(results: dict) -> str:
     lines += ["", f"{'':<12}{'value':>8}   95% interval (actors resampled)"]
     for key, name in HEADLINES.items():
         entry = results["metrics"][key]
-        lines.append(f"{name:<12}{_shown(key, entry['value']):>8}   {_span(key, entry)}")
+        lines.append(f"{name:<12}{shown(key, entry['value']):>8}   {span(key, entry)}")
     if "branches" in results:
         lines += ["", f"{'predicted by':<12}{'WAR':>8}   {'':<18}{'UAR':>8}"]
         for name, entry in {**results["branches"], "fused": results["metrics"]}.items():
@@ -172,8 +172,8 @@ def results_table(results: dict) -> str:
     lines += ["", f"{'recall':<12}{'':>8}   {'':<18}{'clips':>6}"]
     for name, entry in results["recall"].items():
         lines.append(
-            f"{name:<12}{_shown('recall', entry['value']):>8}   "
-            f"{_span('recall', entry):<18}{entry['clips']:>6}"
+            f"{name:<12}{shown('recall', entry['value']):>8}   "
+            f"{span('recall', entry):<18}{entry['clips']:>6}"
         )
     lines += ["", f"{'sex':<12}{'WAR':>8}{'UAR':>8}{'clips':>8}{'actors':>8}"]
     for entry in results["per_sex"]:
@@ -182,14 +182,14 @@ def results_table(results: dict) -> str:
     lines += [_group_row(entry["actor"], entry) for entry in results["per_actor"]]
     lines += ["", f"calibration error (ECE, {metrics.CALIBRATION_BINS} bins)"]
     plain = results["calibration"]
-    lines.append(f"  as trained   {_shown('ece', plain['ece'])}   loss {plain['loss']:.3f}")
+    lines.append(f"  as trained   {shown('ece', plain['ece'])}   loss {plain['loss']:.3f}")
     if "temperature" in results:
         scaled = results["temperature"]
         # Where every clip is right, or none, the best temperature has no bound.
         ends = "; the end of its range" if scaled["value"] in metrics.TEMPERATURE_RANGE else ""
         fitted = f"(fitted on {scaled['fitted_clips']} validation clips{ends})"
         lines.append(
-            f"  T = {scaled['value']:<8.3f} {_shown('ece', scaled['ece'])}   "
+            f"  T = {scaled['value']:<8.3f} {shown('ece', scaled['ece'])}   "
             f"loss {scaled['loss']:.3f}   {fitted}"
         )
     return "\n".join(lines)
@@ -223,7 +223,8 @@ def _per_group(labels, predictions, groups, actors, num_classes, column):
     ]
 
 
-def _estimate(value, ends):
+def estimate(value, ends) -> dict[str, float | None]:
+    """Returns a value and its interval as JSON types, None where they are NaN."""
     return {"value": _number(value), "low": _number(ends[0]), "high": _number(ends[1])}
 
 
@@ -232,23 +233,25 @@ def _number(value):
     return value if math.isfinite(value) else None
 
 
-def _shown(key, value):
+def shown(key: str, value: float | None) -> str:
+    """Returns a score as text: percent, but for the loss; "-" where unknown."""
     if value is None:
         return "-"
     return f"{value:.3f}" if key == "loss" else f"{100 * value:.1f}%"
 
 
-def _span(key, entry):
+def span(key: str, entry: Mapping[str, Any]) -> str:
+    """Returns the interval of an estimate as text; "-" where there is none."""
     if entry["low"] is None:
         return "-"
-    return f"[{_shown(key, entry['low'])}, {_shown(key, entry['high'])}]"
+    return f"[{shown(key, entry['low'])}, {shown(key, entry['high'])}]"
 
 
 def _pair(entry):
-    war, uar = (f"{_shown(k, entry[k]['value']):>8}   {_span(k, entry[k])}" for k in ("war", "uar"))
+    war, uar = (f"{shown(k, entry[k]['value']):>8}   {span(k, entry[k])}" for k in ("war", "uar"))
     return f"{war:<29}{uar}"
 
 
 def _group_row(name, entry):
-    scores = "".join(f"{_shown(key, entry[key]):>8}" for key in ("war", "uar"))
+    scores = "".join(f"{shown(key, entry[key]):>8}" for key in ("war", "uar"))
     return f"{name:<12}{scores}{entry['clips']:>8}"

@@ -196,6 +196,33 @@ def modalities(results: Mapping[str, Any]) -> Section:
     return Section("Face, voice, and both", [picture, table], lead)
 
 
+def controls(results: Mapping[str, Any]) -> Section:
+    """Returns scores of the same clips with something taken away; empty where none were asked for.
+
+    Args:
+      results: of `aver evaluate`, with `--controls` or without.
+    """
+    title, found = "Controls", results.get("controls")
+    if found is None:
+        return Section(title, [])
+    rows = []
+    for row in found["rows"]:
+        above = (row["minus_as_is"] or {}).get("war")
+        difference = (_points(above["value"]), _span(above)) if above else ("", "")
+        uar = _percent(row["uar"]["value"])
+        rows.append((row["control"], *_estimate(row["war"]), uar, *difference))
+    columns = ("control", "WAR", "95% interval", "UAR", "WAR minus as is", "95% interval")
+    lead = (
+        f"The same checkpoint on the same {results['clips']} {results['split']} clips with "
+        "something taken away. Where a score stays as it is, the model can do without it. "
+        "Differences are in percentage points, with paired intervals over actors."
+    )
+    done = [f"{row['control']}: {row['detail']}" for row in found["rows"] if row["detail"]]
+    return Section(
+        title, [Table(columns, rows), Text([f"{'; '.join(done)}.", found["note"]])], lead
+    )
+
+
 def _branches(results: Mapping[str, Any]) -> list[Block]:
     """Returns the scores of branches and their fusion; nothing of a model without branches."""
     if "branches" not in results:
@@ -299,7 +326,7 @@ def training_report(run_dir: str | Path) -> Path:
                 config.get("evaluation", {}).get("select", "validation/war"),
                 config.get("protocol") != "random_actors_unknown",
             ),
-            *(scores(results) for results in ordered),
+            *(section(results) for results in ordered for section in (scores, controls)),
             meaning(config.get("classes", ()), target, dataset),
             settings(config),
             environment(),

@@ -261,7 +261,7 @@ def test_more_views_give_one_answer_per_clip(loaded, config):
 def test_files_and_table_say_the_same(loaded, tmp_path, capsys):
     args = SimpleNamespace(
         run=tmp_path, split="test", checkpoint="best", data=None, protocol=None, fold=None,
-        views=None, temperature=True, batch_size=5, out=None,
+        views=None, temperature=True, batch_size=5, out=None, controls=False,
         predictions=tmp_path / "deep" / "predictions.csv",
     )  # fmt: skip
     assert job.run(args) == 0
