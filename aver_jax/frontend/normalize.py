@@ -11,8 +11,10 @@ CHANNEL_STATISTICS = {
     # Older Hugging Face ports of TimeSformer.
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-NORMALIZATIONS = ("per_clip", *CHANNEL_STATISTICS)
+NORMALIZATIONS = ("per_clip", "per_clip_change", *CHANNEL_STATISTICS)
 
+# Of `per_clip_change`: what a talking face changes has about a quarter of the picture's deviation.
+CHANGE_GAIN = 4.0
 # In grey levels of 255. A clip of one colour is left near zero, instead of its noise blown up.
 SMALLEST_DEVIATION = 1.0
 
@@ -24,18 +26,23 @@ def normalized(frames: Array, normalization: str) -> Array:
       frames: [..., T, H, W, 3], uint8 or float, RGB in 0..255.
       normalization: `per_clip` subtracts the mean and divides by the standard deviation of each
         colour over all frames and pixels of its clip, so that light, camera and skin tone weigh
-        less while brightness still moves from frame to frame; `imagenet`, `timesformer` and
+        less while brightness still moves from frame to frame; `per_clip_change` also subtracts the
+        mean of each pixel over the clip's frames, so that what stays (who it is, how the face
+        rests, the room) goes and what changes is left; `imagenet`, `timesformer` and
         `half` use fixed statistics.
 
     Raises:
       ValueError: for another name.
     """
     frames = frames.astype(jnp.float32)
-    if normalization == "per_clip":
+    if normalization in ("per_clip", "per_clip_change"):
         mean = _clip_mean(frames)
         centred = frames - mean
         deviation = jnp.sqrt(_clip_mean(centred * centred))
-        return centred / jnp.maximum(deviation, SMALLEST_DEVIATION)
+        scaled = centred / jnp.maximum(deviation, SMALLEST_DEVIATION)
+        if normalization == "per_clip":
+            return scaled
+        return CHANGE_GAIN * (scaled - jnp.mean(scaled, axis=-4, keepdims=True))
     if normalization not in CHANNEL_STATISTICS:
         raise ValueError(
             f"frontend.normalization is {normalization!r}; expected one of "

@@ -70,6 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="part of the clip in which the label shows, such as 0.5:1, or one share such as 0.4, "
         "placed at random (default: 0:1)",
     )
+    add(
+        "--vary",
+        default="",
+        metavar="NAME=AMOUNT,...",
+        help="what varies beside the emotion, each at 1 or a share by default: resting, fidgets, "
+        "talk, pose, glasses, beards, side_light, blur, compression, timing, intensity, habits, "
+        "gain, noise, room (docs/synthetic.md); none turns all off, none,pose=1 all but one",
+    )
 
 
 def _span(text: str) -> tuple[float, float] | float:
@@ -97,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
     from data_prep.synthetic.corpus import render_corpus
     from data_prep.synthetic.plan import Knobs
+    from data_prep.synthetic.variation import parse_variation
 
     if args.seed < 0:
         raise UserError(f"seed is {args.seed}, expected 0 or more")
@@ -108,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         args.carrier,
         args.span,
     )
+    variation = parse_variation(args.vary)
     start = time.perf_counter()
     with tqdm(total=args.clips, unit="clip", desc="render", disable=None) as bar:
         render_corpus(
@@ -121,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
             fps=args.fps,
             seconds=args.seconds,
             knobs=knobs,
+            variation=variation,
             progress=bar.update,
         )
     seconds = time.perf_counter() - start

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from data_prep.synthetic.drawing.face import REGIONS, FacePainter, Pose
+from data_prep.synthetic.drawing.glasses import make_glasses
 from data_prep.synthetic.drawing.head import make_head
 from data_prep.synthetic.drawing.scene import (
     UNIT,
@@ -16,11 +17,15 @@ from data_prep.synthetic.drawing.scene import (
     make_motion,
     make_stage,
 )
-from data_prep.synthetic.expression import CARRIERS, blinks, envelope, unit_weights
+from data_prep.synthetic.expression import CARRIERS, blinks, unit_weights
+from data_prep.synthetic.habits import make_rest
 from data_prep.synthetic.identity import make_identity
 from data_prep.synthetic.plan import STRENGTH, ClipPlan, Knobs, shown_emotion
+from data_prep.synthetic.sound.recording import recorded
 from data_prep.synthetic.sound.speech import STEP, articulate
 from data_prep.synthetic.sound.voice import SAMPLE_RATE, mixed_prosody, synthesize
+from data_prep.synthetic.timing import Window, draw_window, fidgets
+from data_prep.synthetic.variation import NONE, Variation
 
 
 @dataclass(frozen=True)
@@ -40,55 +45,76 @@ class Clip:
       pcm: int16 [S], mono, 16 kHz.
       boxes: float32 [F, 4, 4], filled while `frames` is iterated: x0 y0 x1 y1 in pixels of
         `face.REGIONS`.
+      crf: H.264 quality that the clip is to be written with.
       truth: the clip's row of the truth table.
     """
 
-    def __init__(self, plan: ClipPlan, seed: int, form: Format, knobs: Knobs):
+    def __init__(
+        self, plan: ClipPlan, seed: int, form: Format, knobs: Knobs, variation: Variation = NONE
+    ):
         # One stream per subject: the label changes no draw of light, motion, room or sentence.
-        streams = np.random.SeedSequence(plan.seed).spawn(8)
-        timing, face, voice, light, motion, room, head, noise = map(np.random.default_rng, streams)
+        streams = map(np.random.default_rng, np.random.SeedSequence(plan.seed).spawn(13))
+        timing, face, voice, light, motion, room, head, noise, *streams = streams
+        rest, moves, recording, camera, effort = streams
         self._plan, self._form, self._knobs = plan, form, knobs
-        self._who = who = make_identity(seed, plan.actor)
+        self._who = who = make_identity(seed, plan.actor, variation.beards)
         frames = round(form.seconds * timing.uniform(0.92, 1.08) * form.fps)
         seconds = frames / form.fps
         self.times = np.arange(frames) / form.fps
+        face_share, voice_share = _effort(plan.level, variation.intensity, effort)
+        resting = make_rest(seed, plan.actor, variation, rest)
 
-        start, stop = _span(knobs, seconds, timing)
-        onset = timing.uniform(0.15, 0.3) * min(1.0, stop - start)
-        offset = timing.uniform(0.12, 0.3) * min(1.0, stop - start)
-        self._envelope = envelope(self.times, start, stop, onset, offset)
+        shows = [share * seconds for share in _span(knobs, timing)]
+        seen = draw_window(*shows, variation.timing, timing)
+        self._envelope = seen(self.times)
         controls = (np.arange(round(seconds / STEP)) + 0.5) * STEP
-        # Unlike a face, a voice has its colour from the first sound to the last, unless the label
-        # is to show in a part of the clip alone.
-        whole = knobs.span in ((0.0, 1.0), 1.0)
-        share = np.ones_like(controls) if whole else envelope(controls, start, stop, onset, offset)
-
-        shown = mixed_prosody(plan.voice, voice)
-        # The rate changes only as far as the label shows.
-        rate = 1 + (shown.rate - 1) * (stop - start) / seconds
-        length = seconds * timing.uniform(0.66, 0.74) / rate
+        spoken = {e: s * voice_share for e, s in plan.voice.items()}
+        shown = mixed_prosody(spoken, resting.voice, voice)
+        length = seconds * timing.uniform(0.66, 0.74) / resting.voice.rate
+        length = min(length, 0.88 * seconds)
         lead = timing.uniform(0.25, 0.6) * (seconds - length)
+        whole = knobs.span in ((0.0, 1.0), 1.0)
+        heard = _heard(whole, shows, (lead, lead + length), variation.timing, timing)
+        # The rate changes only as far as the label shows. It moves the end of the speech, not the
+        # end of the clip.
+        rate = 1 + (shown.rate / resting.voice.rate - 1) * (heard.stop - heard.start) / seconds
+        length = min(length / rate, 0.97 * seconds - lead)
+        # Unlike a face, a plain corpus' voice has its colour from the first sound to the last,
+        # unless the label is to show in a part of the clip alone.
+        constant = whole and not variation.timing
+        share = np.ones_like(controls) if constant else heard(controls)
         said = articulate(plan.sentence, lead, length, seconds, voice)
         samples = round(seconds * SAMPLE_RATE)
-        self.pcm = synthesize(who, said, shown, share, samples, voice)
+        sound = synthesize(who, said, resting.voice, shown, share, samples, voice)
+        self.pcm = recorded(sound, variation, recording)
         self._opening = np.interp(self.times, controls, said.opening)
         self._rounding = np.interp(self.times, controls, said.rounding)
 
         self._units = unit_weights(
-            {e: s * who.expressiveness for e, s in plan.face.items()}, knobs.carrier, face
+            {e: s * face_share * who.expressiveness for e, s in plan.face.items()},
+            knobs.carrier,
+            face,
         )
+        self._resting = resting.units
+        self._fidgets = fidgets(self.times, variation.fidgets, moves)
+        self._talk = 1 + variation.talk * camera.uniform(0.1, 0.7)
         self._asymmetry = face.uniform(0.88, 1.08, 2)
         self._shut = blinks(self.times, face)
-        self._motion = make_motion(self.times, motion)
-        self._light = make_light(light)
+        self._motion = make_motion(self.times, variation.pose, motion)
+        self._light = make_light(light, variation.side_light)
+        self._glasses = make_glasses(seed, plan.actor, variation.glasses)
         self._stage = make_stage(who, self._light, form.size, room)
         self._head = make_head(who, self._light, UNIT * form.size, head)
         self._noise = noise
+        blurred, sharpness, compressed, quality = camera.uniform(size=4)
+        self._blur = (0.5 + 0.7 * sharpness) * form.size / 160 * (blurred < variation.blur)
+        self.crf = round(26 + 8 * quality) if compressed < variation.compression else 18
         self.boxes = np.zeros((frames, len(REGIONS), 4), np.float32)
-        half = (start + onset / 2, stop - offset / 2)
-        self.truth = self._truth_row(half, seconds)
+        self.truth = self._truth_row(seen, heard, face_share, voice_share, seconds)
 
-    def _truth_row(self, half: tuple[float, float], seconds: float) -> dict:
+    def _truth_row(
+        self, seen: Window, heard: Window, face_share: float, voice_share: float, seconds: float
+    ) -> dict:
         plan, form = self._plan, self._form
         parts = CARRIERS[self._knobs.carrier] if "face" in plan.carriers else ()
         return {
@@ -105,9 +131,13 @@ class Clip:
             "modalities": "+".join(plan.carriers),
             "face_emotion": shown_emotion(plan.face),
             "voice_emotion": shown_emotion(plan.voice),
+            "face_strength": f"{face_share * sum(plan.face.values()):.3f}",
+            "voice_strength": f"{voice_share * sum(plan.voice.values()):.3f}",
             "regions": "+".join(parts),
-            "label_start": f"{half[0]:.3f}",
-            "label_end": f"{half[1]:.3f}",
+            "label_start": f"{seen.half[0]:.3f}",
+            "label_end": f"{seen.half[1]:.3f}",
+            "voice_start": f"{heard.half[0]:.3f}",
+            "voice_end": f"{heard.half[1]:.3f}",
             "seconds": f"{seconds:.3f}",
             "fps": form.fps,
             "frames": len(self.times),
@@ -118,14 +148,21 @@ class Clip:
     def frames(self) -> Iterator[np.ndarray]:
         """Renders frame after frame: uint8 [size, size, 3], RGB."""
         size, head, motion = self._form.size, self._head, self._motion
-        painter = FacePainter(self._who, head, self._light, self._asymmetry)
+        painter = FacePainter(self._who, head, self._light, self._asymmetry, self._glasses)
         grain = self._noise.normal(0, 1.6, (size + 16, size + 16, 1)).astype(np.int16)
         stage = self._stage
         still = _on_body(stage.room, stage)
         whole_face = len(CARRIERS[self._knobs.carrier]) == 3
         for i, level in enumerate(self._envelope):
-            units = {unit: level * weight for unit, weight in self._units.items()}
-            speech = float(self._opening[i])
+            units = {
+                unit: _muscle(
+                    self._resting[unit]
+                    + level * weight
+                    + (self._fidgets[unit][i] if unit in self._fidgets else 0.0)
+                )
+                for unit, weight in self._units.items()
+            }
+            speech = self._talk * float(self._opening[i])
             # The chin lies outside the mouth's box, so it tells nothing when parts carry alone.
             jaw = 0.5 * speech + (units["AU26"] if whole_face else 0.0)
             pose = Pose(
@@ -147,25 +184,59 @@ class Clip:
             dy, dx = self._noise.integers(0, 16, 2)
             moved = cv2.merge([grain[dy : dy + size, dx : dx + size]] * 3)
             self.boxes[i] = _frame_boxes(boxes, matrix, size)
+            if self._blur:
+                frame = cv2.GaussianBlur(frame, (0, 0), self._blur)
             yield cv2.add(frame, moved, dtype=cv2.CV_8U)
 
 
-def _span(knobs: Knobs, seconds: float, rng: np.random.Generator) -> tuple[float, float]:
-    """Returns when the expression leaves and reaches rest again, in seconds."""
+def _muscle(pull: float) -> float:
+    """Returns an action unit that several causes pull at: no muscle moves far beyond its full
+    movement."""
+    if pull <= 0.8:
+        return max(-1.2, float(pull))
+    return 0.8 + 0.35 * float(np.tanh((pull - 0.8) / 0.35))
+
+
+def _effort(level: str, intensity: float, rng: np.random.Generator) -> tuple[float, float]:
+    """Returns what the strength shown in face and in voice is multiplied with.
+
+    Weak levels become weaker (their strength's power 1 + `intensity`), and a person shows some
+    emotions more in the face and some more in the voice.
+    """
+    weaker = STRENGTH[level] ** intensity
+    face, voice = 1 - intensity * rng.uniform(-0.1, 0.4, 2)
+    return weaker * float(face), weaker * float(voice)
+
+
+def _span(knobs: Knobs, rng: np.random.Generator) -> tuple[float, float]:
+    """Returns where the expression may show, as shares of the clip."""
     if isinstance(knobs.span, tuple):
         start, stop = knobs.span
     else:
         start = rng.uniform(0, 1 - knobs.span)
         stop = start + knobs.span
     late, early = rng.uniform(0, 0.08, 2) * (stop - start)
-    return (start + late) * seconds, (stop - early) * seconds
+    return start + late, stop - early
+
+
+def _heard(
+    whole: bool,
+    shows: list[float],
+    speech: tuple[float, float],
+    timing: float,
+    rng: np.random.Generator,
+) -> Window:
+    """Returns when the voice is coloured: within the speech, unless the label's span is given."""
+    if whole and timing:
+        return draw_window(*speech, timing, rng, shares=(0.5, 0.75))
+    return draw_window(*shows, 0.0, rng)
 
 
 def _over(frame: np.ndarray, image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Returns `image`, premultiplied by `mask`, moved by `matrix` onto `frame`; uint8."""
     size = frame.shape[1::-1]
-    moved = cv2.warpAffine(image, matrix, size)
-    around = 255 - cv2.warpAffine(mask, matrix, size)
+    moved = cv2.warpPerspective(image, matrix, size)
+    around = 255 - cv2.warpPerspective(mask, matrix, size)
     return cv2.add(cv2.multiply(frame, cv2.merge([around] * 3), scale=1 / 255), moved)
 
 
@@ -178,4 +249,5 @@ def _frame_boxes(boxes: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray
     (x0, y0), (x1, y1) = boxes[:, 0].T, boxes[:, 1].T
     corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 4, 2)
     moved = corners @ matrix[:, :2].T + matrix[:, 2]
+    moved = moved[..., :2] / moved[..., 2:]
     return np.clip(np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1), 0, size)

@@ -22,6 +22,7 @@ from data_prep.synthetic.identity import make_identity
 from data_prep.synthetic.plan import ClipPlan, Knobs, demographics_row, plan_corpus
 from data_prep.synthetic.sound.voice import SAMPLE_RATE
 from data_prep.synthetic.truth import write_truth
+from data_prep.synthetic.variation import Variation
 from data_prep.workers import available_cores, interrupts_blocked, worker_pool
 
 
@@ -36,6 +37,7 @@ def render_corpus(
     fps: int = 25,
     seconds: float = 2.0,
     knobs: Knobs | None = None,
+    variation: Variation | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Path:
     """Renders talking faces and voices with known truth to media files (H.264 and AAC in MP4).
@@ -55,6 +57,7 @@ def render_corpus(
       fps: frames per second.
       seconds: mean length of a clip.
       knobs: what is unclear, and where the label shows.
+      variation: what varies beside the label; default: all of it, as `Variation()`.
       progress: called with the number of clips done since the last call.
 
     Returns:
@@ -65,7 +68,7 @@ def render_corpus(
         worker process died.
     """
     given, out = Path(out), place(out)
-    knobs = knobs or Knobs()
+    knobs, variation = knobs or Knobs(), variation or Variation()
     _check(given, size, fps, seconds, workers)
     check_parent(out)
     plans = plan_corpus(clips, actors, seed, naming, knobs)
@@ -81,6 +84,7 @@ def render_corpus(
             seed=seed,
             form=Format(size, fps, seconds),
             knobs=knobs,
+            variation=variation,
         )
         rows, boxes = [], []
         with closing(_results(render, plans, workers or available_cores())) as results:
@@ -124,12 +128,18 @@ def _check(out: Path, size: int, fps: int, seconds: float, workers: int | None) 
 
 
 def _render_clip(
-    plan: ClipPlan, folder: Path, out: Path, seed: int, form: Format, knobs: Knobs
+    plan: ClipPlan,
+    folder: Path,
+    out: Path,
+    seed: int,
+    form: Format,
+    knobs: Knobs,
+    variation: Variation,
 ) -> tuple[dict, np.ndarray]:
-    clip = Clip(plan, seed, form, knobs)
+    clip = Clip(plan, seed, form, knobs, variation)
     # Not all of FFmpeg's errors survive the way from a worker to its parent.
     with reported(out, av.FFmpegError):
-        write_clip(folder / plan.file, clip.frames(), form.fps, clip.pcm, SAMPLE_RATE)
+        write_clip(folder / plan.file, clip.frames(), form.fps, clip.pcm, SAMPLE_RATE, crf=clip.crf)
     return clip.truth, clip.boxes
 
 

@@ -48,7 +48,7 @@ class Identity:
     iris: tuple[float, float, float]
     lips: tuple[float, float, float]
     hair_style: str
-    beard: float  # 0 shaven .. 1 dark stubble
+    beard: float  # 0 shaven .. 0.7 dark stubble, above 1 a full beard
     head: float  # size of the whole head
     face_height: float
     jaw: float
@@ -75,8 +75,14 @@ def sex_of(actor: int) -> str:
     return "Male" if actor % 2 else "Female"
 
 
-def make_identity(seed: int, actor: int) -> Identity:
-    """Returns the identity of actor number `actor` (1, 2, ...) in the corpus of `seed`."""
+def make_identity(seed: int, actor: int, beards: float = 0.0) -> Identity:
+    """Returns the identity of actor number `actor` (1, 2, ...) in the corpus of `seed`.
+
+    Args:
+      seed: of the corpus.
+      actor: odd numbers are men.
+      beards: share of men with a full beard.
+    """
     rng = np.random.default_rng([seed, 1, actor])
     male = sex_of(actor) == "Male"
     age = int(rng.integers(20, 72))
@@ -94,6 +100,7 @@ def make_identity(seed: int, actor: int) -> Identity:
     def around(center: float, spread: float) -> float:
         return float(center + spread * np.clip(rng.normal(), -2, 2))
 
+    full_beard = male and np.random.default_rng([seed, 7, actor]).uniform() < beards
     return Identity(
         actor=actor,
         sex="Male" if male else "Female",
@@ -103,7 +110,7 @@ def make_identity(seed: int, actor: int) -> Identity:
         iris=tuple(map(float, iris)),
         lips=tuple(map(float, lips)),
         hair_style=str(rng.choice(_MEN if male else _WOMEN)),
-        beard=float(rng.choice([0.0, 0.0, 0.35, 0.7])) if male else 0.0,
+        beard=_beard(rng, full_beard) if male else 0.0,
         head=around(1.0, 0.025),
         face_height=around(1.0, 0.03),
         jaw=around(1.06 if male else 0.95, 0.04),
@@ -124,3 +131,8 @@ def make_identity(seed: int, actor: int) -> Identity:
         breath=float(rng.uniform(0.02, 0.08)),
         expressiveness=around(1.0, 0.05),
     )
+
+
+def _beard(rng: np.random.Generator, full: bool) -> float:
+    stubble = float(rng.choice([0.0, 0.0, 0.35, 0.7]))
+    return 1.35 if full else stubble

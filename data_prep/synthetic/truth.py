@@ -11,8 +11,9 @@ from data_prep.errors import UserError
 TABLE, BOXES = "truth.csv", "truth.npz"
 COLUMNS = (
     "clip_id", "file", "actor", "sex", "age", "label", "intensity", "strength", "sentence",
-    "condition", "modalities", "face_emotion", "voice_emotion", "regions", "label_start",
-    "label_end", "seconds", "fps", "frames", "width", "height",
+    "condition", "modalities", "face_emotion", "voice_emotion", "face_strength", "voice_strength",
+    "regions", "label_start", "label_end", "voice_start", "voice_end", "seconds", "fps",
+    "frames", "width", "height",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from data_prep.synthetic.drawing.canvas import Canvas, shifted, spline
+from data_prep.synthetic.drawing.glasses import Glasses, draw_glasses
 from data_prep.synthetic.drawing.head import Head
 from data_prep.synthetic.drawing.mouth import paint_mouth
 from data_prep.synthetic.drawing.scene import Light
@@ -77,11 +78,19 @@ class FacePainter:
     Args:
       who, head, light: the actor, its still layers, the lamp.
       asymmetry: float [2], how much stronger the left and the right side move (about 1).
+      glasses: what the actor wears before the eyes; None: nothing.
     """
 
-    def __init__(self, who: Identity, head: Head, light: Light, asymmetry: np.ndarray):
+    def __init__(
+        self,
+        who: Identity,
+        head: Head,
+        light: Light,
+        asymmetry: np.ndarray,
+        glasses: Glasses | None = None,
+    ):
         self.who, self.head, self.light = who, head, light
-        self.asymmetry = asymmetry
+        self.asymmetry, self.glasses = asymmetry, glasses
 
     def paint(self, pose: Pose):
         """Draws one frame.
@@ -116,6 +125,8 @@ class FacePainter:
             _draw_eye(brush, s, units)
             _draw_brow(brush, s, units)
         mouth()
+        if self.glasses is not None:
+            draw_glasses(brush, self.glasses, _EYE_LINE)
         return image, mask, self._boxes(brush)
 
     def _still(self, jaw: float) -> tuple[np.ndarray, np.ndarray]:

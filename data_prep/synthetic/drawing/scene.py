@@ -8,6 +8,8 @@ import numpy as np
 from data_prep.synthetic.drawing.canvas import Canvas, mirrored, shifted, spline
 from data_prep.synthetic.identity import Identity
 
+_DEGREES = 20.0  # of yaw and pitch, at 1
+_CAMERA = 7.0  # its distance in face units
 UNIT = 0.208  # half a face's width, as a share of the frame's size
 
 
@@ -27,7 +29,7 @@ class Light:
 @dataclass(frozen=True)
 class Motion:
     """Pose per frame, float64 [F]: offset of the head (face units), roll (degrees), yaw and pitch
-    (-1..1, moved as parallax of the features), and the size of the head."""
+    (about -1..1; 1 is 20 degrees), and the size of the head."""
 
     x: np.ndarray
     y: np.ndarray
@@ -37,18 +39,23 @@ class Motion:
     size: np.ndarray
 
 
-def make_light(rng: np.random.Generator) -> Light:
-    """Returns a lamp somewhere in front of the face and above it."""
+def make_light(rng: np.random.Generator, from_side: float = 0.0) -> Light:
+    """Returns a lamp in front of the face and above it, or with chance `from_side` beside it."""
     direction = np.array((rng.uniform(-0.7, 0.7), rng.uniform(-0.65, -0.15), 1.0))
+    ambient = float(rng.uniform(0.62, 0.76))
+    aside, far = rng.uniform(), rng.uniform()
+    if aside < from_side:
+        direction[0] = np.copysign(0.9 + 0.7 * far, direction[0])
+        ambient -= 0.16
     direction /= np.linalg.norm(direction)
     warmth = float(rng.uniform(-0.06, 0.06))
     level = float(rng.uniform(0.9, 1.08))
     tint = (level * (1 + warmth), level, level * (1 - warmth))
-    return Light(*map(float, direction), float(rng.uniform(0.62, 0.76)), tint, float(level))
+    return Light(*map(float, direction), ambient, tint, level)
 
 
-def make_motion(times: np.ndarray, rng: np.random.Generator) -> Motion:
-    """Returns the slow sway of a speaking head; `times` [F] in seconds."""
+def make_motion(times: np.ndarray, pose: float, rng: np.random.Generator) -> Motion:
+    """Returns the sway of a speaking head, turned and moved by up to `pose`; `times` [F] in s."""
 
     def sway(amount: float, start: float = 0.0) -> np.ndarray:
         rates = rng.uniform(0.15, 0.9, 3)[:, None]
@@ -58,11 +65,11 @@ def make_motion(times: np.ndarray, rng: np.random.Generator) -> Motion:
         return start + amount * waves.sum(axis=0)
 
     return Motion(
-        x=sway(0.1, rng.uniform(-0.16, 0.16)),
-        y=sway(0.07, rng.uniform(-0.1, 0.1)),
-        roll=sway(3.5, rng.uniform(-3.5, 3.5)),
-        yaw=sway(0.35, rng.uniform(-0.4, 0.4)),
-        pitch=sway(0.3, rng.uniform(-0.3, 0.3)),
+        x=pose * sway(0.12, rng.uniform(-0.16, 0.16)),
+        y=pose * sway(0.08, rng.uniform(-0.1, 0.1)),
+        roll=pose * sway(6.0, rng.uniform(-5.0, 5.0)),
+        yaw=pose * sway(0.65, rng.uniform(-0.55, 0.55)),
+        pitch=pose * sway(0.5, rng.uniform(-0.4, 0.4)),
         size=sway(0.015, rng.uniform(0.94, 1.05)),
     )
 
@@ -170,14 +177,30 @@ def make_stage(who: Identity, light: Light, size: int, rng: np.random.Generator)
 
 
 def frame_matrix(motion: Motion, index: int, size: int, scale: float, origin) -> np.ndarray:
-    """Returns the affine map [2, 3] from the head's canvas pixels to the frame's pixels."""
+    """Returns the homography [3, 3] from the head's canvas pixels to the frame's pixels.
+
+    The face turns as a plane seen from a few head widths away; its parts move before it by
+    parallax (`face.Brush.at`).
+    """
     unit = UNIT * size
-    zoom = unit * motion.size[index] / scale
     angle = np.deg2rad(motion.roll[index])
-    cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
+    cos, sin = np.cos(angle), np.sin(angle)
+    yaw, pitch = np.deg2rad(_DEGREES * np.array((motion.yaw[index], motion.pitch[index])))
     # The head turns about the neck.
     pivot = shifted(origin, 0.0, 1.1 * scale)
-    rotation = np.array(((cos, -sin), (sin, cos)))
+    to_units = np.array(((1, 0, -pivot[0]), (0, 1, -pivot[1]), (0, 0, scale))) / scale
+    turned = np.array(
+        (
+            (np.cos(yaw), 0, 0),
+            (0, np.cos(pitch), 0),
+            (-np.sin(yaw) / _CAMERA, np.sin(pitch) / _CAMERA, 1),
+        )
+    )
+    # Measured at the middle of the face, or a nod would change its size.
+    turned[2, 2] += 1.1 * turned[2, 1]
+    rolled = np.array(((cos, -sin, 0), (sin, cos, 0), (0, 0, 1)))
+    zoom = unit * motion.size[index]
     target = np.array((size / 2, size * 0.5 + 1.1 * unit))
     target = target + unit * np.array((motion.x[index], motion.y[index]))
-    return np.concatenate([rotation, (target - rotation @ pivot)[:, None]], axis=1)
+    placed = np.array(((zoom, 0, target[0]), (0, zoom, target[1]), (0, 0, 1)))
+    return placed @ rolled @ turned @ to_units

@@ -47,18 +47,21 @@ PROSODY = {
 }
 
 
-def mixed_prosody(emotions: dict[str, float], rng: np.random.Generator) -> Prosody:
-    """Mixes the prosody of `emotions` (name -> strength 0..1) as one speaker performs it."""
-    habit = Prosody()
+def mixed_prosody(emotions: dict[str, float], habit: Prosody, rng: np.random.Generator) -> Prosody:
+    """Mixes the prosody of `emotions` (name -> strength 0..1), as one speaker departs from habit.
+
+    Departures are measured from neutral speech and added to the speaker's own.
+    """
+    plain = PROSODY["NEU"]
     values = {}
     for field in fields(Prosody):
-        rest = getattr(habit, field.name)
+        rest = getattr(plain, field.name)
         performed = rng.uniform(0.85, 1.15)
         gain = sum(
             strength * (getattr(PROSODY[emotion], field.name) - rest)
             for emotion, strength in emotions.items()
         )
-        values[field.name] = rest + performed * gain
+        values[field.name] = getattr(habit, field.name) + performed * gain
     return Prosody(**values)
 
 
@@ -66,9 +69,10 @@ def _blend(track_rest: float, track_full: float, share: np.ndarray) -> np.ndarra
     return track_rest + share * (track_full - track_rest)
 
 
-def _pitch(who: Identity, said: Articulation, shown: Prosody, share: np.ndarray, rng) -> np.ndarray:
+def _pitch(
+    who: Identity, said: Articulation, habit: Prosody, shown: Prosody, share: np.ndarray, rng
+) -> np.ndarray:
     """Returns the fundamental frequency in Hz per control frame."""
-    habit = Prosody()
     times = np.arange(len(share)) * STEP
     wobble = np.convolve(rng.normal(0, 1, len(share)), np.ones(5) / 5**0.5, mode="same")
     slow = np.interp(times, np.arange(0, times[-1] + 0.3, 0.3),
@@ -78,9 +82,9 @@ def _pitch(who: Identity, said: Articulation, shown: Prosody, share: np.ndarray,
         _blend(habit.pitch, shown.pitch, share)
         + _blend(habit.range, shown.range, share) * (5.0 * accent + 0.9 * slow)
         + _blend(habit.slope, shown.slope, share) * (said.spoken - 0.5)
-        + share * shown.rise * np.clip((said.spoken - 0.75) * 4, 0, 1)
+        + _blend(habit.rise, shown.rise, share) * np.clip((said.spoken - 0.75) * 4, 0, 1)
         + _blend(habit.jitter, shown.jitter, share) * wobble
-        + share * shown.tremor * np.sin(2 * np.pi * 7.0 * times)
+        + _blend(habit.tremor, shown.tremor, share) * np.sin(2 * np.pi * 7.0 * times)
     )
     return np.clip(who.pitch * 2 ** (semitones / 12), 55, 520)
 
@@ -112,34 +116,38 @@ def _filtered(signal: np.ndarray, gains: np.ndarray) -> np.ndarray:
 def synthesize(
     who: Identity,
     said: Articulation,
+    habit: Prosody,
     shown: Prosody,
     share: np.ndarray,
     samples: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Returns the sound of one clip.
+    """Returns the voice of one clip, as it is before it is recorded (`recording.recorded`).
 
     Args:
       who: the speaker.
       said: what is said, and when.
+      habit: the speaker's prosody at rest.
       shown: prosody at the apex.
       share: how much of it shows, 0..1 per control frame, float64 [K].
       samples: length of the sound at `SAMPLE_RATE`.
-      rng: breath, jitter and the recording's gain.
+      rng: breath and jitter.
 
     Returns:
-      int16 [samples].
+      float64 [samples], about 0.1 of full scale.
     """
     at = np.arange(samples) / SAMPLE_RATE / STEP - 0.5
     grid = np.arange(len(share))
-    f0 = np.interp(at, grid, _pitch(who, said, shown, share, rng))
+    f0 = np.interp(at, grid, _pitch(who, said, habit, shown, share, rng))
     phase = np.cumsum(f0 / SAMPLE_RATE) % 1.0
     # KLGLOTT88: the derivative of the glottal flow, open for 60% of a period.
     opened = phase / 0.6
     pulse = np.where(opened < 1, opened * (2 - 3 * opened), 0.0)
-    loud = 10 ** (share * shown.energy / 20)
-    accented = said.voice * (1 + _blend(0.5, shown.attack, share) * 1.2 * (said.accent - 0.4))
-    breath = who.breath + share * shown.breath
+    loud = 10 ** (_blend(habit.energy, shown.energy, share) / 20)
+    accented = said.voice * (
+        1 + _blend(habit.attack, shown.attack, share) * 1.2 * (said.accent - 0.4)
+    )
+    breath = np.clip(who.breath + _blend(habit.breath, shown.breath, share), 0.0, 0.6)
     source = np.interp(at, grid, accented * loud * (1 - 0.5 * breath)) * pulse
     hiss = rng.normal(0, 1, samples)
     source += hiss * np.interp(at, grid, 0.2 * breath * said.voice * loud)
@@ -149,11 +157,9 @@ def synthesize(
     formants = said.formants[pick] * who.tract
     formants = np.concatenate([formants, np.full((len(pick), 1), 3500.0 * who.tract)], axis=1)
     octaves = np.log2(np.maximum(_BINS, 125.0) / 4000.0) / 5 + 1  # 0 at 125 Hz, 1 at 4 kHz
-    tilt = (share[pick] * shown.tilt - 1.0)[:, None] * octaves
+    tilt = (_blend(habit.tilt, shown.tilt, share[pick]) - 1.0)[:, None] * octaves
     voiced = _filtered(source, _resonances(formants) * 10 ** (tilt / 20))
     band = np.exp(-(((_BINS - said.noise_center[pick][:, None]) / 1300.0) ** 2))
     band *= (said.noise * loud)[pick][:, None]
     sound = voiced + 0.22 * _filtered(hiss, band)
-    sound = 0.12 * sound * 10 ** (rng.uniform(-1.0, 1.0) / 20)
-    sound += rng.normal(0, 0.0006, samples)  # the room
-    return np.rint(np.tanh(sound) * 32767).astype(np.int16)
+    return 0.12 * sound
