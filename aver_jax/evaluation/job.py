@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aver_jax.audit.stored import audit_line, best_baseline, best_baseline_of_fold, read_audit
 from aver_jax.errors import UserError
 from aver_jax.evaluation import control_scores, metrics, scores
 from aver_jax.evaluation.clip_batches import fits_in_memory
@@ -30,7 +31,8 @@ class Evaluation:
     """The scores of a run on one split, and what they were computed from.
 
     Attributes:
-      results: `scores.score_clips` and the split's description; JSON types only.
+      results: `scores.score_clips`, the split's description, and `trivial`, the best trivial
+        baseline on the test split (`audit.stored`; None without an audit); JSON types only.
       clips: log probabilities per clip, as trained, of the model and of its branches.
       labels: int32 [n] of these clips.
       dataset: the dataset.
@@ -145,6 +147,7 @@ def evaluate_run(
         "dropped": int(clips_of.dropped),
         "classes": list(run.classes),
         "untrained": clips_of.untrained(run.classes),
+        "trivial": _trivial(dataset, clips_of) if split == "test" else None,
         **scores.score_clips(
             clips.logits,
             labels,
@@ -284,15 +287,31 @@ def run(args: argparse.Namespace) -> int:
             name = f"{name}_{found['dataset']}_{found['protocol']}_{found['fold']}"
         out = args.out or args.run / "evaluation" / name
         write_evaluation(evaluation, out)
-        print(scores.results_table(evaluation.results))
+        trivial = ""
+        if found["split"] == "test":
+            source = evaluation.dataset.path, found["protocol"], found["target"]
+            trivial = audit_line(*source, found["fold"])
+        print(scores.results_table(found, trivial))
         if args.controls:
-            print(f"\n{control_scores.controls_table(evaluation.results)}")
+            print(f"\n{control_scores.controls_table(found)}")
         print(f"\nwritten to {out}")
         if args.predictions:
             write_whole(args.predictions, predictions_csv(evaluation))
             note = f", calibrated with T = {evaluation.temperature:.3f}" if args.temperature else ""
             print(f"predictions of {len(evaluation.labels)} clips{note}: {args.predictions}")
     return 0
+
+
+def _trivial(dataset: Dataset, clips: Split) -> dict[str, Any] | None:
+    """Returns the best trivial baseline that `aver audit` found, as `audit_line` tells it.
+
+    That of the fold's test clips, or over all folds where it was not tried on them; None without an
+    audit.
+    """
+    audit = read_audit(dataset.path, clips.name, clips.target)
+    if audit is None:
+        return None
+    return best_baseline_of_fold(audit, clips.fold) or best_baseline(audit)
 
 
 def _check_unseen(run: LoadedRun, dataset: Dataset, clips: Split, split: str) -> None:

@@ -148,11 +148,12 @@ def write_files(results: dict, folder: Path) -> None:
     write_whole(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
 
 
-def results_table(results: dict) -> str:
+def results_table(results: dict, trivial: str = "") -> str:
     """Returns the results as compact text, the protocol's name first.
 
     Args:
       results: of `job.evaluate_run`.
+      trivial: what a trivial model reaches (`audit.stored.audit_line`), under WAR and UAR.
     """
     lines = [protocol_line(results), f"{results['clips']} clips of {results['actors']} actors"]
     if results.get("dropped"):
@@ -163,6 +164,8 @@ def results_table(results: dict) -> str:
     for key, name in HEADLINES.items():
         entry = results["metrics"][key]
         lines.append(f"{name:<12}{shown(key, entry['value']):>8}   {span(key, entry)}")
+        if key == "uar" and trivial:
+            lines.append(trivial)
     if "branches" in results:
         lines += ["", f"{'predicted by':<12}{'WAR':>8}   {'':<18}{'UAR':>8}"]
         for name, entry in {**results["branches"], "fused": results["metrics"]}.items():

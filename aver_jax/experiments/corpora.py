@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from aver_jax.errors import UserError
-from aver_jax.experiments.pages.provenance import skipped_of
+from aver_jax.experiments.pages.provenance import skipped_of, trivial_of
 from aver_jax.input import open_dataset, split
 from aver_jax.jobs import run_job
 from aver_jax.runtime.atomic_files import write_whole
@@ -120,12 +120,14 @@ class Contents:
       prepared, skipped: numbers of clips.
       condition: clip id -> a key of `CONDITIONS`.
       parts: (fold, "train", "validation" or "test") -> condition -> number of clips.
+      trivial: what the best trivial baseline reaches, in words (`provenance.trivial_of`).
     """
 
     prepared: int
     skipped: int
     condition: Mapping[str, str]
     parts: Mapping[tuple[int, str], Mapping[str, int]]
+    trivial: str
 
 
 def contents_of(data: Path, protocol: str, folds: Iterable[int], target: str) -> Contents:
@@ -139,7 +141,8 @@ def contents_of(data: Path, protocol: str, folds: Iterable[int], target: str) ->
         for part in PARTS:
             found = own[getattr(dealt, part)]
             parts[fold, part] = {name: int((found == name).sum()) for name in CONDITIONS}
-    return Contents(len(dataset), skipped_of(data), condition, parts)
+    trivial = trivial_of(data, protocol, target)
+    return Contents(len(dataset), skipped_of(data), condition, parts, trivial)
 
 
 def clear_in_all(contents: Mapping[str, Contents]) -> frozenset[str]:

@@ -53,7 +53,7 @@ def summary(results: Mapping[str, Any], extra: Sequence[tuple[str, str, str]] = 
       results: of `aver evaluate` (results.json).
       extra: more tiles (name, value, detail).
     """
-    chance = 100 / len(results["classes"])
+    chance, trivial = 100 / len(results["classes"]), results.get("trivial")
     tiles = [
         ("Accuracy (WAR)", *_estimate(results["metrics"]["war"])),
         ("Mean recall (UAR)", *_estimate(results["metrics"]["uar"])),
@@ -61,11 +61,19 @@ def summary(results: Mapping[str, Any], extra: Sequence[tuple[str, str, str]] = 
         ("Guessing", f"{chance:.0f}%", f"one of {len(results['classes'])} classes"),
         *extra,
     ]
+    if trivial:
+        reached, ends = _estimate(trivial)
+        told = f"{trivial['model']} on {trivial['name']}; {ends}"
+        tiles.insert(4, ("Best trivial baseline", reached, told))
     lead = (
         f"{results['clips']} {results['split']} clips of {results['actors']} actors. "
         f"Protocol {results['protocol']}, fold {results['fold']}, {results['target']} labels. "
         "Ranges are 95% bootstrap intervals that resample actors."
     )
+    if results["split"] == "test" and not trivial:
+        lead += (
+            " There is no audit of the dataset (aver audit), which says what trivial models reach."
+        )
     return Section("Summary", [Tiles(tiles)], lead)
 
 

@@ -1,6 +1,7 @@
 """Evaluation: every clip once, whatever the padding, views and devices; files and table."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from aver_jax.audit import stored
 from aver_jax.cli import main
 from aver_jax.errors import UserError
 from aver_jax.evaluation import job, metrics
 from aver_jax.evaluation.evaluator import Evaluator, collect_logits, evaluation_loader
 from aver_jax.evaluation.forward import Forward
 from aver_jax.input import Dataset, Split
+from aver_jax.report import sections
 from aver_jax.runtime.data_parallel import make_mesh
 
 CLASSES = ("ANG", "HAP", "SAD")
@@ -345,3 +348,62 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path, monk
         told = capsys.readouterr().err
         assert f"cannot write to {tmp_path / 'file/x'} (Not a directory)" in told
         assert f"choose another {words[0]}" in told
+
+
+AUDIT = {
+    "version": stored.VERSION,
+    "chance": 0.35,
+    "protocol_chance": {"2": 0.34},
+    "baselines": [
+        {
+            "name": "loudness", "group": "sound", "model": "SVM",
+            "value": 0.6, "low": 0.5, "high": 0.7,
+            "protocol_folds": {"2": {"value": 0.55, "low": 0.41, "high": 0.62}},
+        }
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def audited(loaded, monkeypatch, dataset, tmp_path):
+    """The dataset's folder has an audit; returns the words of `aver evaluate`'s flags."""
+    for name in ("index.csv", "preparation.json"):
+        (tmp_path / name).write_text("x")
+    folder = stored.audit_folder(tmp_path, "synthetic_fifths", "intended")
+    folder.mkdir(parents=True)
+    audit = AUDIT | {"dataset_hash": stored.dataset_hash(tmp_path)}
+    (folder / stored.AUDIT_FILE).write_text(json.dumps(audit))
+    own = dataclasses.replace(dataset, path=tmp_path)
+    monkeypatch.setattr(job, "open_dataset", lambda path: own)
+    return tmp_path
+
+
+def test_the_best_trivial_baseline_stands_under_the_score(audited, capsys):
+    run = audited / "run"
+    assert main(["evaluate", str(run)]) == 0
+    results = json.loads((run / "evaluation" / "test" / "results.json").read_text())
+    assert results["trivial"] == {
+        "name": "loudness", "group": "sound", "model": "SVM",
+        "value": 0.55, "low": 0.41, "high": 0.62, "chance": 0.34,
+    }  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("UAR"))
+    told = "best trivial baseline: 55.0% [41.0, 62.0], SVM on loudness"
+    assert lines[place + 1].startswith(told)
+    summary = sections.summary(results)
+    assert ("Best trivial baseline", "55.0%", "SVM on loudness; 41.0 to 62.0%") in (
+        summary.blocks[0].items
+    )
+    assert "no audit" not in summary.lead
+
+
+def test_without_an_audit_the_command_is_named(loaded, tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path)]) == 0
+    assert "no audit of this dataset: run `aver audit data" in capsys.readouterr().out
+    results = job.evaluate_run("run").results
+    assert results["trivial"] is None
+    assert "There is no audit of the dataset (aver audit)" in sections.summary(results).lead
+
+
+def test_training_clips_are_not_compared_with_a_baseline_on_test_clips(audited):
+    assert job.evaluate_run("run", split="train").results["trivial"] is None

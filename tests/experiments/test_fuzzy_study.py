@@ -67,8 +67,8 @@ def test_corpora_differ_in_what_is_unclear_alone(tmp_path):
 
 def test_scores_along_a_share_are_of_the_same_clips():
     condition = {"a": "clear", "b": "fuzzy_face", "c": "clear", "d": "clear"}
-    contents = corpora.Contents(4, 0, condition, {})
-    other = corpora.Contents(4, 0, {**condition, "b": "clear", "c": "conflict"}, {})
+    contents = corpora.Contents(4, 0, condition, {}, "")
+    other = corpora.Contents(4, 0, {**condition, "b": "clear", "c": "conflict"}, {}, "")
     assert clear_in_all({"one": contents, "other": other}) == {"a", "d"}
     numbers = np.arange(4)
     result = CellResult(

@@ -209,6 +209,7 @@ def test_no_folder_of_this_machine_is_on_the_page(trained, words, synthetic_data
     assert "- note: 30% are unclear." in text
     assert "best by validation/war" in text
     assert "30 clips of 5 actors prepared, 0 skipped" in text
+    assert "- best trivial baseline: unknown, there is no audit of this dataset" in text
 
 
 def test_folders_are_left_out_of_a_line():

@@ -301,4 +301,13 @@ def _data(
         f"{', '.join(map(str, sorted({o.cell.fold for o in results})))}",
         "tested": f"{counted(len(tested), 'clip')} of {counted(len(actors), 'actor')} of each "
         f"corpus, {evaluation['target']} labels",
+        "best trivial baseline": _trivial(corpora, contents),
     }
+
+
+def _trivial(corpora: Sequence[Corpus], contents: Mapping[str, Contents]) -> str:
+    """Returns what trivial models reach on each corpus; said once where it is the same of all."""
+    found = {corpus.name: contents[corpus.name].trivial for corpus in corpora}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return "; ".join(f"{name}: {told}" for name, told in found.items())

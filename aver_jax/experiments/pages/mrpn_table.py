@@ -104,4 +104,7 @@ def _data(
         "tested": f"{counted(len(clips), 'clip')} of "
         f"{counted(len(np.unique(actors[clips])), 'actor')}, "
         f"{evaluation['target']} labels{left_out}",
+        "best trivial baseline": provenance.trivial_of(
+            dataset.path, evaluation["protocol"], evaluation["target"]
+        ),
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from aver_jax.audit.stored import best_baseline, percent_with_interval, read_audit
 from aver_jax.experiments.grid.run_result import made_here
 from aver_jax.experiments.stats.predictions import CellResult, Failure
 
@@ -56,6 +57,26 @@ def missing(failures: Sequence[Failure]) -> list[tuple[str, str]]:
 def without_folders(text: str) -> str:
     """Returns a line without the folders of its absolute paths: "/a/b/c.json" is "c.json"."""
     return re.sub(r"(?<![\w.])~?/(?:[^\s/:;,)]+/)*(?=[^\s/])", "", text)
+
+
+def trivial_of(data: Path, protocol: str, target: str) -> str:
+    """Returns what the best trivial baseline reaches on a dataset over all its folds, in words.
+
+    Without the dataset's folder, which is not the same on another machine.
+
+    Args:
+      data: the prepared dataset.
+      protocol: its name, also as it prints itself.
+      target: whose labels.
+    """
+    audit = read_audit(data, protocol, target)
+    if audit is None:
+        return "unknown, there is no audit of this dataset (`aver audit`)"
+    best = best_baseline(audit)
+    return (
+        f"{percent_with_interval(best)} over actor-disjoint folds, {best['model']} on "
+        f"{best['name']} (`aver audit`); chance {100 * best['chance']:.1f}%"
+    )
 
 
 def skipped_of(data: Path) -> int:
