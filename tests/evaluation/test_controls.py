@@ -324,6 +324,12 @@ def test_what_knowing_the_actor_gives_is_left_in_the_score_of_permuted_labels():
     assert "leaves out chance, a UAR of 50.0%: actors differ" in found["note"]
 
 
+def test_a_model_of_one_class_is_at_chance():
+    labels, actors = np.tile(np.arange(6), 4), np.repeat(np.arange(4), 6)
+    found = control_scores.score_controls(0 * labels, {}, labels, actors, 6, samples=50)
+    assert found["includes_chance"]
+
+
 @pytest.mark.parametrize("actors", [np.full(60, ""), np.arange(60)])
 def test_labels_are_permuted_over_all_clips_where_actors_do_not_help(actors):
     labels = np.arange(60) % 3
