@@ -121,6 +121,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # All amounts, so that any can be set from the command line.
     config.frontend.augment = ConfigDict(augment.OFF)
     config.frontend.sound = ConfigDict(sound.OFF)
+    # How loud a file is says more of the recording than of the emotion.
+    config.frontend.level = "rms"
     if arg.size == "thesis":
         _thesis(config)
         # About the longest clips: every further half second is another segment.

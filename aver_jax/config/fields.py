@@ -31,6 +31,10 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "model.name": ("", "timesformer | resnet_lstm | mrpn; further fields are the network's"),
     "frontend.normalization": ("per_clip", "of frames; a name of frontend/normalize.py"),
     "frontend.augment": (ConfigDict(), "augmentation of frames; fields of frontend/augment.py"),
+    "frontend.level": (
+        "off",
+        "of the sound: off | rms, which brings the speech of every clip to -26 dB below full scale",
+    ),
     "frontend.spectrogram.n_fft": (512, "samples of the transform, at 16 kHz"),
     "frontend.spectrogram.window": (512, "samples of the Hann window"),
     "frontend.spectrogram.hop": (64, "samples between frames"),

@@ -10,6 +10,7 @@ from aver_jax.frontend import sound, spectrogram
 from aver_jax.frontend.augment import augmented, checked_amounts, random_factors
 from aver_jax.frontend.fields import check_known
 from aver_jax.frontend.keys import AUGMENTATION, SOUND, example_keys, stream_keys
+from aver_jax.frontend.level import checked_level, levelled
 from aver_jax.frontend.normalize import NORMALIZATIONS, normalized
 
 __all__ = ["evaluation_inputs", "example_keys", "stream_keys", "training_inputs"]
@@ -24,8 +25,9 @@ def training_inputs(config: Any, batch: Mapping[str, Array]) -> dict[str, Array]
     Args:
       config: has `seed` (which may be traced) and `frontend`, a mapping with `normalization` (see
         `normalize.normalized`), `augment` (fields of `augment.OFF`), `spectrogram` (fields of
-        `spectrogram.Settings`) and `sound` (fields of `sound.OFF`). Only `normalization` has no
-        default, where there are frames; the augmentations are off.
+        `spectrogram.Settings`), `level` (one of `level.LEVELS`) and `sound` (fields of
+        `sound.OFF`). Only `normalization` has no default, where there are frames; the level and
+        the augmentations are off.
       batch: `seed` uint32 [B], and `frames` uint8 [B,T,H,W,3], or `audio` int16 [B,S] and
         `audio_length` int32 [B], or all of them.
 
@@ -51,7 +53,8 @@ def training_inputs(config: Any, batch: Mapping[str, Array]) -> dict[str, Array]
         frames = jax.vmap(augmented_example)(batch["frames"], stream_keys(keys, AUGMENTATION))
         inputs["frames"] = normalized(frames, frontend["normalization"])
     if "audio" in batch:
-        inputs |= _sound_inputs(settings, batch, sound_amounts, stream_keys(keys, SOUND))
+        sound_keys = stream_keys(keys, SOUND)
+        inputs |= _sound_inputs(frontend, settings, batch, sound_amounts, sound_keys)
     return inputs
 
 
@@ -65,11 +68,12 @@ def evaluation_inputs(config: Any, batch: Mapping[str, Array]) -> dict[str, Arra
     if "frames" in batch:
         inputs["frames"] = normalized(batch["frames"], frontend["normalization"])
     if "audio" in batch:
-        inputs |= _sound_inputs(settings, batch)
+        inputs |= _sound_inputs(frontend, settings, batch)
     return inputs
 
 
 def _sound_inputs(
+    frontend: Mapping[str, Any],
     settings: spectrogram.Settings,
     batch: Mapping[str, Array],
     amounts: Mapping[str, Any] | None = None,
@@ -78,6 +82,9 @@ def _sound_inputs(
     """Returns segments of the sound, augmented with `amounts` (and then typed keys [B])."""
     audio, length = batch["audio"], batch["audio_length"]
     samples = spectrogram.samples_of(audio, length)
+    # Before the augmentation: a random gain that came first would be undone.
+    if frontend.get("level", "off") == "rms":
+        samples = levelled(samples, length)
     if amounts is not None:
         frames = spectrogram.num_frames(settings, length)
         factors = jax.vmap(
@@ -97,7 +104,10 @@ def _checked(
     config: Any, batch: Mapping[str, Array]
 ) -> tuple[Mapping[str, Any], spectrogram.Settings]:
     frontend = config.frontend
-    check_known("frontend", frontend, ("augment", "normalization", "sound", "spectrogram"))
+    known = ("augment", "level", "normalization", "sound", "spectrogram")
+    check_known("frontend", frontend, known)
+    # Runs made before 2026-12 have no such field.
+    checked_level(frontend.get("level", "off"))
     if not {"frames", "audio"} & set(batch):
         raise ValueError(f"the batch has {', '.join(sorted(batch))}; expected frames or audio")
     if "frames" in batch:

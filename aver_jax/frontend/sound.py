@@ -26,10 +26,11 @@ OFF = {
 }
 """Every amount, with the value at which its transformation is off (and is not computed).
 
-gain: the level changes by U(-gain, gain) dB; noise: probability of white noise, at a distance of
-U(snr) dB below the clip's own power; time_masks, frequency_masks: how many stretches of time and of
-frequency are set to 0, the mean after standardisation; each stretch is uniformly wide, from nothing
-to time_width seconds (and a fifth of the clip) or to frequency_width, a share of the bands.
+gain: the level, which `frontend.level` has set before, changes by U(-gain, gain) dB; noise:
+probability of white noise, at a distance of U(snr) dB below the clip's own power; time_masks,
+frequency_masks: how many stretches of time and of frequency are set to 0, the mean after
+standardisation; each stretch is uniformly wide, from nothing to time_width seconds (and a fifth of
+the clip) or to frequency_width, a share of the bands.
 """
 
 # A short clip would otherwise be masked from end to end.

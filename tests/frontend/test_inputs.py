@@ -81,7 +81,7 @@ def test_evaluation_ignores_the_augmentation(batch):
 
 @pytest.mark.parametrize("inputs", [training_inputs, evaluation_inputs])
 def test_unknown_fields_and_wrong_frames_are_one_clear_line(batch, inputs):
-    with pytest.raises(ValueError, match="unknown fields mixup; known: augment, normalization"):
+    with pytest.raises(ValueError, match="unknown fields mixup; known: augment, level"):
         inputs(make_config(mixup=1), batch)
     with pytest.raises(ValueError, match="normalization is 'none'; expected one of per_clip"):
         inputs(make_config(normalization="none"), batch)
