@@ -57,6 +57,9 @@ def test_the_page_has_the_tables_of_the_thesis_and_is_written_where_asked(
     # So few actors decide nothing, whatever their interval is.
     assert {tuple(line[-2:]) for line in differences.values()} == {("undecided", "undecided")}
     assert "Primary comparison: N2 - N0, WAR on all test clips" in text
+    power = {line[0]: line[1:] for line in table(text, "Power of the differences")[2:]}
+    assert power.keys() == differences.keys()
+    assert power["N2 - N0"][3:5] == ["2 x 2", "-"]
     assert "the page has 14 verdicts, of which about 0.7 would be false" in text
     by_branch = {line[0]: line[1:] for line in table(text, "WAR of the branches")[2:]}
     assert by_branch["audio, trained alone"] == ["-", "33.3%"]
@@ -84,6 +87,8 @@ def test_whole_clips_are_a_variant_of_three_networks(trained, words, tmp_path):
     networks = [folder.name.partition("_")[0] for folder in trained]
     assert networks == sorted(networks, key=networks.index)
     text = (tmp_path / "study" / "page.md").read_text()
+    # One seed does not tell what another would change.
+    assert "## Power" not in text
     rows = [line[0] for line in table(text, "WAR without and with")[2:]]
     assert rows == ["AM (NT)", "AM (T)", "VM (NT)", "VM (T)", "JM (N0) (NT)", "JM (N0) (T)"]
     summary = [line[0] for line in table(text, "Networks and aggregators")[2:]]

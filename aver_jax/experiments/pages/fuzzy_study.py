@@ -18,6 +18,7 @@ from aver_jax.experiments.corpora import (
 from aver_jax.experiments.grid.trainings import NETWORKS
 from aver_jax.experiments.pages import figures, page, provenance, tables, verdict
 from aver_jax.experiments.pages.page import Page, Table
+from aver_jax.experiments.pages.power import network_pairs, power_table
 from aver_jax.experiments.stats.predictions import (
     CellResult,
     ClipPredictions,
@@ -98,6 +99,11 @@ def build_page(
         ),
         "by_clarity": _by_clarity(results, corpora, contents),
         "differences": {name: tables.differences(chosen(results, variant=name)) for name in names},
+        "power": power_table(
+            (f"{name}: {pair}", ones, others)
+            for name in names
+            for pair, ones, others in network_pairs(chosen(results, variant=name), [tables.PRIMARY])
+        ),
         "conditions": CONDITIONS,
         "corpus_clips": Table(
             ["corpus, fold", *PARTS],

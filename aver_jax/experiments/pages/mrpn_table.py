@@ -7,6 +7,7 @@ import numpy as np
 from aver_jax.experiments.grid.trainings import NETWORKS
 from aver_jax.experiments.pages import figures, provenance, published, tables
 from aver_jax.experiments.pages.page import Page
+from aver_jax.experiments.pages.power import network_pairs, power_table
 from aver_jax.experiments.stats.predictions import CellResult, Failure, averaged_confusion, chosen
 from aver_jax.input import PROTOCOLS, Dataset
 from aver_jax.report.figures import png
@@ -70,6 +71,7 @@ def build_page(
         "primary": tables.primary(first),
         "tested": provenance.tested(first),
         "differences": tables.differences(first),
+        "power": power_table(network_pairs(first)),
         "branches": tables.branches(first),
         "summary": tables.summary(results),
         "aggregator_differences": tables.aggregator_differences(results),
