@@ -9,6 +9,8 @@ from pathlib import Path
 _STUDIES = {
     "mrpn_table": "every network on every fold of a protocol, in the layout of the MRPN tables",
     "fuzzy_study": "networks on rendered corpora with more and more unclear clips",
+    "level_study": "the audio branch and N2, with and without one level of the sound, on clips at "
+    "other levels",
 }
 _NETWORKS = "audio,video,late,n0,n1,n2"
 _AGGREGATORS = "lstm,bilstm,transformer,mean"
@@ -44,7 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="processes, each with its share of the CPU cores; for small networks on CPU "
             "(default: 1)",
         )
-        {"mrpn_table": _table_flags, "fuzzy_study": _study_flags}[name](add)
+        flags = {
+            "mrpn_table": _table_flags,
+            "fuzzy_study": _study_flags,
+            "level_study": _level_flags,
+        }
+        flags[name](add)
 
 
 def _table_flags(add) -> None:
@@ -82,10 +89,16 @@ def _study_flags(add) -> None:
     add("--corpus-seed", type=int, default=0, help="seed of all that is rendered (default: 0)")
 
 
+def _level_flags(add) -> None:
+    add("--folds", default="all", help="folds of the protocol, as 1,2 (default: all)")
+
+
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs a study and prints where its page is."""
     if args.study == "mrpn_table":
         from aver_jax.experiments.mrpn_table import run_study
+    elif args.study == "level_study":
+        from aver_jax.experiments.level_study import run_study
     else:
         from aver_jax.experiments.fuzzy_study import run_study
 

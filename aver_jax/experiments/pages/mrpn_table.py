@@ -55,7 +55,7 @@ def build_page(
     protocol = evaluation["protocol"]
     context = {
         "dataset": dataset.name,
-        "data": _data(results, dataset, clips, note),
+        "data": tested_data(results, dataset, clips, note),
         "trainings": provenance.trainings(results),
         "command": command,
         "failures": provenance.missing(failures),
@@ -88,7 +88,7 @@ def build_page(
     return Page("mrpn_table.md.jinja", context, pictures, {"cells": tables.run_rows(results)})
 
 
-def _data(
+def tested_data(
     results: Sequence[CellResult], dataset: Dataset, clips: np.ndarray, note: str
 ) -> dict[str, str]:
     """Returns name -> what was tested, in words."""

@@ -125,7 +125,8 @@ def comparisons(
 
 
 _WITHIN = f"{100 * MARGIN:g} points"
-_DIFFERENCE = [
+#: Columns of a table of differences.
+DIFFERENCE_HEAD = [
     "difference",
     "points",
     "95%",
@@ -141,12 +142,12 @@ def differences(results: Sequence[ClipPredictions]) -> Table:
     """Returns paired differences of WAR in points, with intervals and what they decide."""
     single = best_single(results)
     rows = [
-        _difference(
+        difference_row(
             short(one), f"best single ({single})" if other == "best" else short(other), found
         )
         for (one, other), found in comparisons(results).items()
     ]
-    return Table(_DIFFERENCE, rows)
+    return Table(DIFFERENCE_HEAD, rows)
 
 
 def aggregator_differences(results: Sequence[ClipPredictions]) -> Table:
@@ -159,12 +160,13 @@ def aggregator_differences(results: Sequence[ClipPredictions]) -> Table:
             found = compare(chosen(own, aggregator=other), chosen(own, aggregator=first))
             if found is not None:
                 lines.append(
-                    _difference(f"{name}: {AGGREGATORS[other]}", AGGREGATORS[first], found)
+                    difference_row(f"{name}: {AGGREGATORS[other]}", AGGREGATORS[first], found)
                 )
-    return Table(_DIFFERENCE, lines)
+    return Table(DIFFERENCE_HEAD, lines)
 
 
-def _difference(one: str, other: str, found: Comparison) -> list[str]:
+def difference_row(one: str, other: str, found: Comparison) -> list[str]:
+    """Returns a row under `DIFFERENCE_HEAD`: the names of both, and how they compare."""
     return [
         f"{one} - {other}",
         page.points(found.value),
