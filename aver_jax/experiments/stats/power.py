@@ -3,8 +3,8 @@
 The difference of two networks on actor a with seed s is taken as d + A_a + S_s + E_as: what the
 actor adds, what the seed adds, and what is left of their cell (the clips among it). Actors and
 seeds are crossed, as in `two_way_bootstrap`, whose interval decides. Both that interval and the
-difference are taken as normal, and the interval's width as its expectation: with 5 seeds or more
-and 10 actors or more the rate of decisions comes out within 10 points (tested by simulation). Every
+difference are taken as normal, and the interval's width as its expectation: with 12 actors and
+5 seeds or more the rate of decisions comes out within 10 points (tested by simulation). Every
 actor counts alike here, where a score counts every clip alike.
 """
 
