@@ -101,7 +101,7 @@ class Clip:
         self._asymmetry = face.uniform(0.88, 1.08, 2)
         self._shut = blinks(self.times, face)
         self._motion = make_motion(self.times, variation.pose, motion)
-        self._light = make_light(light, variation.side_light)
+        self._light = make_light(who, light, variation.side_light)
         self._glasses = make_glasses(seed, plan.actor, variation.glasses)
         self._stage = make_stage(who, self._light, form.size, room)
         self._head = make_head(who, self._light, UNIT * form.size, head)
@@ -200,11 +200,11 @@ def _muscle(pull: float) -> float:
 def _effort(level: str, intensity: float, rng: np.random.Generator) -> tuple[float, float]:
     """Returns what the strength shown in face and in voice is multiplied with.
 
-    Weak levels become weaker (their strength's power 1 + `intensity`), and a person shows some
-    emotions more in the face and some more in the voice.
+    Weak levels become weaker (their strength's power 1 + half of `intensity`), and a person shows
+    some emotions more in the face and some more in the voice.
     """
-    weaker = STRENGTH[level] ** intensity
-    face, voice = 1 - intensity * rng.uniform(-0.1, 0.4, 2)
+    weaker = STRENGTH[level] ** (0.5 * intensity)
+    face, voice = 1 - intensity * rng.uniform(-0.05, 0.2, 2)
     return weaker * float(face), weaker * float(voice)
 
 

@@ -17,8 +17,8 @@ _PULLS = tuple(emotion for emotion in EMOTIONS if emotion != "NEU")
 # Deviations of a resting face, in shares of a full expression, and of a voice at rest, each split
 # between the actor and the take.
 _PULL, _UNIT = 0.42, 0.14
-_VOICE = {"pitch": 2.2, "energy": 3.0, "tilt": 4.0, "slope": 1.0, "rise": 0.7}
-_VOICE_RATIOS = {"range": 0.22, "rate": 0.1}
+_VOICE = {"pitch": 1.3, "energy": 1.8, "tilt": 2.4, "slope": 0.6, "rise": 0.4}
+_VOICE_RATIOS = {"range": 0.13, "rate": 0.06}
 _ACTORS_SHARE = 0.5  # of the variance
 
 
@@ -69,7 +69,7 @@ def make_rest(seed: int, actor: int, variation: Variation, take: np.random.Gener
         units,
         Prosody(
             **voice,
-            breath=amount * 0.04 * abs(float(breath)),
-            attack=plain.attack + amount * 0.15 * float(attack),
+            breath=amount * 0.025 * abs(float(breath)),
+            attack=plain.attack + amount * 0.1 * float(attack),
         ),
     )

@@ -63,14 +63,14 @@ def fidgets(times: np.ndarray, amount: float, rng: np.random.Generator) -> dict[
 
     Args:
       times: seconds of the frames, float64 [F].
-      amount: 1: up to two thirds of a full movement.
+      amount: 1: up to a third of a full movement.
       rng: draws which, when, and how much.
     """
     moved: dict[str, np.ndarray] = {}
     for _ in range(rng.poisson(1.6 * times[-1])):
         units = _FIDGETS[rng.integers(len(_FIDGETS))]
         at, long = rng.uniform(0, times[-1]), rng.uniform(0.25, 0.5)
-        size = amount * rng.uniform(0.2, 0.65)
+        size = amount * rng.uniform(0.1, 0.32)
         shape = envelope(times, at - long / 2, at + long / 2, long / 2, long / 2)
         for unit, weight in units.items():
             moved[unit] = moved.get(unit, 0.0) + size * weight * shape

@@ -27,7 +27,7 @@ class Variation:
       timing: how much the onset and the length of the expression vary; 0: it fills its span.
       intensity: how far LO, MD and HI are apart, and how unevenly face and voice take part.
       habits: how far the habitual pitch, loudness, tempo and timbre of speakers differ.
-      gain: how far the level of the recording differs; 1: a deviation of 9 dB.
+      gain: how far the level of the recording differs; 1: a deviation of 11 dB.
       noise: background noise.
       room: reverberation, and the colour of the microphone.
     """

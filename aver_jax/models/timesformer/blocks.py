@@ -110,13 +110,14 @@ class PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, frames: jax.Array) -> jax.Array:
-        """Maps frames [B, T, H, W, 3] to patches [B, N, T, D], N row by row."""
-        size = self.patch_size
-        kernel = self.param("kernel", _patch_weights, (size, size, 3, self.width))
+        """Maps frames [B, T, H, W, C] to patches [B, N, T, D], N row by row."""
+        size, channels = self.patch_size, frames.shape[-1]
+        kernel = self.param("kernel", _patch_weights, (size, size, channels, self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         batch, length, height, width, _ = frames.shape
         grid = (height // size, width // size)
-        pixels = frames.astype(self.dtype).reshape(batch, length, grid[0], size, grid[1], size, 3)
+        pixels = frames.astype(self.dtype)
+        pixels = pixels.reshape(batch, length, grid[0], size, grid[1], size, channels)
         pixels = pixels.transpose(0, 2, 4, 1, 3, 5, 6).reshape(batch, grid[0] * grid[1], length, -1)
         out = pixels @ kernel.astype(self.dtype).reshape(-1, self.width)
         return out + bias.astype(self.dtype).reshape(1, 1, 1, -1)

@@ -23,6 +23,7 @@ from aver_jax.models.timesformer.blocks import (
     normal_init,
     scaled,
 )
+from aver_jax.models.timesformer.stem import ConvStem
 
 ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
 REMAT_POLICIES = ("none", "block", "dots")
@@ -140,6 +141,7 @@ class TimeSformer(Model):
       pos_embed_std: initial std of the position embeddings. A narrow model trained from scratch
         on few clips needs about .1 and .5: at .02 the position embeddings are too weak, and it
         learns nothing for a thousand steps.
+      stem: convolutions of stride 2 before the patches (`stem.ConvStem`); 0: none, as published.
       kernel: what computes attention over space, or over all tokens: "xla", or "cudnn", cuDNN's
         fused attention (NVIDIA GPUs, dtype bfloat16), which keeps no attention matrix in memory.
       dtype: of the computation; normalisation statistics, softmax, taps and logits are float32.
@@ -161,6 +163,7 @@ class TimeSformer(Model):
     unroll: int = 1
     init_std: float = INIT_STD
     pos_embed_std: float = INIT_STD
+    stem: int = 0
     kernel: str = "xla"
     dtype: Any = jnp.float32
 
@@ -184,6 +187,11 @@ class TimeSformer(Model):
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
+        if self.stem < 0 or self.patch_size % 2**self.stem:
+            raise ValueError(
+                f"stem is {self.stem}, expected 0 or as many convolutions as patch_size "
+                f"{self.patch_size} can be halved"
             )
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
@@ -291,7 +299,10 @@ class TimeSformer(Model):
         cls_token = self.param("cls_token", normal_init(self.init_std), (1, 1, self.width))
         pos_init = normal_init(self.pos_embed_std)
         pos_embed = self.param("pos_embed", pos_init, (1, 1 + positions, self.width))
-        patches = PatchEmbed(self.width, self.patch_size, self.dtype, name="patch_embed")(frames)
+        size = self.patch_size // 2**self.stem
+        if self.stem:
+            frames = ConvStem(self.stem, self.width, self.dtype, name="stem")(frames)
+        patches = PatchEmbed(self.width, size, self.dtype, name="patch_embed")(frames)
         batch, _, length, width = patches.shape
         offsets = pos_embed[:, 1:, None]
         if self.attention != "space_only":

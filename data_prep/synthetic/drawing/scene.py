@@ -39,17 +39,19 @@ class Motion:
     size: np.ndarray
 
 
-def make_light(rng: np.random.Generator, from_side: float = 0.0) -> Light:
+def make_light(who: Identity, rng: np.random.Generator, from_side: float = 0.0) -> Light:
     """Returns a lamp in front of the face and above it, or with chance `from_side` beside it."""
     direction = np.array((rng.uniform(-0.7, 0.7), rng.uniform(-0.65, -0.15), 1.0))
     ambient = float(rng.uniform(0.62, 0.76))
     aside, far = rng.uniform(), rng.uniform()
     if aside < from_side:
         direction[0] = np.copysign(0.9 + 0.7 * far, direction[0])
-        ambient -= 0.16
+        ambient -= 0.12
     direction /= np.linalg.norm(direction)
     warmth = float(rng.uniform(-0.06, 0.06))
-    level = float(rng.uniform(0.9, 1.08))
+    # A camera exposes for the face: dark skin gets more light.
+    exposed = float(np.clip((165 / np.mean(who.skin)) ** 0.45, 1.0, 1.35))
+    level = float(rng.uniform(0.9, 1.08)) * exposed
     tint = (level * (1 + warmth), level, level * (1 - warmth))
     return Light(*map(float, direction), ambient, tint, level)
 
@@ -65,11 +67,11 @@ def make_motion(times: np.ndarray, pose: float, rng: np.random.Generator) -> Mot
         return start + amount * waves.sum(axis=0)
 
     return Motion(
-        x=pose * sway(0.12, rng.uniform(-0.16, 0.16)),
-        y=pose * sway(0.08, rng.uniform(-0.1, 0.1)),
-        roll=pose * sway(6.0, rng.uniform(-5.0, 5.0)),
-        yaw=pose * sway(0.65, rng.uniform(-0.55, 0.55)),
-        pitch=pose * sway(0.5, rng.uniform(-0.4, 0.4)),
+        x=pose * sway(0.07, rng.uniform(-0.1, 0.1)),
+        y=pose * sway(0.05, rng.uniform(-0.06, 0.06)),
+        roll=pose * sway(3.3, rng.uniform(-2.8, 2.8)),
+        yaw=pose * sway(0.36, rng.uniform(-0.3, 0.3)),
+        pitch=pose * sway(0.28, rng.uniform(-0.22, 0.22)),
         size=sway(0.015, rng.uniform(0.94, 1.05)),
     )
 

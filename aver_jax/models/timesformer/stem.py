@@ -1,0 +1,40 @@
+"""Convolutions before the patches: what few clips teach a small transformer sooner."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+
+class ConvStem(nn.Module):
+    """Convolutions of 3 x 3 and stride 2 with GELU after each (Xiao et al. 2021).
+
+    The patches that follow are smaller by the same factor, so that their grid stays as it is.
+
+    Fields:
+      depth: number of convolutions; each halves height and width.
+      width: channels of the last one; each one before it has half as many.
+      dtype: of the computation.
+    """
+
+    depth: int
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, frames: jax.Array) -> jax.Array:
+        """Maps frames [B, T, H, W, 3] to [B, T, H / 2^depth, W / 2^depth, width]."""
+        batch, length = frames.shape[:2]
+        x = frames.reshape(batch * length, *frames.shape[2:]).astype(self.dtype)
+        for index in range(self.depth):
+            x = nn.Conv(
+                max(1, self.width >> (self.depth - 1 - index)),
+                (3, 3),
+                strides=2,
+                padding=1,
+                kernel_init=nn.initializers.he_normal(),
+                dtype=self.dtype,
+                name=f"conv{index + 1}",
+            )(x)
+            x = jax.nn.gelu(x, approximate=False)
+        return x.reshape(batch, length, *x.shape[1:])
