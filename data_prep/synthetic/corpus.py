@@ -23,6 +23,7 @@ from data_prep.synthetic.plan import ClipPlan, Knobs, demographics_row, plan_cor
 from data_prep.synthetic.sound.voice import SAMPLE_RATE
 from data_prep.synthetic.truth import write_truth
 from data_prep.synthetic.variation import Variation
+from data_prep.synthetic.votes import simulated_votes, write_votes
 from data_prep.workers import available_cores, interrupts_blocked, worker_pool
 
 
@@ -43,7 +44,8 @@ def render_corpus(
     """Renders talking faces and voices with known truth to media files (H.264 and AAC in MP4).
 
     The same arguments give the same pixels and samples, whatever the number of workers. `out`
-    appears when all of it is written: `VideoMP4/1001_DFA_ANG_XX.mp4` and VideoDemographics.csv
+    appears when all of it is written: `VideoMP4/1001_DFA_ANG_XX.mp4`,
+    VideoDemographics.csv and simulated crowd votes in processedResults/summaryTable.csv
     (crema_d) or `Actor_01/01-01-05-01-02-01-01.mp4` (ravdess), and truth.csv and truth.npz.
 
     Args:
@@ -97,6 +99,13 @@ def render_corpus(
             write_truth(part, rows, REGIONS, boxes)
             if naming == "crema_d":
                 _write_demographics(part, plans, seed)
+                write_votes(
+                    part,
+                    [
+                        simulated_votes(row, {"face": plan.face, "voice": plan.voice}, seed)
+                        for row, plan in zip(rows, plans, strict=True)
+                    ],
+                )
             if out.is_dir():
                 out.rmdir()
             os.replace(part, out)

@@ -53,8 +53,8 @@ def make_rest(seed: int, actor: int, variation: Variation, take: np.random.Gener
         for unit, amount in EMOTIONS[emotion].items():
             units[unit] += variation.resting * _PULL * pull * amount
     # A closed mouth does not close further, and no lid opens beyond its muscle.
-    low = dict.fromkeys(UNITS, -0.5) | {"AU25": 0.0, "AU26": 0.0, "redness": 0.0, "AU43": -0.2}
-    high = dict.fromkeys(UNITS, 0.9) | {"AU25": 0.35, "AU26": 0.25, "AU43": 0.6}
+    low = dict.fromkeys(UNITS, -0.4) | {"AU25": 0.0, "AU26": 0.0, "redness": 0.0, "AU43": -0.2}
+    high = dict.fromkeys(UNITS, 0.75) | {"AU25": 0.35, "AU26": 0.25, "AU43": 0.6}
     units = {unit: float(np.clip(w, low[unit], high[unit])) for unit, w in units.items()}
 
     amount, names = variation.habits, (*_VOICE, *_VOICE_RATIOS)

@@ -86,12 +86,14 @@ def make_identity(seed: int, actor: int, beards: float = 0.0) -> Identity:
     rng = np.random.default_rng([seed, 1, actor])
     male = sex_of(actor) == "Male"
     age = int(rng.integers(20, 72))
-    tone = rng.uniform(0, len(_SKINS) - 1)
+    tone = rng.uniform(0, len(_SKINS) - 1.5)
     low = int(tone)
     skin = _SKINS[low] + (tone - low) * (_SKINS[min(low + 1, len(_SKINS) - 1)] - _SKINS[low])
     # Fair hair and light eyes go with light skin often enough to look natural.
     hair = _HAIRS[rng.integers(0, len(_HAIRS) if tone < 3 else 3)] * rng.uniform(0.85, 1.15)
     grey = np.clip((age - 45) / 30, 0, 1) * rng.uniform(0.2, 1.0)
+    # Grey beyond the skin's own brightness hides the forehead from detectors.
+    grey *= np.clip((skin.mean() - 60) / 80, 0.1, 1)
     hair = hair + grey * (_GREY - hair)
     iris = _IRISES[rng.integers(0, len(_IRISES) if tone < 3 else 2)]
     rosy = np.array((178, 88, 84) if male else (186, 70, 78), np.float64)

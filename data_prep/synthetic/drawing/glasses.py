@@ -6,7 +6,7 @@ import numpy as np
 
 from data_prep.synthetic.drawing.canvas import Canvas, shifted
 
-_COLORS = ((22, 20, 20), (70, 44, 28), (128, 130, 136), (36, 40, 64))
+_COLORS = ((22, 20, 20), (70, 44, 28), (128, 130, 136), (60, 62, 84))
 _DEPTH = 0.16
 _T = np.linspace(0, 2 * np.pi, 28, endpoint=False)
 
@@ -26,7 +26,7 @@ def make_glasses(seed: int, actor: int, share: float) -> Glasses | None:
     rng = np.random.default_rng([seed, 6, actor])
     worn = rng.uniform() < share
     color = _COLORS[rng.integers(len(_COLORS))]
-    glasses = Glasses(color, *map(float, rng.uniform((0.03, 0.19, 2.2), (0.05, 0.24, 4.0))))
+    glasses = Glasses(color, *map(float, rng.uniform((0.02, 0.19, 2.2), (0.036, 0.24, 4.0))))
     return glasses if worn else None
 
 

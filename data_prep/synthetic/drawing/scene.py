@@ -45,13 +45,13 @@ def make_light(who: Identity, rng: np.random.Generator, from_side: float = 0.0) 
     ambient = float(rng.uniform(0.62, 0.76))
     aside, far = rng.uniform(), rng.uniform()
     if aside < from_side:
-        direction[0] = np.copysign(0.9 + 0.7 * far, direction[0])
-        ambient -= 0.12
+        # Detectors lose dark faces with a side in shadow, as cameras do.
+        strong = float(np.clip((np.mean(who.skin) - 70) / 90, 0.1, 1))
+        direction[0] = np.copysign(0.7 + (0.2 + 0.6 * far) * strong, direction[0])
+        ambient -= 0.12 * strong
     direction /= np.linalg.norm(direction)
     warmth = float(rng.uniform(-0.06, 0.06))
-    # A camera exposes for the face: dark skin gets more light.
-    exposed = float(np.clip((165 / np.mean(who.skin)) ** 0.45, 1.0, 1.35))
-    level = float(rng.uniform(0.9, 1.08)) * exposed
+    level = float(rng.uniform(0.9, 1.08))
     tint = (level * (1 + warmth), level, level * (1 - warmth))
     return Light(*map(float, direction), ambient, tint, level)
 
