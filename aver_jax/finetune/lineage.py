@@ -18,7 +18,7 @@ from aver_jax.runs.run_folder import read_config, split_of_run
 # Modality -> the fields that its inputs depend on.
 _FIELDS = {
     Modality.VIDEO: ("frontend.normalization", "data.num_frames", "data.image_size"),
-    Modality.AUDIO: ("frontend.spectrogram.",),
+    Modality.AUDIO: ("frontend.spectrogram.", "frontend.level"),
 }
 _PREPARATION = {Modality.VIDEO: ("detector", "margin", "size"), Modality.AUDIO: ()}
 

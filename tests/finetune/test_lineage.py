@@ -1,5 +1,6 @@
 """Runs that a new one may not start from: those that know its test clips, or other inputs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,22 @@ def test_a_frozen_branch_must_hear_the_spectrogram_it_was_trained_on(dataset, tm
     with pytest.raises(UserError, match=r"audio is frozen.*spectrogram.bands was 40, now 0"):
         check(config_of(init={"audio": run}), dataset, HELD)
     assert check(config_of(init={"video": run}), dataset, HELD) == []
+
+
+def test_a_frozen_branch_must_hear_the_level_it_was_trained_at(dataset, tmp_path):
+    run = write(tmp_path / "run", dataset, config_of(frontend__level="rms"))
+    with pytest.raises(UserError, match=r"audio is frozen.*\(frontend.level was rms, now off\)"):
+        check(config_of(init={"audio": run}), dataset, HELD)
+    (note,) = check(config_of(init={"audio": run}), dataset)
+    assert "frontend.level was rms, now off" in note
+    assert check(config_of(init={"video": run}), dataset, HELD) == []
+
+
+def test_a_run_of_before_levels_was_trained_with_none(dataset, tmp_path):
+    run = write(tmp_path / "run", dataset, config_of())
+    stored = json.loads((run / "config.json").read_text())
+    del stored["frontend"]["level"]
+    (run / "config.json").write_text(json.dumps(stored))
+    assert check(config_of(init={"audio": run}), dataset, HELD) == []
+    with pytest.raises(UserError, match=r"frontend.level was off, now rms"):
+        check(config_of(init={"audio": run}, frontend__level="rms"), dataset, HELD)
