@@ -44,6 +44,35 @@ def test_per_clip_standardisation_of_one_colour_stays_small():
     assert np.abs(normalized(frames, "per_clip")).max() <= 1
 
 
+def test_per_clip_change_is_what_per_clip_moves_about_its_mean_over_time(frames):
+    x = frames.astype(np.float64)
+    scaled = (x - x.mean((1, 2, 3), keepdims=True)) / x.std((1, 2, 3), keepdims=True)
+    expected = 4.0 * (scaled - scaled.mean(1, keepdims=True))
+    actual = normalized(frames, "per_clip_change")
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_per_clip_change_of_a_still_clip_is_zero(frames):
+    still = np.repeat(frames[:, :1], 4, axis=1)
+    assert np.abs(normalized(still, "per_clip_change")).max() < 1e-5
+
+
+def test_per_clip_change_does_not_see_the_picture_behind_the_changes(frames):
+    rng = np.random.default_rng(1)
+    moves = rng.normal(0, 5, (3, 4, 24, 20, 3)).astype(np.float32)
+    plain = np.asarray(normalized(moves + 128, "per_clip_change"), np.float64)
+    for picture in (frames[:, :1], rng.uniform(0, 255, (3, 1, 24, 20, 3)), np.float32(10)):
+        other = np.asarray(normalized(moves + picture, "per_clip_change"), np.float64)
+        # One scale per clip and colour, that of the clip's contrast.
+        scale = (plain * other).sum((1, 2, 3)) / (plain * plain).sum((1, 2, 3))
+        assert (scale > 0).all()
+        error = np.abs(other / scale[:, None, None, None] - plain).max()
+        assert error < 1e-3 * np.abs(plain).max()
+
+
 def test_unknown_normalization_lists_the_known_ones(frames):
-    with pytest.raises(ValueError, match=r"'minmax'.*per_clip, imagenet, timesformer, half"):
+    with pytest.raises(
+        ValueError, match=r"'minmax'.*per_clip, per_clip_change, imagenet, timesformer, half"
+    ):
         normalized(frames, "minmax")
