@@ -14,6 +14,7 @@ from aver_jax.runtime.cpu_allocator import computes_on_cpu, keep_freed_memory
 # modules of the jobs that train or predict import jax, which takes a second: only when asked for.
 JOBS = {
     "prepare": ("data_prep.cli", "media files to a dataset (or render the synthetic corpus)"),
+    "audit": ("aver_jax.audit.job", "what trivial models reach on a dataset"),
     "train": ("aver_jax.training.job", "dataset and config to a run folder"),
     "evaluate": ("aver_jax.evaluation.job", "scores of a run on clips it has not seen"),
     "predict": ("aver_jax.prediction.job", "emotions in your own clips, with overlays"),
@@ -37,7 +38,7 @@ def run_job(job: str, words: Sequence[str]) -> int:
       UserError: something the user can put right.
       SystemExit: wrong flags (2), or --help (0).
     """
-    if job != "prepare" and computes_on_cpu():
+    if job not in ("prepare", "audit") and computes_on_cpu():
         keep_freed_memory()
     module = _imported(JOBS[job][0])
     parser = argparse.ArgumentParser(

@@ -1,0 +1,153 @@
+"""The audit of a dataset: trivial baselines, what else they tell, balance, shared actors."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from aver_jax.audit import baselines
+from aver_jax.audit.features import GROUPS, SPECTRUM, STILL, features_of
+from aver_jax.audit.stored import VERSION, dataset_hash
+from aver_jax.errors import UserError
+from aver_jax.input import Dataset, Split, split
+
+FOLD = 1  # of the protocol, on which the baselines are tried as a network would be
+
+
+def audited(
+    dataset: Dataset,
+    protocol: str,
+    target: str,
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, Any]:
+    """Returns the audit as JSON types.
+
+    Args:
+      dataset: an open dataset.
+      protocol, target: as `input.split` takes them.
+      progress: called with 1 after each clip that was read.
+
+    Returns:
+      `version`, `dataset_hash`, `dataset`, `protocol`, `target`, `clips`, `actors`, `chance`;
+      `baselines`: for each feature and model name, group, model, value, low, high over
+      actor-disjoint folds, and `protocol_folds`: fold -> value, low, high on the protocol's test
+      clips; `protocol_chance`: fold -> share; `leaks`: what is told, by which feature, value, low,
+      high, chance; `balance`: part -> class -> clips; `shared_actors`: pairs of parts -> names.
+
+    Raises:
+      UserError: fewer than two classes or two actors with a label; an unknown protocol.
+    """
+    parts = split(dataset, protocol, FOLD, target)
+    rows = np.flatnonzero(parts.labels >= 0)
+    actors = dataset.index["actor"][rows]
+    labels = parts.labels[rows]
+    _check(dataset, labels, actors)
+    table = features_of(dataset, rows, progress)
+    # Such small problems are solved sooner by one thread than by several that wait for each other.
+    with threadpool_limits(1):
+        return _audit(dataset, parts, rows, table)
+
+
+def _audit(dataset: Dataset, parts: Split, rows: np.ndarray, table) -> dict[str, Any]:
+    actors, labels = dataset.index["actor"][rows], parts.labels[rows]
+    entries = []
+    place = {int(row): i for i, row in enumerate(rows)}
+    train, test = ([place[int(row)] for row in part] for part in (parts.train, parts.test))
+    common = np.bincount(labels[train]).argmax()
+    for name, x in table.items():
+        for model_name, model in baselines.models().items():
+            found = baselines.out_of_fold(model, x, labels, actors)
+            own = baselines.fitted(model, x[train], labels[train]).predict(x[test])
+            entries.append(
+                {
+                    "name": name,
+                    "group": GROUPS[name],
+                    "model": model_name,
+                    **baselines.accuracy(found == labels, actors),
+                    "protocol_folds": {
+                        str(FOLD): baselines.accuracy(own == labels[test], actors[test])
+                    },
+                }
+            )
+    return {
+        "version": VERSION,
+        "dataset_hash": dataset_hash(dataset.path),
+        "dataset": dataset.name,
+        "protocol": parts.name,
+        "target": parts.target,
+        "classes": list(dataset.classes),
+        "clips": len(rows),
+        "actors": len(np.unique(actors)),
+        "folds": min(baselines.FOLDS, len(np.unique(actors))),
+        "chance": baselines.chance(labels),
+        "baselines": entries,
+        "protocol_chance": {str(FOLD): float((labels[test] == common).mean())},
+        "leaks": _leaks(dataset, rows, actors, table),
+        "balance": _balance(dataset, parts),
+        "shared_actors": _shared(dataset, parts),
+        "has_sound": SPECTRUM in table,
+    }
+
+
+def _check(dataset: Dataset, labels: np.ndarray, actors: np.ndarray) -> None:
+    classes, people = len(np.unique(labels)), len(np.unique(actors))
+    if len(labels) == 0:
+        raise UserError(f"{dataset.path} has no clip with a label of this target; give another")
+    if classes < 2:
+        raise UserError(
+            f"{dataset.path} has clips of {classes} class alone, expected at least 2: there is "
+            "nothing to tell apart"
+        )
+    if people < 2:
+        raise UserError(
+            f"{dataset.path} has clips of {people} actor alone, expected at least 2: baselines are "
+            "tested on actors that they have not seen"
+        )
+
+
+def _leaks(dataset, rows, actors, table) -> list[dict[str, Any]]:
+    """Returns how well a still and a spectrum tell who it is, the sex, and what is said."""
+    found = []
+    asked = {"actor": actors, "sex": dataset.index["sex"][rows],
+             "sentence": dataset.index["sentence"][rows]}  # fmt: skip
+    model = baselines.models()["logistic regression"]
+    for what, truth in asked.items():
+        names, counts = np.unique(truth, return_counts=True)
+        if len(names) < 2 or "" in names or counts.min() < 2:
+            continue
+        for feature in (STILL, SPECTRUM):
+            if feature in table:
+                groups = None if what == "actor" else actors
+                told = baselines.out_of_fold(model, table[feature], truth, groups)
+                found.append(
+                    {
+                        "told": what,
+                        "by": feature,
+                        **baselines.accuracy(told == truth, actors),
+                        "chance": baselines.chance(truth),
+                    }
+                )
+    return found
+
+
+def _balance(dataset: Dataset, parts: Split) -> dict[str, dict[str, int]]:
+    named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    return {
+        part: {
+            name: int((parts.labels[rows] == number).sum())
+            for number, name in enumerate(dataset.classes)
+        }
+        for part, rows in named.items()
+    }
+
+
+def _shared(dataset: Dataset, parts: Split) -> dict[str, list[str]]:
+    """Returns actors by the pair of parts that both have clips of theirs."""
+    actors = dataset.index["actor"]
+    of = {
+        name: set(actors[getattr(parts, name)].tolist()) - {""}
+        for name in ("train", "validation", "test")
+    }
+    pairs = (("train", "validation"), ("train", "test"), ("validation", "test"))
+    return {f"{a} and {b}": sorted(of[a] & of[b]) for a, b in pairs if of[a] & of[b]}
