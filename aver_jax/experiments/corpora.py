@@ -3,8 +3,8 @@
 The same actors speak the same sentences with the same labels in all of them, and which clips are
 unclear grows from corpus to corpus with the share. What else is drawn for a clip comes from its own
 name (`data_prep.synthetic.plan`); clips that are clear in two corpora are the same in both. Each is
-rendered to media files and prepared by the ordinary job. A share holds for the whole corpus: the
-clips of one fold's actors may have a little more or less.
+rendered to media files, with the default variation, and prepared by the ordinary job. A share holds
+for the whole corpus: the clips of one fold's actors may have a little more or less.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from aver_jax.jobs import run_job
 from aver_jax.runtime.atomic_files import write_whole
 from data_prep.synthetic.plan import Knobs
 from data_prep.synthetic.truth import read_truth
+from data_prep.synthetic.variation import Variation
 
 CLEAR = "clear"
 CONDITIONS = (CLEAR, "fuzzy_face", "fuzzy_voice", "conflict")
@@ -84,7 +85,9 @@ def make_corpus(corpus: Corpus, rendering: Rendering, folder: Path) -> Path:
     from data_prep.output import is_dataset
     from data_prep.synthetic.corpus import render_corpus
 
+    variation = Variation()
     settings: dict[str, Any] = {**dataclasses.asdict(rendering), **dataclasses.asdict(corpus.knobs)}
+    settings["vary"] = dataclasses.asdict(variation)
     settings = json.loads(json.dumps(settings))
     stamp, media, data = folder / "settings.json", folder / "media", folder / "data"
     if stamp.exists() and json.loads(stamp.read_text()) != settings:
@@ -104,6 +107,7 @@ def make_corpus(corpus: Corpus, rendering: Rendering, folder: Path) -> Path:
             fps=rendering.fps,
             seconds=rendering.seconds,
             knobs=corpus.knobs,
+            variation=variation,
         )
     words = ["--source", media, "--out", data, "--size", rendering.crop, "--margin", 1.0]
     # 3: some clips were skipped; their number is on the page.

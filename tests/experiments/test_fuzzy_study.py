@@ -98,6 +98,13 @@ def test_a_corpus_is_made_once_and_never_of_other_settings(tmp_path, monkeypatch
     assert make_corpus(Corpus("clear"), RENDERING, folder) == data
     with pytest.raises(UserError, match="holds a corpus of other settings"):
         make_corpus(Corpus("clear", fuzzy=0.5), RENDERING, folder)
+    # Nor of another variation: folders of before it was recorded hold plainer clips.
+    stamp = folder / "settings.json"
+    settings = stamp.read_text()
+    stamp.write_text(json.dumps({k: v for k, v in json.loads(settings).items() if k != "vary"}))
+    with pytest.raises(UserError, match="holds a corpus of other settings"):
+        make_corpus(Corpus("clear"), RENDERING, folder)
+    stamp.write_text(settings)
     # A stop between rendering and preparing leaves the media, which are kept.
     shutil.rmtree(data)
     prepared = []
