@@ -155,7 +155,7 @@ def test_a_cell_of_another_experiment_or_dataset_is_refused_before_any_training(
     cells = plan_cells(["video", "n0"], ["lstm"], [1], [0])
     run_cells(grid, cells[1:], lambda line: None)
     other = Grid(grid.spec, grid.workdir, (*grid.overrides, "--config.epochs=3.0"))
-    with pytest.raises(UserError, match=r"n0_lstm_fold1_seed0 .*epochs was 20.0, now 3.0"):
+    with pytest.raises(UserError, match=r"n0_lstm_fold1_seed0 .*epochs was \d+\.0, now 3\.0"):
         run_cells(other, cells)
     # What does not change what a training computes may differ.
     quick = Grid(grid.spec, grid.workdir, (*grid.overrides, "--config.data.threads=3"))
@@ -182,7 +182,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again_when_asked_di
 
     def diverging(config, folder, quiet, report):
         tried.append(folder.name)
-        if folder.name.startswith("video") and config.epochs == 20.0:
+        if folder.name.startswith("video") and config.epochs != 3.0:
             raise UserError("the loss is not finite")
         train(config, folder, quiet=quiet, report=report)
 
