@@ -3,7 +3,7 @@ r"""One modality alone: ResNet and LSTM over frames of the face, or over segment
 The recipes are those of the same branch in configs/mrpn.py (Chang 2021, 4.4 and 4.5), so that a
 run of this can be a branch of a fusion there, and scores compare.
 
-The synthetic corpus, on 2 CPU cores (one to two minutes; at least 80% WAR on unseen actors):
+The synthetic corpus, on 2 CPU cores (two to three minutes; at least 50% WAR on unseen actors):
 
     aver train --config resnet_lstm.py:modality=audio,size=small,dataset=synthetic \
         --config.data.path=DATA --workdir RUN

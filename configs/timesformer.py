@@ -1,6 +1,6 @@
 r"""TimeSformer on face crops (Bertasius et al. 2021; du Toit 2022 on CREMA-D).
 
-The synthetic corpus, on 2 CPU cores (about 3 minutes; at least 80% WAR on unseen actors):
+The synthetic corpus, on 2 CPU cores (about 3 minutes; at least 75% WAR on unseen actors):
 
     aver train --config timesformer.py:size=demo,dataset=synthetic \
         --config.data.path=DATA --workdir RUN

@@ -32,7 +32,7 @@ def draw_window(
     stop: float,
     timing: float,
     rng: np.random.Generator,
-    shares: tuple[float, float] = (0.32, 0.48),
+    shares: tuple[float, float] = (0.36, 0.52),
 ) -> Window:
     """Returns a window within `start` to `stop` (seconds).
 
