@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from aver_jax.audit import baselines
+from aver_jax.audit import baselines, duplicates
 from aver_jax.audit.features import GROUPS, SPECTRUM, STILL, features_of
 from aver_jax.audit.stored import VERSION, dataset_hash
 from aver_jax.errors import UserError
@@ -33,7 +33,8 @@ def audited(
       `baselines`: for each feature and model name, group, model, value, low, high over
       actor-disjoint folds, and `protocol_folds`: fold -> value, low, high on the protocol's test
       clips; `protocol_chance`: fold -> share; `leaks`: what is told, by which feature, value, low,
-      high, chance; `balance`: part -> class -> clips; `shared_actors`: pairs of parts -> names.
+      high, chance; `balance`: part -> class -> clips; `shared_actors`: pairs of parts -> names;
+      `duplicates`: pairs of clips that are alike, their parts, and what is alike.
 
     Raises:
       UserError: fewer than two classes or two actors with a label; an unknown protocol.
@@ -86,6 +87,7 @@ def _audit(dataset: Dataset, parts: Split, rows: np.ndarray, table) -> dict[str,
         "leaks": _leaks(dataset, rows, actors, table),
         "balance": _balance(dataset, parts),
         "shared_actors": _shared(dataset, parts),
+        "duplicates": _duplicates(dataset, parts),
         "has_sound": SPECTRUM in table,
     }
 
@@ -140,6 +142,15 @@ def _balance(dataset: Dataset, parts: Split) -> dict[str, dict[str, int]]:
         }
         for part, rows in named.items()
     }
+
+
+def _duplicates(dataset: Dataset, parts: Split) -> list[dict[str, Any]]:
+    part_of = {
+        int(row): name for name in ("train", "validation", "test") for row in getattr(parts, name)
+    }
+    rows = np.array(sorted(part_of))
+    found = duplicates.duplicates(duplicates.hashes_of(dataset, rows))
+    return duplicates.described(found, dataset, rows, part_of)
 
 
 def _shared(dataset: Dataset, parts: Split) -> dict[str, list[str]]:

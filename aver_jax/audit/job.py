@@ -95,4 +95,11 @@ def audit_table(audit: dict[str, Any]) -> str:
         lines.append(f"{pair} share {len(actors)} actors: {', '.join(actors[:8])}")
     if not audit["shared_actors"]:
         lines.append("no actor is in two parts")
+    between = [pair for pair in audit["duplicates"] if len(set(pair["parts"])) > 1]
+    lines.append(
+        f"{len(audit['duplicates'])} pairs of clips are alike, {len(between)} of them in two parts"
+    )
+    for pair in between[:8]:
+        (a, b), (here, there) = pair["clips"], pair["parts"]
+        lines.append(f"  {a} ({here}) and {b} ({there}): {pair['alike']}")
     return "\n".join(lines)
