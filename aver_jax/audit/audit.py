@@ -20,8 +20,8 @@ def audited(
     protocol: str,
     target: str,
     progress: Callable[[int], object] | None = None,
-) -> dict[str, Any]:
-    """Returns the audit as JSON types.
+) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
+    """Returns the audit as JSON types, and the features and labels that it was made from.
 
     Args:
       dataset: an open dataset.
@@ -29,7 +29,9 @@ def audited(
       progress: called with 1 after each clip that was read.
 
     Returns:
-      `version`, `dataset_hash`, `dataset`, `protocol`, `target`, `clips`, `actors`, `chance`;
+      The audit; the features by name, float32 [n, D]; labels int32 [n] of the n clips with one.
+      The audit has `version`, `dataset_hash`, `dataset`, `protocol`, `target`, `clips`, `actors`,
+      `chance`;
       `baselines`: for each feature and model name, group, model, value, low, high over
       actor-disjoint folds, and `protocol_folds`: fold -> value, low, high on the protocol's test
       clips; `protocol_chance`: fold -> share; `leaks`: what is told, by which feature, value, low,
@@ -47,7 +49,7 @@ def audited(
     table = features_of(dataset, rows, progress)
     # Such small problems are solved sooner by one thread than by several that wait for each other.
     with threadpool_limits(1):
-        return _audit(dataset, parts, rows, table)
+        return _audit(dataset, parts, rows, table), table, labels
 
 
 def _audit(dataset: Dataset, parts: Split, rows: np.ndarray, table) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from aver_jax.audit.stored import AUDIT_FILE, audit_folder, percent_with_interval
+from aver_jax.audit.stored import AUDIT_FILE, PAGE_FILE, audit_folder, percent_with_interval
 from aver_jax.input import DEFAULT_PROTOCOLS, PROTOCOLS, open_dataset
 from aver_jax.runtime.atomic_files import check_writable, write_whole
 
@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the audit and prints its tables."""
-    from aver_jax.audit.audit import audited  # scikit-learn: --help is quick
+    from aver_jax.audit.audit import audited  # scikit-learn and matplotlib: --help is quick
+    from aver_jax.audit.page import write_page
 
     dataset = open_dataset(args.data)
     protocol = args.protocol or DEFAULT_PROTOCOLS[dataset.name]
@@ -50,14 +51,15 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         check_writable(args.json.parent, "--json")
     with tqdm(total=len(dataset), unit="clip", desc="read", disable=None) as bar:
-        audit = audited(dataset, protocol, args.target, bar.update)
+        audit, table, labels = audited(dataset, protocol, args.target, bar.update)
     text = json.dumps(audit, indent=1, allow_nan=False) + "\n"
     out.mkdir(parents=True, exist_ok=True)
+    write_page(out / PAGE_FILE, audit, table, labels)
     write_whole(out / AUDIT_FILE, text)
     if args.json:
         write_whole(args.json, text)
     print(audit_table(audit))
-    print(f"\nwritten to {out}")
+    print(f"\npage: {out / PAGE_FILE}")
     if audit["folds"] < 5:
         print(f"note: {audit['actors']} actors give {audit['folds']} folds", file=sys.stderr)
     return 0

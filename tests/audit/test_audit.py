@@ -25,6 +25,9 @@ def test_an_audit_stands_beside_scores_until_the_dataset_changes(audited, capsys
     printed = capsys.readouterr().out
     assert "still 16x16 colour" in printed
     assert "no actor is in two parts" in printed
+    page = (audited / "audit/synthetic_fifths_intended/audit.html").read_text()
+    assert "What the linear models go by" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
     audit = read_audit(audited, "synthetic_fifths", "intended")
     assert audit["clips"] == 30
     assert set(audit["balance"]) == {"train", "validation", "test"}
