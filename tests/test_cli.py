@@ -41,7 +41,7 @@ def test_the_help_of_train_lists_the_fields_of_a_config(capsys):
 
 def test_an_unknown_job_is_named_with_the_known_ones(capsys):
     assert main(["fly"]) == 2
-    assert "unknown command 'fly'; choose from prepare, train" in capsys.readouterr().err
+    assert "unknown command 'fly'; choose from prepare, audit, train" in capsys.readouterr().err
 
 
 def test_python_m_is_the_command():

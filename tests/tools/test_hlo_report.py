@@ -421,7 +421,7 @@ TINY = [
 @pytest.mark.parametrize("program", ["train", "inference"])
 def test_the_command_reports_on_a_program(program, tmp_path, capsys):
     out = tmp_path / "report.json"
-    words = [*TINY, "--program", program, "--top", "4", "--json", str(out)]
+    words = [*TINY, "--program", program, "--top", "40", "--json", str(out)]
     assert hlo_report.main(words) == 0
     printed = capsys.readouterr().out
     assert "copies and transposes: " in printed

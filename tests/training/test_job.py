@@ -167,7 +167,7 @@ def test_a_finished_run_is_extended_and_says_so(whole_run, synthetic_dataset, tm
     run = tmp_path / "run"
     shutil.copytree(whole_run, run)
     before = [record["step"] for record in read_metrics(run / "metrics.jsonl")]
-    more = tiny(synthetic_dataset, "epochs=4.0", "optimizer.lr=0.002")
+    more = tiny(synthetic_dataset, "epochs=4.0", "optimizer.lr=0.004")
     with pytest.raises(UserError, match=r"epochs was 2.0, now 4.0.*another --workdir"):
         job.train(more, run, quiet=True)
     job.train(more, run, extend=True)
@@ -176,8 +176,8 @@ def test_a_finished_run_is_extended_and_says_so(whole_run, synthetic_dataset, tm
     assert [record["step"] for record in records][: len(before)] == before
     assert records[-1]["epoch"] == pytest.approx(4.0)
     config, metadata = read_config(run)
-    assert (config.epochs, config.optimizer.lr) == (4.0, 0.002)
-    expected = {"step": before[-1], "before": {"epochs": 2.0, "optimizer.lr": 0.001}}
+    assert (config.epochs, config.optimizer.lr) == (4.0, 0.004)
+    expected = {"step": before[-1], "before": {"epochs": 2.0, "optimizer.lr": 0.002}}
     assert metadata["extended"] == [expected]
     # The same command resumes, with and without the flag; what was recorded stays.
     job.train(more, run, extend=True)
@@ -209,7 +209,7 @@ def test_without_a_run_there_is_nothing_to_extend(synthetic_dataset, tmp_path):
 
 def test_a_run_of_another_config_is_refused(whole_run, synthetic_dataset):
     other = tiny(synthetic_dataset, "optimizer.lr=0.5")
-    with pytest.raises(UserError, match=r"optimizer.lr was 0.001, now 0.5.*another --workdir"):
+    with pytest.raises(UserError, match=r"optimizer.lr was 0.002, now 0.5.*another --workdir"):
         job.train(other, whole_run, quiet=True)
 
 
