@@ -30,8 +30,8 @@ def audited(
 
     Returns:
       The audit; the features by name, float32 [n, D]; labels int32 [n] of the n clips with one.
-      The audit has `version`, `dataset_hash`, `dataset`, `protocol`, `target`, `clips`, `actors`,
-      `chance`;
+      The audit has `version`, `dataset_hash`, `dataset`, `protocol`, `target`, `clips`, `actors`
+      (0 where none is known), `actors_known`, `folds`, `chance`;
       `baselines`: for each feature and model name, group, model, value, low, high over
       actor-disjoint folds, and `protocol_folds`: fold -> value, low, high on the protocol's test
       clips; `protocol_chance`: fold -> share; `leaks`: what is told, by which feature, value, low,
@@ -39,7 +39,8 @@ def audited(
       `duplicates`: pairs of clips that are alike, their parts, and what is alike.
 
     Raises:
-      UserError: fewer than two classes or two actors with a label; an unknown protocol.
+      UserError: fewer than two classes with a label, or one actor alone; an unknown protocol; a
+        damaged image.
     """
     parts = split(dataset, protocol, FOLD, target)
     rows = np.flatnonzero(parts.labels >= 0)
@@ -54,22 +55,26 @@ def audited(
 
 def _audit(dataset: Dataset, parts: Split, rows: np.ndarray, table) -> dict[str, Any]:
     actors, labels = dataset.index["actor"][rows], parts.labels[rows]
+    known = bool(np.any(actors != ""))
+    # Where nobody is known, clips are dealt and resampled as if each were of another person.
+    groups = actors if known else None
+    people = actors if known else rows
     entries = []
     place = {int(row): i for i, row in enumerate(rows)}
     train, test = ([place[int(row)] for row in part] for part in (parts.train, parts.test))
     common = np.bincount(labels[train]).argmax()
     for name, x in table.items():
         for model_name, model in baselines.models().items():
-            found = baselines.out_of_fold(model, x, labels, actors)
+            found = baselines.out_of_fold(model, x, labels, groups)
             own = baselines.fitted(model, x[train], labels[train]).predict(x[test])
             entries.append(
                 {
                     "name": name,
                     "group": GROUPS[name],
                     "model": model_name,
-                    **baselines.accuracy(found == labels, actors),
+                    **baselines.accuracy(found == labels, people),
                     "protocol_folds": {
-                        str(FOLD): baselines.accuracy(own == labels[test], actors[test])
+                        str(FOLD): baselines.accuracy(own == labels[test], people[test])
                     },
                 }
             )
@@ -81,12 +86,13 @@ def _audit(dataset: Dataset, parts: Split, rows: np.ndarray, table) -> dict[str,
         "target": parts.target,
         "classes": list(dataset.classes),
         "clips": len(rows),
-        "actors": len(np.unique(actors)),
-        "folds": min(baselines.FOLDS, len(np.unique(actors))),
+        "actors": len(np.unique(actors)) if known else 0,
+        "actors_known": known,
+        "folds": baselines.folds_of(labels, groups),
         "chance": baselines.chance(labels),
         "baselines": entries,
         "protocol_chance": {str(FOLD): float((labels[test] == common).mean())},
-        "leaks": _leaks(dataset, rows, actors, table),
+        "leaks": _leaks(dataset, rows, actors, labels, table) if known else [],
         "balance": _balance(dataset, parts),
         "shared_actors": _shared(dataset, parts),
         "duplicates": _duplicates(dataset, parts),
@@ -95,7 +101,7 @@ def _audit(dataset: Dataset, parts: Split, rows: np.ndarray, table) -> dict[str,
 
 
 def _check(dataset: Dataset, labels: np.ndarray, actors: np.ndarray) -> None:
-    classes, people = len(np.unique(labels)), len(np.unique(actors))
+    classes, people = len(np.unique(labels)), np.unique(actors)
     if len(labels) == 0:
         raise UserError(f"{dataset.path} has no clip with a label of this target; give another")
     if classes < 2:
@@ -103,16 +109,24 @@ def _check(dataset: Dataset, labels: np.ndarray, actors: np.ndarray) -> None:
             f"{dataset.path} has clips of {classes} class alone, expected at least 2: there is "
             "nothing to tell apart"
         )
-    if people < 2:
+    if len(people) < 2 and people[0] != "":
         raise UserError(
-            f"{dataset.path} has clips of {people} actor alone, expected at least 2: baselines are "
-            "tested on actors that they have not seen"
+            f"{dataset.path} has clips of 1 actor alone, expected at least 2: baselines are tested "
+            "on actors that they have not seen"
         )
 
 
-def _leaks(dataset, rows, actors, table) -> list[dict[str, Any]]:
-    """Returns how well a still and a spectrum tell who it is, the sex, and what is said."""
-    found = []
+def _leaks(dataset, rows, actors, labels, table) -> list[dict[str, Any]]:
+    """Returns how well the actor tells the emotion, and a still and a spectrum who speaks what."""
+    most_frequent = baselines.majority_of_each(labels, actors)
+    found = [
+        {
+            "told": "emotion",
+            "by": "the actor's most frequent one",
+            **baselines.accuracy(most_frequent == labels, actors),
+            "chance": baselines.chance(labels),
+        }
+    ]
     asked = {"actor": actors, "sex": dataset.index["sex"][rows],
              "sentence": dataset.index["sentence"][rows]}  # fmt: skip
     model = baselines.models()["logistic regression"]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from aver_jax.input import Dataset
+from aver_jax.input import Dataset, decode_image
 
 # A clip is a copy where its frames differ in at most this share of bits, or its sound. Of all pairs
 # of 480 rendered clips the most alike differ in 5% of the bits of frames and 31% of the sound's.
@@ -31,7 +31,7 @@ def hashes_of(dataset: Dataset, rows: np.ndarray) -> Hashes:
     def both(row: int):
         record = dataset.source[int(row)]
         places = np.linspace(0, len(record["frames"]) - 1, _FRAMES).round().astype(int)
-        bits = [frame_bits(record["frames"][place]) for place in places]
+        bits = [frame_bits(record["frames"][place], record["clip_id"].decode()) for place in places]
         return np.concatenate(bits), sound_bits(np.frombuffer(record["pcm"], np.int16))
 
     with ThreadPoolExecutor(2) as pool:
@@ -44,9 +44,14 @@ def hashes_of(dataset: Dataset, rows: np.ndarray) -> Hashes:
     )
 
 
-def frame_bits(jpeg: bytes) -> np.ndarray:
-    """Returns the difference hash of a picture, uint8 [64]: is each of 8 x 9 cells the brighter?"""
-    gray = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+def frame_bits(jpeg: bytes, clip: str) -> np.ndarray:
+    """Returns the difference hash of a picture, uint8 [64]: is each of 8 x 9 cells the brighter?
+
+    Args:
+      jpeg: the picture.
+      clip: its clip's name, for the error where it is damaged.
+    """
+    gray = decode_image(jpeg, f"a frame of clip {clip}", cv2.IMREAD_GRAYSCALE)
     small = cv2.resize(gray, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
     return (small[:, 1:] > small[:, :-1]).astype(np.uint8).ravel()
 
@@ -100,9 +105,12 @@ def distances(bits: np.ndarray) -> np.ndarray:
 def described(
     found: list[tuple[int, int, str]], dataset: Dataset, rows: np.ndarray, part_of: dict[int, str]
 ) -> list[dict[str, Any]]:
-    """Returns pairs as JSON types: clips, parts (row -> name, in `part_of`), and what is alike."""
+    """Returns pairs as JSON types: clips, parts (row -> name, in `part_of`), and what is alike.
+
+    Those between two parts come first: they are the ones that harm a score.
+    """
     names = dataset.index["clip_id"]
-    return [
+    pairs = [
         {
             "clips": [str(names[rows[a]]), str(names[rows[b]])],
             "parts": [part_of[int(rows[a])], part_of[int(rows[b])]],
@@ -110,3 +118,4 @@ def described(
         }
         for a, b, what in found
     ]
+    return sorted(pairs, key=lambda pair: len(set(pair["parts"])) == 1)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from aver_jax.input import Dataset
+from aver_jax.input import Dataset, decode_image
 
 # Features by name, simplest first, and the group in which a score is quoted: pictures (one, or
 # the difference of two), sound without time, level (how loud, how long, how many bytes), table.
@@ -58,8 +58,8 @@ def features_of(
 
 def _features(record) -> dict[str, np.ndarray]:
     frames, count = record["frames"], len(record["frames"])
-    first, middle, last = (_decoded(frames[i]) for i in _places(count))
-    some = [_decoded(frames[i]) for i in range(0, count, max(1, count // _MEANS_OF))]
+    first, middle, last = (rgb(record, i) for i in _places(count))
+    some = [rgb(record, i) for i in range(0, count, max(1, count // _MEANS_OF))]
     mean = np.mean([_small(frame.mean(-1), 16) for frame in some], axis=0)
     sizes = [len(jpeg) for jpeg in frames]
     pcm = np.frombuffer(record["pcm"], np.int16).astype(np.float32) / 32768
@@ -89,8 +89,15 @@ def _places(count: int) -> Iterator[int]:
     yield from (margin, count // 2, count - 1 - margin)
 
 
-def _decoded(jpeg: bytes) -> np.ndarray:
-    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+def rgb(record, place: int) -> np.ndarray:
+    """Returns a frame of a stored clip, float32 [H, W, 3] of 0 to 255.
+
+    Raises:
+      UserError: the image is damaged; names the clip.
+    """
+    bgr = decode_image(
+        record["frames"][place], f"frame {place} of clip {record['clip_id'].decode()}"
+    )
     return bgr[..., ::-1].astype(np.float32)
 
 

@@ -12,7 +12,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from aver_jax.audit.stored import AUDIT_FILE, PAGE_FILE, audit_folder, percent_with_interval
+from aver_jax.audit.stored import (
+    AUDIT_FILE,
+    PAGE_FILE,
+    audit_folder,
+    folds_in_words,
+    percent_with_interval,
+)
 from aver_jax.input import DEFAULT_PROTOCOLS, PROTOCOLS, open_dataset
 from aver_jax.runtime.atomic_files import check_writable, write_whole
 
@@ -54,22 +60,23 @@ def run(args: argparse.Namespace) -> int:
         audit, table, labels = audited(dataset, protocol, args.target, bar.update)
     text = json.dumps(audit, indent=1, allow_nan=False) + "\n"
     out.mkdir(parents=True, exist_ok=True)
-    write_page(out / PAGE_FILE, audit, table, labels)
+    write_page(out / PAGE_FILE, audit, dataset, table, labels)
     write_whole(out / AUDIT_FILE, text)
     if args.json:
         write_whole(args.json, text)
     print(audit_table(audit))
     print(f"\npage: {out / PAGE_FILE}")
     if audit["folds"] < 5:
-        print(f"note: {audit['actors']} actors give {audit['folds']} folds", file=sys.stderr)
+        dealt = f"{audit['actors']} actors" if audit["actors_known"] else "so few clips of a class"
+        print(f"note: {dealt} give {audit['folds']} folds", file=sys.stderr)
     return 0
 
 
 def audit_table(audit: dict[str, Any]) -> str:
     """Returns the audit as compact text."""
     lines = [
-        f"{audit['dataset']}, {audit['clips']} clips of {audit['actors']} actors, "
-        f"{audit['target']} labels, {audit['folds']} actor-disjoint folds; "
+        f"{audit['dataset']}, {audit['clips']} clips of {audit['actors'] or 'unknown'} actors, "
+        f"{audit['target']} labels, {folds_in_words(audit)}; "
         f"chance {100 * audit['chance']:.1f}%",
         "",
         f"{'trivial baseline':<26}{'group':<9}{'logistic regression':<24}SVM",
@@ -82,10 +89,10 @@ def audit_table(audit: dict[str, Any]) -> str:
     if not audit["has_sound"]:
         lines.append("no sound in this dataset: its baselines are left out")
     if audit["leaks"]:
-        lines += ["", f"{'also told':<12}{'by':<28}{'accuracy':<24}chance"]
+        lines += ["", f"{'also told':<12}{'by':<30}{'accuracy':<24}chance"]
         for leak in audit["leaks"]:
             lines.append(
-                f"{leak['told']:<12}{leak['by']:<28}{percent_with_interval(leak):<24}"
+                f"{leak['told']:<12}{leak['by']:<30}{percent_with_interval(leak):<24}"
                 f"{100 * leak['chance']:.1f}%"
             )
     classes = audit["classes"]

@@ -8,23 +8,41 @@ from typing import Any
 import numpy as np
 
 from aver_jax.audit import baselines
-from aver_jax.audit.features import SPECTRUM, SPECTRUM_WINDOW, STILL
-from aver_jax.audit.stored import best_baseline, percent_with_interval
+from aver_jax.audit.features import SPECTRUM, SPECTRUM_WINDOW, STILL, rgb
+from aver_jax.audit.stored import best_baseline, folds_in_words, percent_with_interval
+from aver_jax.input import Dataset
 from aver_jax.report import figures
-from aver_jax.report.html import Columns, Section, Table, Text, Tiles, drawn, write_report
+from aver_jax.report.contact_sheet import contact_sheet
+from aver_jax.report.html import (
+    Columns,
+    Picture,
+    Section,
+    Table,
+    Text,
+    Tiles,
+    drawn,
+    photo,
+    write_report,
+)
 
 _SIDE = 24
 _RATE = 16_000
+_LISTED, _SHOWN = 100, 6  # pairs of clips
 
 
 def write_page(
-    path: Path, audit: Mapping[str, Any], table: Mapping[str, np.ndarray], labels: np.ndarray
+    path: Path,
+    audit: Mapping[str, Any],
+    dataset: Dataset,
+    table: Mapping[str, np.ndarray],
+    labels: np.ndarray,
 ) -> Path:
     """Writes the page and returns its path.
 
     Args:
       path: of the HTML file.
       audit: of `audit.audited`.
+      dataset: that was audited.
       table: feature -> float32 [n, D] of the audited clips.
       labels: int [n] of these clips.
     """
@@ -32,8 +50,9 @@ def write_page(
         path,
         f"Audit of {audit['dataset']}",
         [_summary(audit), _baselines(audit), _used(audit, table, labels), _leaks(audit),
-         _parts(audit)],
-        subtitle=f"{audit['clips']} clips of {audit['actors']} actors, {audit['target']} labels, "
+         _parts(audit, dataset)],
+        subtitle=f"{audit['clips']} clips of {audit['actors'] or 'unknown'} actors, "
+        f"{audit['target']} labels, "
         f"protocol {audit['protocol']}",
     )  # fmt: skip
 
@@ -64,11 +83,12 @@ def _baselines(audit) -> Section:
     for name in names:
         both = [entry for entry in audit["baselines"] if entry["name"] == name]
         rows.append((name, both[0]["group"], *map(percent_with_interval, both)))
-    notes = [f"{audit['folds']} folds that share no actor; intervals resample actors."]
+    resampled = "actors" if audit["actors_known"] else "clips"
+    notes = [f"{folds_in_words(audit)}; intervals resample {resampled}."]
     if not audit["has_sound"]:
         notes.append("This dataset has no sound; its baselines are left out.")
     columns = ("features", "group", "logistic regression", "SVM")
-    return Section("Every baseline", [Table(columns, rows), Text(notes)])
+    return Section("Every baseline", [Table(columns, rows, text_columns=2), Text(notes)])
 
 
 def _used(audit, table, labels) -> Section:
@@ -140,23 +160,45 @@ def _leaks(audit) -> Section:
     ]
     return Section(
         "What else they tell",
-        [Table(("told", "by", "accuracy", "chance"), rows)] if rows else [],
-        "Logistic regression on the same features. The actor is told among clips of all actors, "
-        "sex and sentence on actors that the model has not seen.",
+        [Table(("told", "by", "accuracy", "chance"), rows, text_columns=2)] if rows else [],
+        "Emotion: what somebody scores who knows the actor and that actor's most frequent label, "
+        "counted on all clips. The others: logistic regression on the same features; the actor is "
+        "told among clips of all actors, sex and sentence on actors that the model has not seen.",
     )
 
 
-def _parts(audit) -> Section:
+def _parts(audit, dataset) -> Section:
     rows = [(part, *counts.values()) for part, counts in audit["balance"].items()]
     shared = audit["shared_actors"]
     notes = [f"{pair} share {len(names)} actors." for pair, names in shared.items()]
-    notes = notes or ["No actor is in two parts."]
+    notes = notes or [
+        "No actor is in two parts." if audit["actors_known"] else "No actor is known."
+    ]
     blocks = [Table(("part", *audit["classes"]), rows), Text(notes)]
     pairs = [(*pair["clips"], " and ".join(pair["parts"]), pair["alike"])
              for pair in audit["duplicates"]]  # fmt: skip
     if pairs:
         columns = ("clip", "alike", "parts", "what is alike")
-        blocks.append(Table(columns, pairs[:100], "Clips that are there twice", numeric=False))
+        title = f"Clips that are there twice: {len(pairs)} pairs"
+        title += f", of which {_LISTED} are listed" if len(pairs) > _LISTED else ""
+        blocks.append(Table(columns, pairs[:_LISTED], title, numeric=False))
+        blocks.append(_side_by_side(audit["duplicates"][:_SHOWN], dataset))
     else:
         blocks.append(Text(["No two clips are alike."]))
     return Section("Parts of the protocol, fold 1", blocks)
+
+
+def _side_by_side(pairs, dataset: Dataset) -> Picture:
+    """Returns the middle frames of pairs of clips, each pair in two pictures."""
+    rows = {str(name): row for row, name in enumerate(dataset.index["clip_id"])}
+    pictures, captions = [], []
+    for pair in pairs:
+        for clip, part in zip(pair["clips"], pair["parts"], strict=True):
+            record = dataset.source[rows[clip]]
+            frame = rgb(record, len(record["frames"]) // 2)
+            pictures.append(frame.astype(np.uint8))
+            captions.append(f"{clip}, {part}")
+    return photo(
+        contact_sheet(pictures, captions, columns=4, side=190),
+        "Middle frames of the first pairs, beside each other.",
+    )

@@ -106,11 +106,23 @@ def audit_line(data: str | Path, protocol: str, target: str, fold: int) -> str:
         if target != "intended":
             command += f" --target {target}"
         return f"no audit of this dataset: run `{command}` to see what trivial models reach"
-    best = best_baseline_of_fold(audit, fold) or best_baseline(audit)
+    own = best_baseline_of_fold(audit, fold)
+    best = own or best_baseline(audit)
+    where = "" if own else f" over {audit['folds']} folds of its own"
     return (
-        f"best trivial baseline: {percent_with_interval(best)}, {best['model']} on {best['name']} "
-        f"(aver audit); chance {100 * best['chance']:.1f}%"
+        f"best trivial baseline{where}: {percent_with_interval(best)}, {best['model']} on "
+        f"{best['name']} (aver audit); chance {100 * best['chance']:.1f}%"
     )
+
+
+def folds_in_words(audit: Mapping[str, Any]) -> str:
+    """Returns "5 actor-disjoint folds", or what they are where no actor is known."""
+    kind = (
+        "actor-disjoint folds"
+        if audit.get("actors_known", True)
+        else ("folds of clips (actors unknown: one may be on both sides)")
+    )
+    return f"{audit['folds']} {kind}"
 
 
 def percent_with_interval(score: Mapping[str, Any]) -> str:

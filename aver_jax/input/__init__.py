@@ -3,7 +3,7 @@
 from aver_jax.input.cache import ClipCache, ClipIndex, cache_bytes, decode_cache
 from aver_jax.input.clips import SAMPLE_RATE, ClipShape, clip_arrays, clip_window
 from aver_jax.input.dataset import Dataset, open_dataset
-from aver_jax.input.decode import decode_frames, resize
+from aver_jax.input.decode import decode_frames, decode_image, resize
 from aver_jax.input.pipeline import (
     Batch,
     Loader,
@@ -34,6 +34,7 @@ __all__ = [
     "clips_cut",
     "decode_cache",
     "decode_frames",
+    "decode_image",
     "evaluation_batches",
     "open_dataset",
     "resize",

@@ -18,6 +18,26 @@ def resize(frame: np.ndarray, size: int) -> np.ndarray:
     )
 
 
+def decode_image(jpeg: bytes, name: str, flag: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Returns a stored image as OpenCV reads it: uint8 [H,W,3] BGR, or [H,W] with its gray flag.
+
+    Args:
+      jpeg: the encoded image.
+      name: of the image, for the error.
+      flag: of `cv2.imdecode`.
+
+    Raises:
+      UserError: it cannot be decoded.
+    """
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flag) if jpeg else None
+    if image is None:
+        raise UserError(
+            f"{name} is not a readable JPEG ({len(jpeg)} bytes); the dataset is damaged: prepare "
+            "it again"
+        )
+    return image
+
+
 def decode_frames(jpegs: Sequence[bytes], size: int, out: np.ndarray | None = None) -> np.ndarray:
     """Returns JPEG images as RGB frames of one size.
 
@@ -38,12 +58,7 @@ def decode_frames(jpegs: Sequence[bytes], size: int, out: np.ndarray | None = No
     if out is None:
         out = np.empty((len(jpegs), size, size, 3), np.uint8)
     for position, jpeg in enumerate(jpegs):
-        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
-        if image is None:
-            raise UserError(
-                f"image {position} of {len(jpegs)} is not a readable JPEG ({len(jpeg)} bytes); "
-                "the dataset is damaged: prepare it again"
-            )
+        image = decode_image(jpeg, f"image {position} of {len(jpegs)}")
         # Swapping the channels is also the copy into the batch.
         cv2.cvtColor(resize(image, size), cv2.COLOR_BGR2RGB, dst=out[position])
     return out

@@ -43,12 +43,13 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; columns after the first are numbers unless `numeric` is False."""
+    """A table; columns after the first `text_columns` are numbers unless `numeric` is False."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     title: str = ""
     numeric: bool = True
+    text_columns: int = 1
     kind: ClassVar[str] = "table"
 
 

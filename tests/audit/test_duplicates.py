@@ -42,7 +42,7 @@ def test_a_reencoded_picture_and_a_sound_turned_down_are_found(dataset, hashes):
     for place in places:
         image = cv2.imdecode(np.frombuffer(record["frames"][place], np.uint8), cv2.IMREAD_COLOR)
         again = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 70])[1].tobytes()
-        bits.append(frame_bits(again))
+        bits.append(frame_bits(again, "a clip"))
     quiet = np.round(np.frombuffer(record["pcm"], np.int16) * 0.3).astype(np.int16)
     other = 1 - hashes.sound[5]
     found = with_copy(hashes, np.concatenate(bits), other)

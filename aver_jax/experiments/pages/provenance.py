@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aver_jax.audit.stored import best_baseline, percent_with_interval, read_audit
+from aver_jax.audit.stored import best_baseline, folds_in_words, percent_with_interval, read_audit
 from aver_jax.experiments.grid.run_result import made_here
 from aver_jax.experiments.stats.predictions import CellResult, Failure
 
@@ -74,7 +74,7 @@ def trivial_of(data: Path, protocol: str, target: str) -> str:
         return "unknown, there is no audit of this dataset (`aver audit`)"
     best = best_baseline(audit)
     return (
-        f"{percent_with_interval(best)} over actor-disjoint folds, {best['model']} on "
+        f"{percent_with_interval(best)} over {folds_in_words(audit)}, {best['model']} on "
         f"{best['name']} (`aver audit`); chance {100 * best['chance']:.1f}%"
     )
 
