@@ -23,6 +23,7 @@ PROTOCOLS = {
     "ravdess_folds": 6,
     "ravdess_pairs": 12,
     "synthetic_fifths": 5,
+    "synthetic_halves": 2,
     "folder": 5,
 }
 
@@ -217,6 +218,7 @@ _FOLD_OF_ACTOR: dict[str, Callable[[dict[str, str]], dict[str, int]]] = {
     "ravdess_pairs": lambda sexes: {actor: (int(actor) + 1) // 2 for actor in sexes},
     "crema_d_tenths": _dealt(10),
     "synthetic_fifths": _dealt(5),
+    "synthetic_halves": _dealt(2),
     "folder": _dealt(5),
 }
 
