@@ -52,6 +52,20 @@ def test_the_stem_looks_at_each_frame_alone(random_variables, clips):
     assert np.argwhere(moved > 0).tolist() == [[1, 2]]
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_cell_sees_the_surroundings_of_its_own_centre(depth):
+    stem = ConvStem(depth, 4, jnp.float32)
+    frames = np.full((1, 1, 64, 64, 3), 10, np.float32)
+    variables = jax.eval_shape(lambda: stem.init(jax.random.key(0), frames))
+    # Positive weights, so that GELU is the identity and every pixel counts.
+    variables = jax.tree.map(lambda x: jnp.full(x.shape, 0.1 * (x.ndim > 1)), variables)
+    cell, stride = 32 >> depth, 2**depth
+    seen = jax.grad(lambda x: stem.apply(variables, x)[0, 0, cell, cell, 0])(frames)[0, 0, ..., 0]
+    for axis in (0, 1):
+        centre = (seen.sum(1 - axis) * np.arange(64)).sum() / seen.sum()
+        assert abs(centre - (stride * (cell + 0.5) - 0.5)) <= 0.5 + 1e-4
+
+
 @pytest.mark.parametrize("attention", ATTENTION_TYPES)
 def test_a_stem_leaves_the_grid_of_patches_and_all_taps_as_they_are(
     attention, random_variables, clips
