@@ -93,13 +93,16 @@ def _baselines(audit) -> Section:
 
 def _used(audit, table, labels) -> Section:
     """Returns what logistic regression goes by: weights on the still, and over frequency."""
-    columns = [[drawn(partial(_weights_on_still, table[STILL], labels, audit["classes"]),
+    weights, numbers = _coefficients(table[STILL], labels)
+    names = [audit["classes"][number] for number in numbers]
+    means = [table[STILL][labels == number].mean(0) for number in numbers]
+    columns = [[drawn(partial(_weights_on_still, means, weights, names),
                       "Above: the mean still of a class. Below: weights of the linear model; red "
                       "speaks for the class where the picture is brighter, blue where it is "
                       "darker.")]]  # fmt: skip
     if SPECTRUM in table:
         columns.append(
-            [drawn(partial(_weights_on_spectrum, table[SPECTRUM], labels, audit["classes"]),
+            [drawn(partial(_weights_on_spectrum, _coefficients(table[SPECTRUM], labels)[0], names),
                    "Weights over frequency: above 0, more power there speaks for the class.")]
         )  # fmt: skip
     return Section(
@@ -120,32 +123,29 @@ def _coefficients(x, labels) -> tuple[np.ndarray, np.ndarray]:
     return weights, regression.classes_
 
 
-def _weights_on_still(x, labels, classes, theme: figures.Theme) -> figures.Figure:
-    weights, numbers = _coefficients(x, labels)
+def _weights_on_still(means, weights, names, theme: figures.Theme) -> figures.Figure:
     with figures.themed(theme):
-        figure = figures.new_figure(1.15 * len(numbers), 2.7)
-        axes = figure.subplots(2, len(numbers), squeeze=False)
+        figure = figures.new_figure(1.15 * len(names), 2.7)
+        axes = figure.subplots(2, len(names), squeeze=False)
         limit = np.abs(weights).max() or 1.0
-        for column, number in enumerate(numbers):
-            mean = x[labels == number].mean(0).reshape(_SIDE, _SIDE)
+        for column, name in enumerate(names):
             own = weights[column].reshape(_SIDE, _SIDE)
-            axes[0, column].imshow(mean, cmap="gray")
+            axes[0, column].imshow(means[column].reshape(_SIDE, _SIDE), cmap="gray")
             axes[1, column].imshow(own, cmap="RdBu_r", vmin=-limit, vmax=limit)
-            axes[0, column].set_title(classes[number])
+            axes[0, column].set_title(name)
             for one in axes[:, column]:
                 one.set_axis_off()
     return figure
 
 
-def _weights_on_spectrum(x, labels, classes, theme: figures.Theme) -> figures.Figure:
-    weights, numbers = _coefficients(x, labels)
+def _weights_on_spectrum(weights, names, theme: figures.Theme) -> figures.Figure:
     hertz = np.fft.rfftfreq(SPECTRUM_WINDOW, 1 / _RATE)
     smooth = np.ones(7) / 7
     with figures.themed(theme):
         figure = figures.new_figure(5.4, 3.2)
         axes = figure.subplots()
-        for own, number in zip(weights, numbers, strict=True):
-            axes.plot(hertz / 1000, np.convolve(own, smooth, "same"), label=classes[number])
+        for own, name in zip(weights, names, strict=True):
+            axes.plot(hertz / 1000, np.convolve(own, smooth, "same"), label=name)
         axes.axhline(0, linewidth=0.8, alpha=0.5)
         axes.set_xlabel("kHz")
         axes.set_ylabel("weight")

@@ -9,12 +9,14 @@ for the whole corpus: the clips of one fold's actors may have a little more or l
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aver_jax.audit.stored import read_audit
 from aver_jax.errors import UserError
 from aver_jax.experiments.pages.provenance import skipped_of, trivial_of
 from aver_jax.input import open_dataset, split
@@ -114,6 +116,19 @@ def make_corpus(corpus: Corpus, rendering: Rendering, folder: Path) -> Path:
     if run_job("prepare", ["crema_d", *map(str, words)]) not in (0, 3):
         raise UserError(f"{media} could not be prepared; the reasons are listed above")
     return data
+
+
+def audit_corpus(data: Path, protocol: str, target: str) -> None:
+    """Audits a corpus that has no audit yet: pages tell what trivial models reach on it.
+
+    One that cannot be audited says why, and has none.
+    """
+    if read_audit(data, protocol, target) is not None:
+        return
+    try:
+        run_job("audit", [str(data), "--protocol", protocol, "--target", target])
+    except UserError as error:
+        print(f"not audited: {error}", file=sys.stderr)
 
 
 @dataclasses.dataclass(frozen=True)

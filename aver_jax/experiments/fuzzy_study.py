@@ -10,7 +10,13 @@ import argparse
 import sys
 
 from aver_jax.errors import UserError
-from aver_jax.experiments.corpora import Rendering, contents_of, make_corpus, plan_corpora
+from aver_jax.experiments.corpora import (
+    Rendering,
+    audit_corpus,
+    contents_of,
+    make_corpus,
+    plan_corpora,
+)
 from aver_jax.experiments.grid.processes import check_workers, run_in_processes
 from aver_jax.experiments.grid.trainings import (
     Grid,
@@ -67,7 +73,8 @@ def run_study(
     check_cells(grid, cells)
     for corpus in corpora:
         print(f"corpus {corpus.name}: {folders[corpus.name]}", file=sys.stderr, flush=True)
-        make_corpus(corpus, rendering, folders[corpus.name])
+        data = make_corpus(corpus, rendering, folders[corpus.name])
+        audit_corpus(data, config.data.protocol, config.data.target)
     run_in_processes(grid, cells, args.workers)
     contents = {
         name: contents_of(folder / "data", config.data.protocol, folds, config.data.target)

@@ -135,6 +135,11 @@ def copied_corpora(monkeypatch, synthetic_dataset):
     monkeypatch.setattr(fuzzy_study, "make_corpus", make)
 
 
+@pytest.fixture
+def unaudited(monkeypatch):
+    monkeypatch.setattr(fuzzy_study, "audit_corpus", lambda *words: None)
+
+
 def words(tmp_path, *more: str) -> list[str]:
     config = ["--config", "mrpn.py:size=study", "--workdir", str(tmp_path / "study")]
     return ["experiments", "fuzzy_study", *config, *more]
@@ -158,6 +163,7 @@ def test_the_page_has_curves_differences_and_a_verdict(trained, copied_corpora, 
         in text
     )
     assert "prepared clips: clear 30 (0 skipped), fuzzy30 30 (0 skipped)" in text
+    assert "over 5 actor-disjoint folds, " in text
     assert "Along the share of conflicting clips: " in text
     for caption in ("Corpus clear", "Corpus fuzzy30", "Corpus conflict60", "WAR on all test clips"):
         assert f"**{caption}" in text
@@ -175,7 +181,7 @@ def test_the_page_has_curves_differences_and_a_verdict(trained, copied_corpora, 
     assert len(trained) == 72
 
 
-def test_what_was_not_run_is_not_on_the_page(trained, copied_corpora, tmp_path):
+def test_what_was_not_run_is_not_on_the_page(trained, copied_corpora, unaudited, tmp_path):
     more = ["--shares", "0.3", "--conflicts", "", "--networks", "video,n0,n2"]
     assert main(words(tmp_path, *more)) == 0
     text = (tmp_path / "study" / "page.md").read_text()
@@ -188,7 +194,7 @@ def test_what_was_not_run_is_not_on_the_page(trained, copied_corpora, tmp_path):
 
 
 def test_a_failed_training_leaves_a_page_that_says_so(
-    trained, copied_corpora, tmp_path, monkeypatch, capsys
+    trained, copied_corpora, unaudited, tmp_path, monkeypatch, capsys
 ):
     train = trainings.train
 
