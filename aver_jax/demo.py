@@ -158,7 +158,9 @@ def _write_report(
     with np.load(out / "relevance.npz") as file:
         explained = {name: file[name] for name in file.files}
     audit = read_audit(dataset.path, _PROTOCOL, "intended")
-    rows = difficulty(audit, face, fused)
+    config = json.loads((runs[0] / "config.json").read_text())
+    sees_one_frame = config["frontend"]["normalization"] != "per_clip_change"
+    rows = difficulty(audit, face, fused, sees_one_frame)
     stacks = []
     for number, (clip, truth) in enumerate(chosen):
         predicted = dataset.classes[int(explained["target"][number])]
@@ -179,7 +181,6 @@ def _write_report(
                 ),
             ]
         )
-    config = json.loads((runs[0] / "config.json").read_text())
     report = html.write_report(
         out / "report.html",
         "aver_jax demo",

@@ -109,6 +109,11 @@ def _check(dataset: Dataset, labels: np.ndarray, actors: np.ndarray) -> None:
             f"{dataset.path} has clips of {classes} class alone, expected at least 2: there is "
             "nothing to tell apart"
         )
+    if np.unique(labels, return_counts=True)[1].max() < 2:
+        raise UserError(
+            f"{dataset.path} has one clip of each class, expected at least 2 of one: a model "
+            "cannot be tried on what it has not learnt"
+        )
     if len(people) < 2 and people[0] != "":
         raise UserError(
             f"{dataset.path} has clips of 1 actor alone, expected at least 2: baselines are tested "

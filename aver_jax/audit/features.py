@@ -26,6 +26,7 @@ GROUPS = {
 }
 STILL, SPECTRUM = "still 24x24 standardised", "mean log spectrum"
 SPECTRUM_WINDOW = 512  # samples
+_OF_SOUND = (SPECTRUM, "loudness", "loudness, length, frames")
 _MEANS_OF = 6  # frames
 
 
@@ -34,7 +35,8 @@ def features_of(
 ) -> dict[str, np.ndarray]:
     """Returns each feature of `rows`: name -> float32 [n, D].
 
-    Those of the sound are left out where no clip has any, the sentence where none is known.
+    Those of the sound are left out where no clip has any, the sentence where none is known. A clip
+    without sound among others counts as silent.
 
     Args:
       dataset: an open dataset.
@@ -47,9 +49,9 @@ def features_of(
             found.append(one)
             if progress is not None:
                 progress(1)
-    names = [name for name in GROUPS if any(name in one for one in found)]
-    silent = {name: np.zeros_like(one[name]) for name in names for one in found if name in one}
-    table = {name: np.stack([one.get(name, silent[name]) for one in found]) for name in names}
+    heard = any(one.pop("heard") for one in found)
+    names = [name for name in GROUPS if name in found[0] and (heard or name not in _OF_SOUND)]
+    table = {name: np.stack([one[name] for one in found]) for name in names}
     sentences = dataset.index["sentence"][np.asarray(rows)]
     if len(set(sentences.tolist())) > 1:
         table["sentence"] = (sentences[:, None] == np.unique(sentences)).astype(np.float32)
@@ -59,10 +61,14 @@ def features_of(
 def _features(record) -> dict[str, np.ndarray]:
     frames, count = record["frames"], len(record["frames"])
     first, middle, last = (rgb(record, i) for i in _places(count))
-    some = [rgb(record, i) for i in range(0, count, max(1, count // _MEANS_OF))]
+    places = np.unique(np.linspace(0, count - 1, _MEANS_OF).round().astype(int))
+    some = [rgb(record, place) for place in places.tolist()]
     mean = np.mean([_small(frame.mean(-1), 16) for frame in some], axis=0)
     sizes = [len(jpeg) for jpeg in frames]
     pcm = np.frombuffer(record["pcm"], np.int16).astype(np.float32) / 32768
+    sounds = len(pcm) >= SPECTRUM_WINDOW
+    samples = pcm if sounds else np.zeros(SPECTRUM_WINDOW, np.float32)
+    loudness = np.log(np.sqrt((samples**2).mean()) + 1e-6)
     found = {
         "colour": np.r_[middle.mean((0, 1)), middle.std((0, 1))],
         "still 16x16 colour": _small(middle, 16).ravel(),
@@ -70,16 +76,13 @@ def _features(record) -> dict[str, np.ndarray]:
         "mean frame 16x16": _standardised(mean),
         "last minus first 16x16": _small((last - first).mean(-1), 16).ravel(),
         "middle minus first 16x16": _small((middle - first).mean(-1), 16).ravel(),
+        SPECTRUM: _spectrum(samples),
+        "loudness": np.array([loudness]),
         "length": np.array([record["timestamps"][-1], count]),
         "bytes": np.array([np.mean(sizes), np.sum(sizes)]),
+        "loudness, length, frames": np.array([loudness, len(pcm), count]),
+        "heard": np.array(sounds),
     }
-    if len(pcm) >= SPECTRUM_WINDOW:
-        loudness = np.log(np.sqrt((pcm**2).mean()) + 1e-6)
-        found |= {
-            SPECTRUM: _spectrum(pcm),
-            "loudness": np.array([loudness]),
-            "loudness, length, frames": np.array([loudness, len(pcm), count]),
-        }
     return {name: np.asarray(value, np.float32) for name, value in found.items()}
 
 

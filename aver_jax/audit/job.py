@@ -97,13 +97,16 @@ def audit_table(audit: dict[str, Any]) -> str:
             )
     classes = audit["classes"]
     lines += ["", f"clips of {audit['protocol']}, fold 1", f"{'':<12}"]
-    lines[-1] += "".join(f"{name:>6}" for name in classes)
+    widths = {name: max(5, len(name)) for name in classes}
+    lines[-1] += "".join(f" {name:>{width}}" for name, width in widths.items())
     for part, counts in audit["balance"].items():
-        lines.append(f"{part:<12}" + "".join(f"{counts[name]:>6}" for name in classes))
+        cells = "".join(f" {counts[name]:>{width}}" for name, width in widths.items())
+        lines.append(f"{part:<12}{cells}")
     for pair, actors in audit["shared_actors"].items():
         lines.append(f"{pair} share {len(actors)} actors: {', '.join(actors[:8])}")
     if not audit["shared_actors"]:
-        lines.append("no actor is in two parts")
+        known = audit["actors_known"]
+        lines.append("no actor is in two parts" if known else "no actor is known")
     between = [pair for pair in audit["duplicates"] if len(set(pair["parts"])) > 1]
     lines.append(
         f"{len(audit['duplicates'])} pairs of clips are alike, {len(between)} of them in two parts"

@@ -5,7 +5,7 @@ Imports neither scikit-learn nor OpenCV, so that evaluation and reports may call
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ from typing import Any
 VERSION = 1
 AUDIT_FILE = "audit.json"
 PAGE_FILE = "audit.html"
+
+# Group of features -> what a network must see or hear to be set beside them; others suit all.
+_NEEDS = {"picture": "video", "sound": "audio"}
+_BOTH = ("video", "audio")
 
 # What a split of the protocol "folder" calls itself when no actor is known (`Split.name`).
 _PRINTED_NAMES = {"random_actors_unknown": "folder"}
@@ -59,20 +63,24 @@ def read_audit(data: str | Path, protocol: str, target: str) -> dict[str, Any] |
     return audit if holds and audit.get("dataset_hash") == current else None
 
 
-def best_baseline(audit: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the trivial baseline with the highest accuracy over actor-disjoint folds.
+def best_baseline(audit: Mapping[str, Any], modalities: Collection[str] = _BOTH) -> dict[str, Any]:
+    """Returns the trivial baseline with the highest accuracy over the audit's folds.
 
     Args:
       audit: from `read_audit`.
+      modalities: of the network that is set beside it; features of others are left out.
 
     Returns:
       name (of the features), group, model, value, low, high (None with fewer than 2 actors),
-      chance (share of the largest class). Shares in 0 ... 1.
+      chance (share of the largest class), tried (number of baselines that it is the best of).
+      Shares in 0 ... 1.
     """
-    return _described(_best(audit), audit["chance"])
+    return _described(audit, _best(audit, modalities), audit["chance"], modalities)
 
 
-def best_baseline_of_fold(audit: Mapping[str, Any], fold: int) -> dict[str, Any] | None:
+def best_baseline_of_fold(
+    audit: Mapping[str, Any], fold: int, modalities: Collection[str] = _BOTH
+) -> dict[str, Any] | None:
     """Returns the same baseline trained and tested on one fold of the protocol; None if not tried.
 
     The features and the model are those of `best_baseline`. The best on the fold itself would be
@@ -81,17 +89,26 @@ def best_baseline_of_fold(audit: Mapping[str, Any], fold: int) -> dict[str, Any]
     Args:
       audit: from `read_audit`.
       fold: 1-based.
+      modalities: as in `best_baseline`.
 
     Returns:
       As `best_baseline`; chance is what always predicting the training part's largest class scores.
     """
-    scores = _best(audit)["protocol_folds"].get(str(fold))
+    best = _best(audit, modalities)
+    scores = best["protocol_folds"].get(str(fold))
     if scores is None:
         return None
-    return _described({**_best(audit), **scores}, audit["protocol_chance"][str(fold)])
+    chance = audit["protocol_chance"][str(fold)]
+    return _described(audit, {**best, **scores}, chance, modalities)
 
 
-def audit_line(data: str | Path, protocol: str, target: str, fold: int) -> str:
+def audit_line(
+    data: str | Path,
+    protocol: str,
+    target: str,
+    fold: int,
+    modalities: Collection[str] = _BOTH,
+) -> str:
     """Returns one sentence to stand beside a run's score: what a trivial model reaches.
 
     Args:
@@ -99,6 +116,7 @@ def audit_line(data: str | Path, protocol: str, target: str, fold: int) -> str:
       protocol: its name, also as it prints itself.
       target: whose labels.
       fold: whose test part was scored, 1-based. Without a score on it, that over all folds is told.
+      modalities: of the run.
     """
     audit = read_audit(data, protocol, target)
     if audit is None:
@@ -106,12 +124,12 @@ def audit_line(data: str | Path, protocol: str, target: str, fold: int) -> str:
         if target != "intended":
             command += f" --target {target}"
         return f"no audit of this dataset: run `{command}` to see what trivial models reach"
-    own = best_baseline_of_fold(audit, fold)
-    best = own or best_baseline(audit)
+    own = best_baseline_of_fold(audit, fold, modalities)
+    best = own or best_baseline(audit, modalities)
     where = "" if own else f" over {audit['folds']} folds of its own"
     return (
-        f"best trivial baseline{where}: {percent_with_interval(best)}, {best['model']} on "
-        f"{best['name']} (aver audit); chance {100 * best['chance']:.1f}%"
+        f"best of {best['tried']} trivial baselines{where}: {percent_with_interval(best)}, "
+        f"{best['model']} on {best['name']} (aver audit); chance {100 * best['chance']:.1f}%"
     )
 
 
@@ -133,11 +151,18 @@ def percent_with_interval(score: Mapping[str, Any]) -> str:
     return f"{text} [{100 * score['low']:.1f}, {100 * score['high']:.1f}]"
 
 
-def _best(audit):
+def _tried(audit, modalities):
+    return [
+        entry for entry in audit["baselines"] if _NEEDS.get(entry["group"]) in (None, *modalities)
+    ]
+
+
+def _best(audit, modalities):
     # Of equals the first: features are listed from the simplest to the least simple.
-    return max(audit["baselines"], key=lambda entry: entry["value"])
+    return max(_tried(audit, modalities), key=lambda entry: entry["value"])
 
 
-def _described(entry, chance):
+def _described(audit, entry, chance, modalities):
     kept = ("name", "group", "model", "value", "low", "high")
-    return {**{key: entry[key] for key in kept}, "chance": chance}
+    described = {key: entry[key] for key in kept}
+    return {**described, "chance": chance, "tried": len(_tried(audit, modalities))}

@@ -48,6 +48,7 @@ def controls_of(shape: ClipShape) -> list[Control]:
             _of_each("frames shuffled", "a random order of each clip's frames", shuffled),
             _of_each("frames reversed", "the last frame first", backwards),
             _of_each("one frame repeated", "the middle one, in place of all", frozen),
+            _of_each("two frames repeated", "the first, then the middle one", two_frames),
         ]
     if Modality.AUDIO in shape.modalities:
         found += [
@@ -83,6 +84,21 @@ def frozen(batch: Batch) -> Batch:
     frames = batch["frames"]
     middle = frames.shape[1] // 2
     return batch | {"frames": np.repeat(frames[:, middle : middle + 1], frames.shape[1], axis=1)}
+
+
+def two_frames(batch: Batch) -> Batch:
+    """Returns the batch with two frames of each clip, the first and T // 2, half of the time each.
+
+    A network that subtracts what does not change sees nothing at all in one frame; in two it sees
+    one difference, where the whole clip has its course.
+
+    Args:
+      batch: with `frames` uint8 [B,T,H,W,3].
+    """
+    frames = batch["frames"]
+    middle = frames.shape[1] // 2
+    places = np.where(np.arange(frames.shape[1]) < middle, 0, middle)
+    return batch | {"frames": frames[:, places]}
 
 
 def silent(batch: Batch) -> Batch:

@@ -134,6 +134,7 @@ def evaluate_run(
     evaluator = evaluator_of(split, keep)
     clips = evaluator.collect(variables, progress)
     labels = clips_of.labels[clips.rows]
+    modalities = list(config.data.modalities)
     results = {
         "run": Path(folder).resolve().name,
         "dataset": dataset.name,
@@ -146,8 +147,9 @@ def evaluate_run(
         "views": int(config.evaluation.views),
         "dropped": int(clips_of.dropped),
         "classes": list(run.classes),
+        "modalities": modalities,
         "untrained": clips_of.untrained(run.classes),
-        "trivial": _trivial(dataset, clips_of) if split == "test" else None,
+        "trivial": _trivial(dataset, clips_of, modalities) if split == "test" else None,
         **scores.score_clips(
             clips.logits,
             labels,
@@ -290,7 +292,7 @@ def run(args: argparse.Namespace) -> int:
         trivial = ""
         if found["split"] == "test":
             source = evaluation.dataset.path, found["protocol"], found["target"]
-            trivial = audit_line(*source, found["fold"])
+            trivial = audit_line(*source, found["fold"], found["modalities"])
         print(scores.results_table(found, trivial))
         if args.controls:
             print(f"\n{control_scores.controls_table(found)}")
@@ -302,7 +304,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _trivial(dataset: Dataset, clips: Split) -> dict[str, Any] | None:
+def _trivial(dataset: Dataset, clips: Split, modalities: list[str]) -> dict[str, Any] | None:
     """Returns the best trivial baseline that `aver audit` found, as `audit_line` tells it.
 
     That of the fold's test clips, or over all folds where it was not tried on them; None without an
@@ -311,7 +313,8 @@ def _trivial(dataset: Dataset, clips: Split) -> dict[str, Any] | None:
     audit = read_audit(dataset.path, clips.name, clips.target)
     if audit is None:
         return None
-    return best_baseline_of_fold(audit, clips.fold) or best_baseline(audit)
+    own = best_baseline_of_fold(audit, clips.fold, modalities)
+    return own or best_baseline(audit, modalities)
 
 
 def _check_unseen(run: LoadedRun, dataset: Dataset, clips: Split, split: str) -> None:

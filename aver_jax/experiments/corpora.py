@@ -10,7 +10,7 @@ for the whole corpus: the clips of one fold's actors may have a little more or l
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Rendering:
     seed: int
 
 
-def plan_corpora(shares: Iterable[float], conflicts: Iterable[float]) -> list[Corpus]:
+def plan_corpora(shares: Sequence[float], conflicts: Sequence[float]) -> list[Corpus]:
     """Returns one corpus per share of fuzzy clips and one per share of conflicting clips.
 
     A share of 0 of either is the same, clear corpus.
@@ -97,6 +97,11 @@ def make_corpus(corpus: Corpus, rendering: Rendering, folder: Path) -> Path:
             f"{folder} holds a corpus of other settings ({stamp.name}); choose another --workdir"
         )
     if is_dataset(data):
+        if not stamp.exists():
+            raise UserError(
+                f"{data} is a dataset of unknown settings ({stamp.name} is missing); choose "
+                "another --workdir"
+            )
         return data
     write_whole(stamp, json.dumps(settings, indent=1) + "\n")
     if not media.exists():

@@ -14,7 +14,7 @@ LEVELS = ("off", "rms")
 # is set to it, which leaves its peaks room.
 TARGET = -26.0
 # A clip is amplified by no more than this, dB: speech down to -66 dB below full scale reaches the
-# target. Noise of single digits, 90 dB below full scale, stays 50 dB below it.
+# target. Noise of one digit, 90 dB below full scale, stays at -50 dB.
 LARGEST_GAIN = 40.0
 # Samples of a block (20 ms at 16 kHz), and how far below the loudest one a block is a pause, dB.
 _BLOCK = 320

@@ -63,7 +63,7 @@ def summary(results: Mapping[str, Any], extra: Sequence[tuple[str, str, str]] = 
     ]
     if trivial:
         reached, ends = _estimate(trivial)
-        told = f"{trivial['model']} on {trivial['name']}; {ends}"
+        told = f"{trivial['model']} on {trivial['name']}, best of {trivial['tried']}; {ends}"
         tiles.insert(4, ("Best trivial baseline", reached, told))
     lead = (
         f"{results['clips']} {results['split']} clips of {results['actors']} actors. "

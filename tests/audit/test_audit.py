@@ -46,7 +46,11 @@ def test_an_audit_stands_beside_scores_until_the_dataset_changes(copied, capsys)
     assert best["value"] == max(entry["value"] for entry in audit["baselines"])
     assert best["chance"] == pytest.approx(1 / 6)
     line = audit_line(copied, "synthetic_fifths", "intended", 1)
-    assert line.startswith("best trivial baseline: ")
+    assert line.startswith("best of 24 trivial baselines: ")
+    heard = audit_line(copied, "synthetic_fifths", "intended", 1, ["audio"])
+    assert heard.startswith("best of 12 trivial baselines: ")
+    assert best_baseline(audit, ["audio"])["group"] != "picture"
+    assert best_baseline(audit, ["video"])["group"] != "sound"
     with open(copied / "index.csv", "a") as file:
         file.write("\n")
     assert read_audit(copied, "synthetic_fifths", "intended") is None
@@ -136,7 +140,7 @@ def test_without_actors_clips_are_dealt_and_it_says_so(synthetic_dataset, tmp_pa
     assert audit["actors"] == 0
     assert audit["leaks"] == []
     assert audit["baselines"][0]["low"] is not None
-    assert "best trivial baseline: " in audit_line(data, "folder", "intended", 1)
+    assert "trivial baselines: " in audit_line(data, "folder", "intended", 1)
     other = audit_line(data, "folder", "intended", 2)
     assert f"over {audit['folds']} folds of its own" in other
 

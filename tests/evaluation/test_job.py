@@ -356,7 +356,7 @@ AUDIT = {
     "protocol_chance": {"2": 0.34},
     "baselines": [
         {
-            "name": "loudness", "group": "sound", "model": "SVM",
+            "name": "loudness", "group": "level", "model": "SVM",
             "value": 0.6, "low": 0.5, "high": 0.7,
             "protocol_folds": {"2": {"value": 0.55, "low": 0.41, "high": 0.62}},
         }
@@ -383,15 +383,16 @@ def test_the_best_trivial_baseline_stands_under_the_score(audited, capsys):
     assert main(["evaluate", str(run)]) == 0
     results = json.loads((run / "evaluation" / "test" / "results.json").read_text())
     assert results["trivial"] == {
-        "name": "loudness", "group": "sound", "model": "SVM",
+        "name": "loudness", "group": "level", "model": "SVM",
         "value": 0.55, "low": 0.41, "high": 0.62, "chance": 0.34,
+        "tried": 1,
     }  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
     place = next(i for i, line in enumerate(lines) if line.startswith("UAR"))
-    told = "best trivial baseline: 55.0% [41.0, 62.0], SVM on loudness"
+    told = "best of 1 trivial baselines: 55.0% [41.0, 62.0], SVM on loudness"
     assert lines[place + 1].startswith(told)
     summary = sections.summary(results)
-    assert ("Best trivial baseline", "55.0%", "SVM on loudness; 41.0 to 62.0%") in (
+    assert ("Best trivial baseline", "55.0%", "SVM on loudness, best of 1; 41.0 to 62.0%") in (
         summary.blocks[0].items
     )
     assert "no audit" not in summary.lead
