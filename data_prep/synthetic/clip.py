@@ -1,6 +1,7 @@
 """One clip rendered: the face's frames, the voice, and the truth about both."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 
 import cv2
@@ -26,6 +27,9 @@ from data_prep.synthetic.sound.speech import STEP, articulate
 from data_prep.synthetic.sound.voice import SAMPLE_RATE, mixed_prosody, synthesize
 from data_prep.synthetic.timing import Window, draw_window, fidgets
 from data_prep.synthetic.variation import NONE, Variation
+
+# A voice shows its label in at least this share of the speech, if the label's span is as long.
+_LEAST_HEARD = 0.25
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Clip:
         timing, face, voice, light, motion, room, head, noise, *streams = streams
         rest, moves, recording, camera, effort = streams
         self._plan, self._form, self._knobs = plan, form, knobs
+        self._parts = CARRIERS[knobs.carrier] if "face" in plan.carriers else ()
         self._who = who = make_identity(seed, plan.actor, variation.beards)
         frames = round(form.seconds * timing.uniform(0.92, 1.08) * form.fps)
         seconds = frames / form.fps
@@ -73,22 +78,32 @@ class Clip:
         length = seconds * timing.uniform(0.66, 0.74) / resting.voice.rate
         length = min(length, 0.88 * seconds)
         lead = timing.uniform(0.25, 0.6) * (seconds - length)
-        whole = knobs.span in ((0.0, 1.0), 1.0)
-        heard = _heard(whole, shows, (lead, lead + length), variation.timing, timing)
-        # The rate changes only as far as the label shows. It moves the end of the speech, not the
-        # end of the clip.
+        span = None if knobs.span in ((0.0, 1.0), 1.0) else shows
+        plain = lead, lead + length  # the speech at the speaker's own tempo
+        heard = _heard(span, plain, variation.timing, deepcopy(timing))
+        # The whole speech has one rate. It departs from the speaker's own by the share of the
+        # clip, not of the speech, in which the voice is coloured: never by all of the emotion's
+        # change. It moves the end of the speech, not the end of the clip.
         rate = 1 + (shown.rate / resting.voice.rate - 1) * (heard.stop - heard.start) / seconds
         length = min(length / rate, 0.97 * seconds - lead)
         # Unlike a face, a plain corpus' voice has its colour from the first sound to the last,
         # unless the label is to show in a part of the clip alone.
-        constant = whole and not variation.timing
+        constant = span is None and not variation.timing
+        if constant or span is not None:  # the same window, drawn for the speech as it came out
+            heard = _heard(span, (lead, lead + length), variation.timing, timing)
         share = np.ones_like(controls) if constant else heard(controls)
+        # The emotion's tempo would show the label in a mouth that is not to carry it: there the
+        # lips move at the speaker's own.
+        lips = None
+        if "mouth" not in self._parts:
+            lips = articulate(plan.sentence, lead, plain[1] - lead, seconds, deepcopy(voice))
         said = articulate(plan.sentence, lead, length, seconds, voice)
         samples = round(seconds * SAMPLE_RATE)
         sound = synthesize(who, said, resting.voice, shown, share, samples, voice)
         self.pcm = recorded(sound, variation, recording)
-        self._opening = np.interp(self.times, controls, said.opening)
-        self._rounding = np.interp(self.times, controls, said.rounding)
+        lips = lips or said
+        self._opening = np.interp(self.times, controls, lips.opening)
+        self._rounding = np.interp(self.times, controls, lips.rounding)
 
         self._units = unit_weights(
             {e: s * face_share * who.expressiveness for e, s in plan.face.items()},
@@ -116,7 +131,6 @@ class Clip:
         self, seen: Window, heard: Window, face_share: float, voice_share: float, seconds: float
     ) -> dict:
         plan, form = self._plan, self._form
-        parts = CARRIERS[self._knobs.carrier] if "face" in plan.carriers else ()
         return {
             "clip_id": plan.clip_id,
             "file": plan.file,
@@ -133,7 +147,7 @@ class Clip:
             "voice_emotion": shown_emotion(plan.voice),
             "face_strength": f"{face_share * sum(plan.face.values()):.3f}",
             "voice_strength": f"{voice_share * sum(plan.voice.values()):.3f}",
-            "regions": "+".join(parts),
+            "regions": "+".join(self._parts),
             "label_start": f"{seen.half[0]:.3f}",
             "label_end": f"{seen.half[1]:.3f}",
             "voice_start": f"{heard.half[0]:.3f}",
@@ -163,7 +177,8 @@ class Clip:
                 for unit, weight in self._units.items()
             }
             speech = self._talk * float(self._opening[i])
-            # The chin lies outside the mouth's box, so it tells nothing when parts carry alone.
+            # The chin lies outside the mouth's box, so that no emotion drops it when parts carry
+            # alone. Speech moves it with the lips: at the voice's tempo where the mouth carries.
             jaw = 0.5 * speech + (units["AU26"] if whole_face else 0.0)
             pose = Pose(
                 units=units,
@@ -220,16 +235,33 @@ def _span(knobs: Knobs, rng: np.random.Generator) -> tuple[float, float]:
 
 
 def _heard(
-    whole: bool,
-    shows: list[float],
+    span: list[float] | None,
     speech: tuple[float, float],
     timing: float,
     rng: np.random.Generator,
 ) -> Window:
-    """Returns when the voice is coloured: within the speech, unless the label's span is given."""
-    if whole and timing:
-        return draw_window(*speech, timing, rng, shares=(0.5, 0.75))
-    return draw_window(*shows, 0.0, rng)
+    """Returns when the voice is coloured, always within `speech`.
+
+    Without a `span` of the label: in a part of the speech, or with `timing` 0 in all of it, from
+    the first sound on (a window without onset). All but `timing` in seconds.
+    """
+    if span is not None:
+        return draw_window(*_spoken(span, speech), 0.0, rng)
+    if not timing:
+        return Window(*speech, 0.0, 0.0)
+    return draw_window(*speech, timing, rng, shares=(0.5, 0.75))
+
+
+def _spoken(span: list[float], speech: tuple[float, float]) -> tuple[float, float]:
+    """Returns the part of `speech` within `span`, or the part next to it where the two share too
+    little to be heard; (start, stop) in seconds."""
+    start, stop = max(span[0], speech[0]), min(span[1], speech[1])
+    least = min(_LEAST_HEARD * (speech[1] - speech[0]), span[1] - span[0])
+    if stop - start < least:
+        middle = (span[0] + span[1]) / 2
+        start = min(max(middle - least / 2, speech[0]), speech[1] - least)
+        stop = start + least
+    return start, stop
 
 
 def _over(frame: np.ndarray, image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ _ACTORS_SHARE = 0.5  # of the variance
 
 @dataclass(frozen=True)
 class Rest:
-    """One take at rest: action units (-0.6..0.9) and the voice, before any emotion."""
+    """One take at rest: action units (-0.4..0.75) and the voice, before any emotion."""
 
     units: dict[str, float]
     voice: Prosody

@@ -38,12 +38,12 @@ def draw_window(
 
     Args:
       start, stop: where the expression may show.
-      timing: 0: it fills them; 1: it takes a share of them, anywhere.
+      timing: 0..1; 0: it fills them; 1: it takes a share of them, anywhere.
       rng: draws length and place.
       shares: smallest and largest share at timing 1.
     """
     length = stop - start
-    share = 1 - min(1.0, timing) * (1 - rng.uniform(*shares))
+    share = 1 - timing * (1 - rng.uniform(*shares))
     first = start + rng.uniform(0, 1 - share) * length
     last = first + share * length
     onset, offset = (rng.uniform(low, 0.3) * min(1.0, last - first) for low in (0.15, 0.12))

@@ -37,7 +37,8 @@ def test_a_part_that_carries_alone_changes_pixels_in_its_box_and_nowhere_else(pa
     high = np.ceil(np.maximum(clip.boxes, neutral.boxes)[:, region, 2:]).astype(int)
     for frame, (x0, y0), (x1, y1) in zip(change, low, high, strict=True):
         frame[y0:y1, x0:x1] = 0
-    assert change.max() <= 6
+    # Blurred shades reach beyond the box by a few pixels of at most 8 levels.
+    assert change.max() <= 8
 
 
 def test_light_room_head_and_timing_do_not_depend_on_the_face_shown():

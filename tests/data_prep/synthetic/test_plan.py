@@ -52,6 +52,20 @@ def test_labels_stay_balanced_when_clips_do_not_divide():
     assert set(per_actor.values()) == {14, 15}
 
 
+@pytest.mark.parametrize("naming", list(NAMINGS))
+@pytest.mark.parametrize("per_actor", [1, 3, 5, 7, 10])
+@pytest.mark.parametrize("actors", [2, 4, 6, 20])
+def test_what_does_not_divide_tells_no_sex(naming, per_actor, actors):
+    plans = plan_corpus(per_actor * actors, actors, seed=0, naming=naming)
+    men, women = (
+        Counter(plan.label for plan in plans if sex_of(plan.actor) == sex)
+        for sex in ("Male", "Female")
+    )
+    assert men == women
+    counts = [men[label] for label in NAMINGS[naming]]
+    assert max(counts) - min(counts) <= 1
+
+
 def test_levels_take_turns_and_neutral_keeps_its_official_one():
     plans = plan_corpus(480, 20, seed=0)
     levels = Counter(plan.level for plan in plans if plan.label == "HAP")
@@ -124,6 +138,11 @@ def test_impossible_counts_are_refused_with_the_possible_ones(arguments, words):
         plan_corpus(*arguments)
 
 
+@pytest.mark.parametrize("span", [(0.8, 1.0), (0.4, 0.6), (0.7, 0.9), (0.0, 0.2), 0.2])
+def test_the_shortest_span_may_lie_anywhere(span):
+    assert Knobs(span=span).span == span
+
+
 @pytest.mark.parametrize(
     "knobs",
     [
@@ -132,6 +151,7 @@ def test_impossible_counts_are_refused_with_the_possible_ones(arguments, words):
         {"carrier": "ears"},
         {"span": (0.6, 0.3)},
         {"span": 0.05},
+        {"span": (0.4, 0.59)},
         {"fuzzy_kind": "loud"},
     ],
 )

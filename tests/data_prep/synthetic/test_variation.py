@@ -43,6 +43,8 @@ def test_a_flag_starts_from_everything_or_from_none():
         ("gain", "vary gain is '', expected a number"),
         ("gain=-1", "vary gain is -1, expected an amount from 0 to 3"),
         ("resting=3.5", "vary resting is 3.5, expected an amount from 0 to 3"),
+        ("timing=1.1", "vary timing is 1.1, expected an amount from 0 to 1"),
+        ("intensity=1.3", "vary intensity is 1.3, expected an amount from 0 to 1.25"),
         ("glasses=1.1", "vary glasses is 1.1, expected a share from 0 to 1"),
         ("noise=nan", "vary noise is nan, expected an amount from 0 to 3"),
     ],
@@ -196,7 +198,7 @@ def test_a_room_without_reverberation_or_colour_leaves_the_sound():
     assert not np.array_equal(plain, room)
 
 
-@pytest.mark.parametrize("timing", [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("timing", [0.0, 0.5, 1.0])
 def test_windows_lie_within_their_span_and_reach_the_full_expression(timing):
     times = np.arange(0, 4, 0.01)
     shares = []
@@ -211,7 +213,7 @@ def test_windows_lie_within_their_span_and_reach_the_full_expression(timing):
         np.testing.assert_allclose(window(np.array(half)), 0.5, atol=1e-6)
         shares.append((window.stop - window.start) / 2.2)
     if timing:
-        assert max(shares) - min(shares) > 0.15 * min(1, timing)
+        assert max(shares) - min(shares) > 0.15 * timing
         assert 0.2 < min(shares) < max(shares) < 1
     else:
         np.testing.assert_allclose(shares, 1)
