@@ -23,6 +23,7 @@ JOBS = {
         "many trainings compared: networks, folds and seeds, with a results page",
     ),
     "bench": ("aver_jax.bench.cli", "clips per second on this machine, against its limits"),
+    "compile": ("aver_jax.chips.job", "what a program would cost on a GPU or TPU that is not here"),
     "demo": ("aver_jax.demo", "the whole way on a rendered corpus, ending with a report"),
 }
 
@@ -45,7 +46,7 @@ def run_job(job: str, words: Sequence[str]) -> int:
         prog=f"aver {job}", description=module.__doc__, allow_abbrev=False
     )
     module.add_arguments(parser)
-    if job in ("train", "experiments"):
+    if job in ("train", "experiments", "compile"):
         # Fields of the config are flags that no parser can list beforehand.
         args, overrides = parser.parse_known_args(words)
         return module.run(args, overrides)

@@ -24,13 +24,13 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from aver_jax.chips.hlo.costs import costs
+from aver_jax.chips.hlo.text import parse
+from aver_jax.chips.programs import PROGRAMS, compiled_afresh, lowered
 from aver_jax.config import differences, flat_fields, load_config, override, to_json
 from aver_jax.errors import UserError
 from aver_jax.runs.run_folder import read_config
-from tools.hlo.compiled_functions import FUNCTIONS, compiled
-from tools.hlo.costs import costs
 from tools.hlo.report import as_json, make_report, report_text
-from tools.hlo.text import parse
 from tools.hlo.traces import read, trace_file
 
 # Fields of an experiment that change what is compiled.
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--batch_size", type=int, help="clips of a batch; default: the config's")
     parser.add_argument("--classes", type=int, default=6)
-    parser.add_argument("--program", choices=FUNCTIONS, default="train")
+    parser.add_argument("--program", choices=PROGRAMS, default="train")
     parser.add_argument("--top", type=int, default=20, help="lines of a table")
     parser.add_argument("--trace", type=Path, help="a folder or file that jax.profiler wrote")
     parser.add_argument("--json", type=Path, help="file for all numbers")
@@ -116,7 +116,12 @@ def _report(args: argparse.Namespace, words: list[str]) -> int:
         # Errors before the compiler's minute, not after it.
         check_run(trace_file(args.trace), config)
     began = time.perf_counter()
-    function = compiled(config, args.classes, args.program)
+    if config.parallel != "shard_map":
+        raise UserError(
+            f"config.parallel is {config.parallel!r}; the report compiles the step of shard_map, "
+            "which does the same work: leave it out"
+        )
+    function = compiled_afresh(lowered(config, args.classes, args.program)[0])
     seconds = time.perf_counter() - began
     parsed = parse(function.as_text())
     found = costs(parsed, is_ours)

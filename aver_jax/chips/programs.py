@@ -1,23 +1,36 @@
-"""The compiled functions of an experiment, from its config only: no dataset, no parameters."""
+"""The programs of an experiment from its config alone: no dataset, no parameters, any devices."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from aver_jax.chips.catalog import Target
+from aver_jax.chips.estimate import Estimate, estimate
 from aver_jax.errors import UserError
 from aver_jax.evaluation.forward import compiled_forward
+from aver_jax.frontend import evaluation_inputs
 from aver_jax.input import ClipShape
+from aver_jax.models import inference_form
+from aver_jax.models.counting import multiply_adds
+from aver_jax.relevance.explain import lowered as lowered_relevance
+from aver_jax.relevance.explain import methods_of
 from aver_jax.runs.run_folder import model_of
 from aver_jax.runtime.data_parallel import AXIS, check_batch_size, make_mesh, replicated
 from aver_jax.training.settings import StepSettings
 from aver_jax.training.step import train_step
 
-FUNCTIONS = ("train", "inference")
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+PROGRAMS = ("train", "inference", "relevance")
+
+# Forward passes that a call needs: the backward pass is two, relevance differentiates activations
+# alone.
+_PASSES = {"train": 3, "inference": 1, "relevance": 2}
 
 
 def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
@@ -35,53 +48,122 @@ def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def compiled(config: ConfigDict, classes: int, function: str) -> jax.stages.Compiled:
-    """Returns the train step or the forward pass, compiled for all devices of this machine.
+def lowered(
+    config: ConfigDict, classes: int, program: str, mesh: Mesh | None = None, method: str = ""
+) -> tuple[jax.stages.Lowered, dict[str, int]]:
+    """Lowers a program for the devices of a mesh, which need not be there.
 
     Args:
       config: the experiment.
       classes: number of classes.
-      function: one of `FUNCTIONS`.
+      program: one of `PROGRAMS`.
+      mesh: of `make_mesh` or `catalog.make_topology_mesh`; default: all devices of this machine.
+      method: of relevance; "" is the model's default.
+
+    Returns:
+      The program, and bytes that each device holds of it for sure: "parameters" (with the state of
+      batch norm), "optimizer" (moments, averages; of training) and "batch".
 
     Raises:
-      UserError: a config that cannot be trained, or its batch does not fit the devices.
+      UserError: a config that cannot be trained, or whose batch does not fit the devices; pmap
+        where it cannot be lowered; an unknown method.
     """
-    if config.parallel != "shard_map":
-        raise UserError(
-            f"config.parallel is {config.parallel!r}; the report compiles the step of shard_map, "
-            "which does the same work: leave it out"
-        )
-    mesh = make_mesh()
-    accumulate = config.optimizer.accumulate if function == "train" else 1
+    mesh = mesh or make_mesh()
+    accumulate = config.optimizer.accumulate if program == "train" else 1
     check_batch_size(config.batch_size, mesh, accumulate)
     model = model_of(config, classes)
     # A schedule's epochs do not change what is compiled.
     training = train_step(model, StepSettings.from_config(config), 100, mesh)
+    batch = _placed(batch_shapes(config), NamedSharding(mesh, P(AXIS)))
+    variables = _placed(training.shapes, replicated(mesh))
+    held = {"parameters": _bytes(variables), "batch": _bytes(batch) // mesh.size}
+    if program == "inference":
+        return compiled_forward(model, config, mesh).jitted.lower(variables, batch), held
+    if program == "relevance":
+        method = method or methods_of(model)[0]
+        if method not in methods_of(model):
+            raise UserError(
+                f"--method is {method!r}; a {type(model).__name__} is explained by "
+                f"{', '.join(methods_of(model))}"
+            )
+        inputs = jax.eval_shape(lambda b: evaluation_inputs(config, b), batch)
+        inputs = _placed(inputs, NamedSharding(mesh, P(AXIS)))
+        return lowered_relevance(model, variables, inputs, method), held
+    state = jax.eval_shape(training.init, training.shapes, jax.ShapeDtypeStruct((), np.uint32))
+    held["optimizer"] = _bytes(state) - held["parameters"]
+    step = training.step
+    if config.parallel == "pmap":
+        try:
+            split = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((mesh.size, x.shape[0] // mesh.size, *x.shape[1:]),
+                                               x.dtype),
+                batch,
+            )  # fmt: skip
+            return step.pmapped.lower(state, split, None), held
+        except (ValueError, RuntimeError, NotImplementedError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                "config.parallel is 'pmap', which jax does not lower for these devices "
+                f"({reason}); take shard_map, which does the same work"
+            ) from error
+    return step.jitted.lower(_placed(state, replicated(mesh)), batch, None), held
 
-    def placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+
+def needed_flops(config: ConfigDict, classes: int, program: str) -> int:
+    """Returns the FLOPs that a call needs: two per multiply-add of products and convolutions.
+
+    Of the explicit attention, without recomputation; elementwise work counts nothing. Training is
+    three forward passes, relevance two (forward, and backward to activations alone).
+    """
+    model = inference_form(model_of(config, classes))
+    one = ConfigDict(config.to_dict())
+    one.batch_size = 1
+    shapes = batch_shapes(one)
+    attention = tuple(name for name in model.tap_shapes(1) if name.startswith("attention"))
+    variables = jax.eval_shape(
+        lambda: model.init(
+            jax.random.key(0),
+            {n: jax.numpy.zeros(s.shape, s.dtype) for n, s in model.input_shapes(1).items()},
         )
-
-    batch = placed(batch_shapes(config), NamedSharding(mesh, P(AXIS)))
-    if function == "inference":
-        forward = compiled_forward(model, config, mesh)
-        variables = placed(training.shapes, replicated(mesh))
-        return _compiled_afresh(forward.jitted.lower(variables, batch))
-    seed = jax.ShapeDtypeStruct((), np.uint32)
-    state = jax.eval_shape(training.init, training.shapes, seed)
-    state = placed(state, replicated(mesh))
-    return _compiled_afresh(training.step.jitted.lower(state, batch, None))
+    )
+    inputs = jax.eval_shape(lambda b: evaluation_inputs(config, b), shapes)
+    forward = multiply_adds(lambda v, x: model.apply(v, x, capture=attention)[0], variables, inputs)
+    return 2 * _PASSES[program] * forward * config.batch_size
 
 
-def _compiled_afresh(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+def estimated(
+    config: ConfigDict, classes: int, program: str, target: Target, mesh: Mesh, method: str = ""
+) -> Estimate:
+    """Returns what a program costs on the devices of a mesh; arguments as of `lowered`."""
+    found, held = lowered(config, classes, program, mesh, method)
+    needed = needed_flops(config, classes, program)
+    compiled = compiled_afresh(found)
+    return estimate(
+        compiled, target, needed, config.batch_size, str(config.model.dtype), held, is_ours
+    )
+
+
+def is_ours(file: str) -> bool:
+    """Returns whether a source file belongs to this package, not to a library below it."""
+    return file.startswith(_PACKAGE)
+
+
+def compiled_afresh(found: jax.stages.Lowered) -> jax.stages.Compiled:
     """Returns the function compiled now: one cached on disk has lost its source lines."""
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     # jax asks once whether there is a cache, and remembers.
     compilation_cache.reset_cache()
     try:
-        return lowered.compile()
+        return found.compile()
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
         compilation_cache.reset_cache()
+
+
+def _placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -94,6 +94,32 @@ def explain(
     return Relevance(scaled if normalize else raw, *rest)
 
 
+def lowered(
+    model: Any,
+    variables: Any,
+    inputs: Mapping[str, Any],
+    method: str,
+    path: str = "",
+    modality: str = "",
+) -> jax.stages.Lowered:
+    """Returns the function behind `explain`, lowered for where the shapes of its inputs lie.
+
+    Args:
+      model: as in `explain`.
+      variables, inputs: arrays or their shapes with shardings.
+      method, path: as in `explain`; "" is the model's default path.
+      modality: "video" or "audio"; "" is the model's first.
+
+    Raises:
+      ValueError: as `explain`.
+    """
+    path, modality = path or paths_of(model)[0], modality or str(model.modalities[0])
+    array = _check(model, inputs, method, path, modality)
+    batch = inputs[array]
+    target = jax.ShapeDtypeStruct(batch.shape[:1], jnp.int32, sharding=batch.sharding)
+    return _compiled(inference_form(model), method, path, array).lower(variables, inputs, target)
+
+
 @functools.lru_cache(maxsize=32)
 def _compiled(
     model: Any, method: str, path: str, modality: str

@@ -145,7 +145,8 @@ def map_step(
 
     Returns:
       The step; by "shard_map" its attribute `jitted` is the compiled function, which takes a batch
-      that is laid over the devices.
+      that is laid over the devices; by "pmap" `pmapped`, which takes one [devices, B / devices,
+      ...].
     """
 
     def repeated(step):
@@ -208,4 +209,5 @@ def map_step(
     def step(state, batch, clips=None):
         return pmapped(state, jax.tree.map(split, batch), clips)
 
+    step.pmapped = pmapped
     return step

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aver_jax.chips.hlo.costs import alike, costs
+from aver_jax.chips.hlo.text import Shape, parse, parse_instruction, parse_shape, shortened
 from aver_jax.config import load_config, override
 from aver_jax.runs.run_folder import METADATA, write_config
 from tools import hlo_report
-from tools.hlo.costs import alike, costs
 from tools.hlo.report import make_report, report_text
-from tools.hlo.text import Shape, parse, parse_instruction, parse_shape, shortened
 from tools.hlo.traces import read
 
 # Two loops, one within the other: XLA tells the length of the inner one, the outer one's condition

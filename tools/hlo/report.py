@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tools.hlo.costs import CLASSES, Cost, Costs, alike
+from aver_jax.chips.hlo.costs import CLASSES, Cost, Costs, alike
 from tools.hlo.traces import Measured
 
 _MEANING = {

@@ -10,8 +10,8 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
-from tools.hlo.flops import flops, is_product
-from tools.hlo.text import Computation, HloModule, Instruction, Shape, shortened
+from aver_jax.chips.hlo.flops import flops, is_product
+from aver_jax.chips.hlo.text import Computation, HloModule, Instruction, Shape, shortened
 
 # In the order in which a report lists them.
 CLASSES = ("matmul", "elementwise", "transpose", "copy", "slice", "fill", "collective", "other")
@@ -27,6 +27,8 @@ _MOVES = {
     "copy", "transpose", "slice", "dynamic-slice", "dynamic-update-slice", "concatenate", "pad",
     "broadcast", "reshape", "gather", "reverse", "convert",
 }  # fmt: skip
+# A fusion that runs beside others starts here; its result is (inputs, output, context).
+_FUSIONS = ("fusion", "fusion-start")
 _SCALAR = 16  # bytes: a constant
 _COLLECTIVES = (
     "all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute",
@@ -52,6 +54,7 @@ class Cost:
       runs: of all together in one run of the function; None where a loop's length is unknown.
       bytes: read and written, all runs.
       flops: of products, all runs; None where unknown.
+      cycles: the TPU compiler's own estimate, all runs; None where it has none.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Cost:
     runs: int
     bytes: float
     flops: float | None
+    cycles: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +92,7 @@ def costs(module: HloModule, ours=lambda file: "site-packages" not in file) -> C
     """Returns the cost of every instruction of a module.
 
     Args:
-      module: from `tools.hlo.text.parse`.
+      module: from `aver_jax.chips.hlo.text.parse`.
       ours: says of a source file whether its lines are worth naming.
     """
     rows, containers, unknown = [], set(), []
@@ -129,10 +133,16 @@ def alike(rows: Iterable[Cost]) -> list[Cost]:
             names=tuple(name for row in group for name in row.names),
             runs=sum(row.runs for row in group),
             bytes=sum(row.bytes for row in group),
-            flops=None if None in {row.flops for row in group} else sum(r.flops for r in group),
+            flops=_sum(row.flops for row in group),
+            cycles=_sum(row.cycles for row in group),
         )
         for group in groups.values()
     ]
+
+
+def _sum(numbers: Iterable[float | None]) -> float | None:
+    known = list(numbers)
+    return None if None in known else sum(known)
 
 
 def trip_count(module: HloModule, computation: Computation, loop: Instruction) -> int | None:
@@ -188,8 +198,8 @@ def _cost(module: HloModule, computation: Computation, each: Instruction, runs: 
         _origin(computation, each),
     )
     kind = each.opcode
-    if each.opcode == "fusion":
-        kind = f"fusion {each.attributes.get('kind', '')}"
+    if each.opcode in _FUSIONS:
+        kind = f"{each.opcode} {each.attributes.get('kind', '')}"
     return Cost(
         name=each.name,
         names=(each.name,),
@@ -204,12 +214,18 @@ def _cost(module: HloModule, computation: Computation, each: Instruction, runs: 
         runs=runs,
         bytes=runs * traffic(module, computation, each),
         flops=None if None in products else runs * sum(products),
+        cycles=None if (cycles := _cycles(each)) is None else runs * cycles,
     )
+
+
+def _cycles(each: Instruction) -> int | None:
+    found = re.search(r'"estimated_cycles":"(\d+)"', each.rest)
+    return int(found.group(1)) if found else None
 
 
 def _inside(module: HloModule, each: Instruction) -> list[tuple[Computation, Instruction]]:
     """Returns the instructions that a fusion runs, also those of fusions within it."""
-    if each.opcode != "fusion":
+    if each.opcode not in _FUSIONS:
         return []
     within = module.computations[each.called("calls")[0]]
     found = []
@@ -254,9 +270,9 @@ def _class(
         return "matmul"
     if each.opcode.startswith(_COLLECTIVES):
         return "collective"
-    if each.opcode not in _MOVES | {"fusion", "copy-start", "iota"}:
+    if each.opcode not in _MOVES | {*_FUSIONS, "copy-start", "iota"}:
         return "other" if each.opcode in ("custom-call", "rng", "sort") else "elementwise"
-    if each.opcode != "fusion":
+    if each.opcode not in _FUSIONS:
         root, within, names = each, computation, {each.opcode}
     else:
         within = module.computations[each.called("calls")[0]]
@@ -307,7 +323,7 @@ def traffic(module: HloModule, computation: Computation, each: Instruction) -> f
 
 def _read(module: HloModule, computation: Computation, each: Instruction) -> float:
     shapes = [computation.instructions[name].shape for name in each.operands]
-    if each.opcode == "fusion":
+    if each.opcode in _FUSIONS:
         inside = module.computations[each.called("calls")[0]]
         return sum(
             _used(module, inside, parameter, shapes[number].bytes)
@@ -341,7 +357,7 @@ def _used(module: HloModule, inside: Computation, value: Instruction, whole: flo
 
 
 def _written(module: HloModule, computation: Computation, each: Instruction) -> float:
-    if each.opcode == "fusion":
+    if each.opcode in _FUSIONS:
         inside = module.computations[each.called("calls")[0]]
         return _result(module, inside, inside.root)
     if each.opcode == "dynamic-update-slice":

@@ -4,7 +4,7 @@ import json
 import math
 import re
 
-from tools.hlo.text import Computation, Instruction, Shape
+from aver_jax.chips.hlo.text import Computation, Instruction, Shape
 
 # Two matrix products forward; backward computes the scores again and has four gradients.
 _ATTENTION_PRODUCTS = {"forward": 2, "backward": 5}

@@ -1,0 +1,1 @@
+"""The text of compiled functions, and what their instructions cost."""
