@@ -33,8 +33,8 @@ def estimate_text(found: Estimate, target: Target, name: str, seconds: float, to
         "",
         "of one device",
         f"  memory      {_short(total)} of {chip.memory / GIB:.1f} GiB: {fits} ({memory})",
-        f"  FLOPs       {_short(found.needed / 1e12)} TFLOP needed, {_short(found.done / 1e12)} done "
-        f"({100 * again:+.0f}%)",
+        f"  FLOPs       {_short(found.needed / 1e12)} TFLOP needed, "
+        f"{_short(found.done / 1e12)} done ({100 * again:+.0f}%)",
         f"  bytes       {_short(found.bytes / 1e9)} GB read and written",
         f"  time        {_short(1e3 * found.seconds)} ms; the needed FLOPs at the peak take "
         f"{_short(1e3 * found.floor)} ms",
