@@ -269,12 +269,9 @@ class TimeSformer(Model):
           [cls, then index 1 + p*T + t]; "attention_time" stacks b*N + p, "attention_space" b*T + t.
 
         Raises:
-          ValueError: frames, keys, probes or tap names that do not fit the model.
+          ValueError: frames, keys, probes or tap names that do not fit the model; a kernel that
+            cannot be used here.
         """
-        if self.kernel == "cudnn" and jax.default_backend() != "gpu":
-            raise ValueError(
-                f"kernel 'cudnn' runs on NVIDIA GPUs, found {jax.default_backend()}; use 'xla'"
-            )
         frames, probes = self._checked_frames(inputs), dict(probes or {})
         batch = frames.shape[0]
         self._check_taps(batch, capture, probes)

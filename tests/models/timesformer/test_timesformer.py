@@ -224,7 +224,7 @@ def test_call_that_does_not_fit_the_model_is_refused(tiny, call, message):
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="runs there: tests/test_gpu.py")
 def test_cudnn_attention_is_refused_where_there_is_none(tiny):
     model, variables = tiny
-    with pytest.raises(ValueError, match="runs on NVIDIA GPUs, found"):
+    with pytest.raises(ValueError, match="needs an NVIDIA GPU and cuDNN: use 'xla'"):
         model.clone(dtype=jnp.bfloat16, kernel="cudnn").apply(variables, {"frames": CLIPS})
 
 
