@@ -11,10 +11,10 @@ from jax import Array
 
 from aver_jax.modality import Modality
 from aver_jax.models import inference_form
-from aver_jax.relevance import attention, grad_cam
-from aver_jax.relevance.capture import captured
+from aver_jax.relevance import attention, grad_cam, input_gradient
+from aver_jax.relevance.capture import Captured, captured
 
-METHODS = (*attention.METHODS, *grad_cam.METHODS)
+METHODS = (*attention.METHODS, *grad_cam.METHODS, *input_gradient.METHODS)
 
 
 class Relevance(NamedTuple):
@@ -32,7 +32,8 @@ class Relevance(NamedTuple):
 
 def methods_of(model: Any) -> tuple[str, ...]:
     """Returns the methods that explain a model, its default first."""
-    return tuple(attention.METHODS) if model.has_attention else grad_cam.METHODS
+    own = tuple(attention.METHODS) if model.has_attention else grad_cam.METHODS
+    return (*own, *input_gradient.METHODS)
 
 
 def paths_of(model: Any) -> tuple[str, ...]:
@@ -56,12 +57,15 @@ def explain(
     equations): `tibav` (Chefer et al., ICCV 2021) and `rollout_grad` (Gildenblat) explain a class;
     `rollout_min`, `rollout_mean` and `rollout_max` (Abnar & Zuidema 2020) know attention alone, so
     that the class plays no part. Networks that end in the maps of a ResNet are explained by
-    `grad_cam`, of the logits of the prediction: the fused ones of an MRPN.
+    `grad_cam`, `grad_cam_plus_plus` and `eigen_cam`, which knows no class, of the logits of the
+    prediction: the fused ones of an MRPN (`grad_cam` has the equations). Every network is explained
+    by the gradient of its input: `saliency`, `input_x_gradient`, `integrated_gradients`,
+    `smooth_grad` (`input_gradient`).
 
     Paths: `space_time` goes through all attentions of the model; `spatial` treats every frame on
     its own, by its spatial attention alone (du Toit's form). Joint attention has only the first,
     space-only attention only the second. For Grad-CAM they say what a channel's weight is the mean
-    over: the clip, or each frame.
+    over: the clip, or each frame. For the gradient of the input they play no part.
 
     Args:
       model: hashable, as Linen modules are.
@@ -73,14 +77,14 @@ def explain(
       modality: whose relevance, "video" (or "frames", its array) or "audio".
       target: class index, one for all or int [B]; None explains the predicted class of each clip.
       normalize: min-max scaled to 0..1 over a clip's whole volume, so that its frames compare (a
-        constant map becomes 0). False gives the cls row of the recursion, or the class activation
-        map, as it is (non-negative).
+        constant map becomes 0). False gives the cls row of the recursion, the class activation
+        map or the gradient's map as it is (non-negative).
 
     Returns:
-      Maps [B,T,h,w]: h x w patches of a frame, or places of the network's last maps (T may then be
-      fewer than the frames, where a network joins some). Of sound they are [B,N,h,w], one per
-      segment, h along frequency and w along time (`frontend.spectrogram.assembled` puts them
-      together), and 0 in segments past a clip's end.
+      Maps [B,T,h,w]: h x w patches of a frame, places of the network's last maps (T may then be
+      fewer than the frames, where a network joins some), or pixels. Of sound they are [B,N,h,w],
+      one per segment, h along frequency and w along time (`frontend.spectrogram.assembled` puts
+      them together), and 0 in segments past a clip's end.
 
     Raises:
       ValueError: for a method or path that the model lacks, a modality that it lacks or the inputs
@@ -125,6 +129,8 @@ def _compiled(
     model: Any, method: str, path: str, modality: str
 ) -> Callable[..., tuple[Array, ...]]:
     of_inputs = _attention_maps if model.has_attention else _class_activation
+    if method in input_gradient.METHODS:
+        of_inputs = _input_gradient
 
     def maps(variables: Any, inputs: Mapping[str, Array], target: Array) -> tuple[Array, ...]:
         found, raw, valid = of_inputs(model, variables, inputs, target, method, path, modality)
@@ -145,12 +151,28 @@ def _attention_maps(model, variables, inputs, target, method, path, modality):
 
 def _class_activation(model, variables, inputs, target, method, path, modality):
     tap = grad_cam.TAPS[modality]
-    found = captured(model, variables, inputs, (tap,), target, with_gradient=True)
+    found = captured(model, variables, inputs, (tap,), target, method != "eigen_cam")
     maps = found.taps[tap]
-    valid = jnp.ones(maps.shape[:2], bool)
-    if modality == "audio":
-        valid = jnp.arange(maps.shape[1])[None] < inputs["audio_segments"][:, None]
-    return found, grad_cam.grad_cam(maps, found.gradient[tap], valid, path), valid
+    valid = _valid(inputs, maps, modality)
+    gradient = found.gradient.get(tap)
+    return found, grad_cam.class_activation(method, maps, gradient, valid, path), valid
+
+
+def _input_gradient(model, variables, inputs, target, method, path, modality):
+    del path  # of the maps inside a network
+    logits, chosen, raw = input_gradient.input_relevance(
+        model, variables, inputs, target, method, modality
+    )
+    valid = _valid(inputs, raw, modality)
+    raw = jnp.where(valid[..., None, None], raw, 0)
+    return Captured(logits, chosen, {}, {}), raw, valid
+
+
+def _valid(inputs: Mapping[str, Array], maps: Array, array: str) -> Array:
+    """Returns which frames or segments are no padding, bool [B,T]."""
+    if array == "audio":
+        return jnp.arange(maps.shape[1])[None] < inputs["audio_segments"][:, None]
+    return jnp.ones(maps.shape[:2], bool)
 
 
 def _scaled(maps: Array, valid: Array) -> Array:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from aver_jax.modality import Modality
-from aver_jax.relevance import explain, methods_of, paths_of
-from aver_jax.relevance.grad_cam import grad_cam
+from aver_jax.relevance import explain, grad_cam, input_gradient, methods_of, paths_of
+from aver_jax.relevance.grad_cam import class_activation
 
 BATCH, FRAMES, SEGMENTS, CLASSES, CHANNELS = 2, 3, 4, 3, 5
 HEIGHT = {"video": 4, "audio": 3}
@@ -128,8 +128,59 @@ def test_gradient_is_of_the_fused_logit_also_by_finite_differences(case):
             slope = np.take_along_axis(change, np.asarray(found.target)[:, None], axis=1)
             gradient[:, t, :, :, d] = slope[:, :, None] / (2 * step * maps[0, 0, ..., 0].size)
     valid = np.arange(SEGMENTS) < inputs["audio_segments"][:, None]
-    expected = np.asarray(grad_cam(maps, gradient, valid, "spatial"))
+    expected = np.asarray(class_activation("grad_cam", maps, gradient, valid, "spatial"))
     np.testing.assert_allclose(found.maps, expected, atol=5e-3 * expected.max())
+
+
+@pytest.mark.parametrize("path", ["space_time", "spatial"])
+def test_grad_cam_plus_plus_is_that_of_the_papers_sums(path):
+    maps, gradient, valid = random_maps()
+    found = class_activation("grad_cam_plus_plus", maps, gradient, valid, path)
+    for b in range(len(maps)):
+        inside = [list(np.flatnonzero(valid[b]))]
+        if path == "spatial":
+            inside = [[t] for t in inside[0]]
+        for steps in inside:
+            a, g = np.float64(maps[b, steps]), np.float64(gradient[b, steps])
+            cam = np.zeros(a.shape[:-1])
+            for c in range(a.shape[-1]):
+                bottom = 2 * g[..., c] ** 2 + a[..., c].sum() * g[..., c] ** 3 + 1e-6
+                weight = (g[..., c] ** 2 / bottom * np.maximum(g[..., c], 0)).sum()
+                cam += weight * a[..., c]
+            expected = np.maximum(cam, 0)
+            np.testing.assert_allclose(found[b, steps], expected, atol=1e-4 * expected.max())
+        assert not found[b, ~valid[b]].any()
+
+
+@pytest.mark.parametrize("path", ["space_time", "spatial"])
+def test_eigen_cam_is_the_first_principal_component(path):
+    maps, _, valid = random_maps()
+    found = class_activation("eigen_cam", maps, None, valid, path)
+    for b in range(len(maps)):
+        groups = [np.flatnonzero(valid[b])]
+        if path == "spatial":
+            groups = [[t] for t in groups[0]]
+        for steps in groups:
+            rows = np.float64(maps[b, steps]).reshape(-1, maps.shape[-1])
+            values, vectors = np.linalg.eigh(rows.T @ rows)
+            cam = rows @ vectors[:, values.argmax()]
+            cam *= np.sign(cam[np.abs(cam).argmax()])
+            expected = np.maximum(cam, 0).reshape(len(steps), *maps.shape[2:4])
+            np.testing.assert_allclose(found[b, steps], expected, atol=1e-4 * expected.max())
+
+
+def random_maps():
+    rng = np.random.default_rng(1)
+    maps, gradient = rng.normal(size=(2, 2, 4, 3, 2, 5)).astype(np.float32)
+    # As after a ReLU, and with one direction that stands out.
+    maps = np.abs(maps) + rng.uniform(1, 2, 5).astype(np.float32)
+    return maps, gradient, np.array([[True] * 4, [True, True, False, False]])
+
+
+def test_eigen_cam_knows_no_class(case):
+    model, variables, inputs = case
+    one, other = (explain(model, variables, inputs, "eigen_cam", target=t).maps for t in (0, 1))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_what_padding_holds_changes_nothing(case):
@@ -169,7 +220,7 @@ def test_what_cannot_be_explained_is_one_clear_line(case, arguments, message):
 
 def test_what_a_model_lacks_is_named(case):
     model, variables, inputs = case
-    assert methods_of(model) == ("grad_cam",)
+    assert methods_of(model) == (*grad_cam.METHODS, *input_gradient.METHODS)
     only_sound = {name: value for name, value in inputs.items() if name != "frames"}
     with pytest.raises(ValueError, match="the inputs are audio, audio_segments"):
         explain(model, variables, only_sound)
