@@ -66,3 +66,19 @@ def cls_row(found: Captured, method: str, path: str, batch: int, frames: int) ->
     time = fused("attention_time")
     time = time.reshape(time.shape[0], batch, -1, *time.shape[2:])
     return space_time_row(time, space, rollout, cls_weight=1 if gradient else 1 / frames)
+
+
+def patch_maps(tokens: Array, attention: str, batch: int, grid: tuple[int, int]) -> Array:
+    """Returns the patches of the last layer's "norm1" as maps [B,T,h,w,D], the cls token left out.
+
+    Args:
+      tokens: the tap, or its gradient, [L, ..., S, D].
+      attention: the model's attention type.
+      batch: number of clips.
+      grid: h, w.
+    """
+    patches = tokens[-1][:, 1:]
+    if attention == "joint_space_time":
+        # Tokens run with time fastest.
+        patches = patches.reshape(batch, grid[0] * grid[1], -1, patches.shape[-1]).swapaxes(1, 2)
+    return patches.reshape(batch, -1, *grid, patches.shape[-1])

@@ -32,8 +32,8 @@ class Relevance(NamedTuple):
 
 def methods_of(model: Any) -> tuple[str, ...]:
     """Returns the methods that explain a model, its default first."""
-    own = tuple(attention.METHODS) if model.has_attention else grad_cam.METHODS
-    return (*own, *input_gradient.METHODS)
+    of_attention = tuple(attention.METHODS) if model.has_attention else ()
+    return (*of_attention, *grad_cam.METHODS, *input_gradient.METHODS)
 
 
 def paths_of(model: Any) -> tuple[str, ...]:
@@ -56,11 +56,13 @@ def explain(
     A TimeSformer is explained by its attention (du Toit 2022; `head_fusion` and `rollout` have the
     equations): `tibav` (Chefer et al., ICCV 2021) and `rollout_grad` (Gildenblat) explain a class;
     `rollout_min`, `rollout_mean` and `rollout_max` (Abnar & Zuidema 2020) know attention alone, so
-    that the class plays no part. Networks that end in the maps of a ResNet are explained by
-    `grad_cam`, `grad_cam_plus_plus` and `eigen_cam`, which knows no class, of the logits of the
-    prediction: the fused ones of an MRPN (`grad_cam` has the equations). Every network is explained
-    by the gradient of its input: `saliency`, `input_x_gradient`, `integrated_gradients`,
-    `smooth_grad` (`input_gradient`).
+    that the class plays no part.
+
+    Every network is explained by `grad_cam`, `grad_cam_plus_plus` and `eigen_cam`, which knows no
+    class (`grad_cam` has the equations): of the last maps of a ResNet, and the logits of the
+    prediction, the fused ones of an MRPN; of the patches that a TimeSformer's last layer reads
+    after its norm. And by the gradient of its input: `saliency`, `input_x_gradient`,
+    `integrated_gradients`, `smooth_grad` (`input_gradient`).
 
     Paths: `space_time` goes through all attentions of the model; `spatial` treats every frame on
     its own, by its spatial attention alone (du Toit's form). Joint attention has only the first,
@@ -128,8 +130,10 @@ def lowered(
 def _compiled(
     model: Any, method: str, path: str, modality: str
 ) -> Callable[..., tuple[Array, ...]]:
-    of_inputs = _attention_maps if model.has_attention else _class_activation
-    if method in input_gradient.METHODS:
+    of_inputs = _attention_maps
+    if method in grad_cam.METHODS:
+        of_inputs = _class_activation
+    elif method in input_gradient.METHODS:
         of_inputs = _input_gradient
 
     def maps(variables: Any, inputs: Mapping[str, Array], target: Array) -> tuple[Array, ...]:
@@ -150,11 +154,16 @@ def _attention_maps(model, variables, inputs, target, method, path, modality):
 
 
 def _class_activation(model, variables, inputs, target, method, path, modality):
-    tap = grad_cam.TAPS[modality]
+    tap = "norm1" if model.has_attention else grad_cam.TAPS[modality]
     found = captured(model, variables, inputs, (tap,), target, method != "eigen_cam")
-    maps = found.taps[tap]
+    maps, gradient = found.taps[tap], found.gradient.get(tap)
+    if model.has_attention:
+        batch, _, *sides = inputs[modality].shape[:4]
+        grid = tuple(side // model.patch_size for side in sides)
+        maps = attention.patch_maps(maps, model.attention, batch, grid)
+        if gradient is not None:
+            gradient = attention.patch_maps(gradient, model.attention, batch, grid)
     valid = _valid(inputs, maps, modality)
-    gradient = found.gradient.get(tap)
     return found, grad_cam.class_activation(method, maps, gradient, valid, path), valid
 
 

@@ -7,6 +7,7 @@ from aver_jax.models.timesformer.timesformer import TimeSformer
 from aver_jax.models.weights.timesformer import convert
 from aver_jax.relevance import explain
 from aver_jax.relevance.attention import METHODS
+from tools import reference_cam
 from tools.make_reference import noisy_model
 from tools.reference_relevance import PATHS, relevance
 
@@ -62,3 +63,23 @@ def test_maps_agree_with_torch(attention):
                     target=target,
                 ).maps
                 np.testing.assert_allclose(scaled, (raw - low) / (high - low), atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time"])
+def test_the_cam_family_agrees_with_torch(attention):
+    torch_model = noisy_model(
+        attention, width=24, heads=3, hidden=48, depth=3, image_size=12, patch_size=4,
+        num_frames=4, num_classes=6,
+    )  # fmt: skip
+    state = {name: value.numpy() for name, value in torch_model.state_dict().items()}
+    converted = convert(state, num_heads=3, num_frames=4)
+    model = TimeSformer(**converted.fields)
+    frames = np.random.default_rng(0).normal(size=(2, 4, 12, 12, 3)).astype(np.float32)
+    for path in PATHS[attention]:
+        expected = reference_cam.relevance(torch_model, frames, np.array([1, 4]), path)
+        for method in reference_cam.METHODS:
+            arguments = ({"params": converted.params}, {"frames": frames}, method, path)
+            found = explain(model, *arguments, target=[1, 4], normalize=False).maps
+            raw = expected[method]
+            assert raw.max() > 0
+            np.testing.assert_allclose(found, raw, rtol=1e-4, atol=2e-5 * raw.max())

@@ -167,7 +167,6 @@ def test_rounding_in_a_constant_map_is_not_scaled_up():
     ("attention", "arguments", "message"),
     [
         (TYPES[0], {"method": "lime"}, "method is 'lime'; expected one of tibav, rollout_grad"),
-        (TYPES[0], {"method": "grad_cam"}, "not explain a TimeSformer; it offers tibav, rollout"),
         (TYPES[0], {"path": "temporal"}, "path is 'temporal'; expected 'space_time' or 'spatial'"),
         (TYPES[1], {"path": "spatial"}, "not exist in joint_space_time.*use path='space_time'"),
         (TYPES[2], {}, "'space_time' does not exist in space_only.*use path='spatial'"),

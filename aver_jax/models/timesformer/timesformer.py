@@ -70,6 +70,15 @@ class Block(nn.Module):
         """
         drop, probes, taps = layer["drop"], layer["probes"], {}
 
+        def normed(tokens: jax.Array) -> jax.Array:
+            tokens = LayerNorm(self.dtype, name="norm1")(tokens)
+            if "norm1" in probes:
+                probe = probes["norm1"].reshape(tokens.shape)
+                tokens = tokens + probe.astype(tokens.dtype)
+            if "norm1" in self.capture:
+                taps["norm1"] = tokens.reshape(-1, *tokens.shape[-2:]).astype(jnp.float32)
+            return tokens
+
         def attend(name: str, tap: str, tokens: jax.Array) -> jax.Array:
             explicit = tap in self.capture or tap in probes
             # Over time a row has a handful of tokens: no work for a kernel that tiles them.
@@ -81,10 +90,10 @@ class Block(nn.Module):
             return out
 
         if self.attention == "divided_space_time":
-            x = self._divided(x, attend, drop)
+            x = self._divided(x, normed, attend, drop)
         else:
             tap = "attention_joint" if self.attention == "joint_space_time" else "attention_space"
-            out = attend("attn", tap, LayerNorm(self.dtype, name="norm1")(x))
+            out = attend("attn", tap, normed(x))
             x = x + scaled(out, drop.get("attention"))
         out = Mlp(self.mlp_hidden, self.dtype, self.init_std, name="mlp")(
             LayerNorm(self.dtype, name="norm2")(x)
@@ -96,7 +105,9 @@ class Block(nn.Module):
             taps["block"] = x.astype(jnp.float32)
         return x, taps
 
-    def _divided(self, x: jax.Array, attend: Any, drop: dict[str, jax.Array]) -> jax.Array:
+    def _divided(
+        self, x: jax.Array, normed: Any, attend: Any, drop: dict[str, jax.Array]
+    ) -> jax.Array:
         batch, width, frames = x.shape[0], x.shape[2], self.num_frames
         cls, patches = jnp.split(x, [1], axis=1)
         positions = patches.shape[1] // frames
@@ -111,7 +122,7 @@ class Block(nn.Module):
         # Every frame attends over its own patches and a copy of the clip's cls token.
         copies = jnp.broadcast_to(cls[:, None], (batch, frames, 1, width))
         tokens = jnp.concatenate([copies, patches.swapaxes(1, 2)], axis=2)
-        tokens = LayerNorm(self.dtype, name="norm1")(tokens).reshape(-1, 1 + positions, width)
+        tokens = normed(tokens).reshape(-1, 1 + positions, width)
         out = attend("attn", "attention_space", tokens)
         out = scaled(out.reshape(batch, frames, 1 + positions, width), drop.get("space"))
         of_cls, of_patches = jnp.split(out, [1], axis=2)
@@ -234,13 +245,16 @@ class TimeSformer(Model):
         if self.attention == "divided_space_time":
             time = {"attention_time": (depth, batch_size * patches, heads, frames, frames)}
             shapes = time | space | {"block": (depth, batch_size, joint, self.width)}
+            shapes |= {"norm1": (depth, folded, 1 + patches, self.width)}
         elif self.attention == "joint_space_time":
             shapes = {
                 "attention_joint": (depth, batch_size, heads, joint, joint),
                 "block": (depth, batch_size, joint, self.width),
+                "norm1": (depth, batch_size, joint, self.width),
             }
         else:
-            shapes = space | {"block": (depth, folded, 1 + patches, self.width)}
+            tokens = (depth, folded, 1 + patches, self.width)
+            shapes = space | {"block": tokens, "norm1": tokens}
         return shapes | {"features": (batch_size, self.width)}
 
     @nn.compact
@@ -266,7 +280,9 @@ class TimeSformer(Model):
         Returns:
           logits float32 [B, C], and taps {name: float32 array of the shape in `tap_shapes`}.
           Always "features" (the cls token after the last norm). Tokens of "block" are
-          [cls, then index 1 + p*T + t]; "attention_time" stacks b*N + p, "attention_space" b*T + t.
+          [cls, then index 1 + p*T + t]; "norm1" holds the tokens that attention over space (or
+          over all) reads, after its norm, frame by frame where it is over space.
+          "attention_time" stacks b*N + p, "attention_space" and the frames of "norm1" b*T + t.
 
         Raises:
           ValueError: frames, keys, probes or tap names that do not fit the model; a kernel that
