@@ -6,9 +6,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests are single-process; XLA uses all cores by itself.
 PYTEST := $(BIN)/python -m pytest
 PARITY_VENV ?= .venv-parity
+CHIPS_VENV ?= .venv-chips
+CHIPS_PYTHON ?= python3.12
+CHIPS_OUT ?= runs/chips
 BENCH_OUT ?= runs/bench
 
-.PHONY: demo test test-all parity lint bench clean help
+.PHONY: demo test test-all parity lint bench chips clean help
 
 help:
 	@echo "make demo      render, prepare, train, evaluate, explain; prints the path of a report"
@@ -16,6 +19,7 @@ help:
 	@echo "make parity    the tests against torch and transformers"
 	@echo "make lint      ruff and import-linter"
 	@echo "make bench     throughput on this machine beside PyTorch's, in runs/bench"
+	@echo "make chips     what the programs cost on GPUs and TPUs that are not here, in runs/chips"
 	@echo "make clean     removes the environments and runs/demo"
 
 # The stamp is newer than what it was made from, or it is made again.
@@ -65,5 +69,17 @@ bench: $(PARITY_VENV)/installed
 	  --sweep batch,frames,resolution,depth --out $(BENCH_OUT) || code=1; \
 	exit $$code
 
+$(CHIPS_VENV)/installed: pyproject.toml constraints.txt
+	@command -v $(CHIPS_PYTHON) > /dev/null || { echo "make chips needs Python 3.12, found no $(CHIPS_PYTHON); set CHIPS_PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Setting up $(CHIPS_VENV) (compilers for chips, about 1.4 GB) ..."
+	@test -x $(CHIPS_VENV)/bin/python || $(CHIPS_PYTHON) -m venv $(CHIPS_VENV)
+	@$(CHIPS_VENV)/bin/python -m pip --disable-pip-version-check --quiet install \
+	  --constraint constraints.txt --editable '.[chips]'
+	@touch $@
+
+# About an hour on two cores; goes on where it was stopped. The row with cuDNN needs its library.
+chips: $(CHIPS_VENV)/installed
+	@$(CHIPS_VENV)/bin/python tools/chips_table.py --out $(CHIPS_OUT)
+
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) runs/demo
+	rm -rf $(VENV) $(PARITY_VENV) $(CHIPS_VENV) runs/demo
