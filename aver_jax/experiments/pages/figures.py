@@ -17,6 +17,9 @@ COLORS = (
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 
+# Inches of a legend's longest entry, "late fusion" with its line.
+_LEGEND_WIDTH = 1.45
+
 
 def confusion_panels(
     panels: Sequence[tuple[str, np.ndarray]], classes: Sequence[str], theme: Theme = LIGHT
@@ -158,5 +161,6 @@ def score_curves(panels: Mapping[tuple[int, int], Panel], theme: Theme = LIGHT) 
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_formatter(PercentFormatter(1, decimals=0))
         handles, labels = next(iter(grid.flat)).get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(7, len(labels)))
+        fitting = int(figure.get_figwidth() / _LEGEND_WIDTH)
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(fitting, len(labels)))
     return figure
