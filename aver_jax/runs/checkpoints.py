@@ -2,15 +2,24 @@
 
 import contextlib
 import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from aver_jax.errors import UserError
+
+# The item that holds a CRC-32 of every array: the formats below check none of them.
+_SUMS = "checksums"
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint whose content is not what was saved, or that cannot be read at all."""
 
 
 def _score(metric: str) -> Callable[[dict[str, float]], float]:
@@ -44,6 +53,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     A step holds items: `variables` (what the model applies); if the run keeps a moving average of
     them, `ema` (of the parameters) and, of a model that has them, `ema_statistics` (of the batch
     statistics); and `training` (the rest of the train state), which prediction does not read.
+    `checksums` has a CRC-32 of every array of them; steps saved before it was kept are not checked.
 
     Args:
       folder: `RUN/checkpoints`.
@@ -61,7 +71,8 @@ class Checkpoints(contextlib.AbstractContextManager):
             item_handlers={
                 name: ocp.StandardCheckpointHandler()
                 for name in ("variables", "ema", "ema_statistics", "training")
-            },
+            }
+            | {_SUMS: ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_preservation(select),
                 # Without it the manager ranks by metrics but never writes them down.
@@ -95,8 +106,15 @@ class Checkpoints(contextlib.AbstractContextManager):
         raise UserError(f"no checkpoint {which!r} in {self._folder}; there are best, last, {known}")
 
     def save(self, step: int, items: dict[str, Any], metrics: dict[str, float] | None) -> None:
-        """Saves trees under `step` in the background; metrics rank it among the others."""
+        """Saves trees under `step` in the background; metrics rank it among the others.
+
+        Args:
+          step: it is saved after.
+          items: item name -> tree of arrays.
+          metrics: scores by name; None where there are none.
+        """
         saved = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        saved[_SUMS] = ocp.args.JsonSave({name: _sums(tree) for name, tree in items.items()})
         self._manager.save(step, args=ocp.args.Composite(**saved), metrics=metrics, force=True)
 
     def restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
@@ -108,20 +126,43 @@ class Checkpoints(contextlib.AbstractContextManager):
 
         Raises:
           UserError: the checkpoint is of another model.
+          DamagedCheckpoint: it cannot be read, or an array is not what was saved.
         """
         wanted = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+        if self.has(step, _SUMS):
+            wanted[_SUMS] = ocp.args.JsonRestore()
         try:
             stored = self._manager.item_metadata(step)
             for name in set(abstract) & {"variables", "ema"}:
                 self._check_fit(step, stored[name], abstract[name])
             restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
-            return {name: restored[name] for name in abstract}
+            restored = {name: restored[name] for name in wanted}
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            others = ", ".join(str(s) for s in self.steps() if s != step) or "none"
-            raise UserError(
-                f"checkpoint {self._folder / str(step)} is damaged or incomplete "
-                f"({type(error).__name__}); other steps of this run: {others}"
-            ) from error
+            what = f"is damaged or incomplete ({type(error).__name__})"
+            raise self._damaged(step, what) from error
+        for name, sums in restored.pop(_SUMS, {}).items():
+            found = _sums(restored[name]) if name in restored else {}
+            for path, (dtype, value) in found.items():
+                before, expected = sums.get(path, (dtype, None))
+                # Read as another type, an array has other bytes.
+                if dtype == before and value != expected:
+                    raise self._damaged(step, f"is damaged: {name}/{path} is not what was saved")
+        return restored
+
+    def _damaged(self, step: int, what: str) -> DamagedCheckpoint:
+        others = ", ".join(str(s) for s in self.steps() if s != step) or "none"
+        return DamagedCheckpoint(
+            f"checkpoint {self._folder / str(step)} {what}; other steps of this run: {others}"
+        )
+
+    def set_aside(self, step: int) -> Path:
+        """Moves a damaged step to `RUN/damaged_checkpoints`, out of the way; returns where."""
+        aside = self._folder.parent / "damaged_checkpoints"
+        aside.mkdir(exist_ok=True)
+        number = sum(path.name.startswith(f"{step}.") for path in aside.iterdir())
+        moved = (self._folder / str(step)).rename(aside / f"{step}.{number}")
+        self._manager.reload()
+        return moved
 
     def _check_fit(self, step: int, stored: Any, abstract: Any) -> None:
         """Raises UserError if a checkpoint's arrays are not those of the model."""
@@ -150,6 +191,23 @@ class Checkpoints(contextlib.AbstractContextManager):
         """Waits for saves under way."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _sums(tree: Any) -> dict[str, tuple[str, int]]:
+    """Returns dtype and CRC-32 of every array of a tree by its path; of those whole on a device."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    sums = {}
+    for path, leaf in leaves:
+        if isinstance(leaf, jax.Array):
+            if not leaf.is_fully_replicated:
+                continue
+            leaf = leaf.addressable_data(0)
+        content = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+        sums[jax.tree_util.keystr(path, simple=True, separator="/")] = (
+            str(leaf.dtype),
+            zlib.crc32(content),
+        )
+    return sums
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

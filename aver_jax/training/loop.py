@@ -9,12 +9,13 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from aver_jax.runs.checkpoints import Checkpoints, last_saved_step
+from aver_jax.runs.checkpoints import Checkpoints, DamagedCheckpoint, last_saved_step
 from aver_jax.runs.run_folder import write_config
 from aver_jax.runtime.data_parallel import join_processes
 from aver_jax.runtime.step_trace import check_range
 from aver_jax.training.hooks import Hooks
-from aver_jax.training.setup import set_up
+from aver_jax.training.setup import Run, set_up
+from aver_jax.training.state import TrainState
 
 
 def train(
@@ -51,8 +52,7 @@ def train(
 
     run = set_up(config, workdir, extend)
     saved, plan = last_saved_step(workdir), run.plan
-    start = saved or 0
-    check_range(profile, start, plan.total)
+    check_range(profile, saved or 0, plan.total)
     # A resumed run needs nothing but its own folder: not the runs it started from.
     state, notes = run.first_state() if saved is None else (None, [])
     with ExitStack() as on_exit:
@@ -60,7 +60,8 @@ def train(
             Checkpoints(workdir / "checkpoints", run.config.evaluation.select)
         )
         if saved is not None:
-            state = run.restored_state(checkpoints, saved)
+            state, saved = _last_good_state(run, checkpoints, saved)
+        start = saved or 0
         if jax.process_index() == 0:
             write_config(workdir, run.config, run.metadata)
         say("\n".join([run.header(), *notes]))
@@ -104,6 +105,31 @@ def train(
         _write_report(workdir)
         say(f"report: {workdir / 'report' / 'index.html'}")
     return workdir
+
+
+def _last_good_state(run: Run, checkpoints: Checkpoints, step: int) -> tuple[TrainState, int]:
+    """Returns the state after `step`, or after the last step before it that is not damaged.
+
+    Damaged steps are set aside, so that the run can save them again. Several processes leave them
+    where they are: one of them cannot tell what the others have read.
+
+    Raises:
+      UserError: a checkpoint of another model.
+      DamagedCheckpoint: no step is left.
+    """
+    while True:
+        try:
+            return run.restored_state(checkpoints, step), step
+        except DamagedCheckpoint as error:
+            older = [other for other in checkpoints.steps() if other < step]
+            if not older or jax.process_count() > 1:
+                raise
+            moved = checkpoints.set_aside(step)
+            print(
+                f"{error}; it is set aside in {moved}, and the run goes on after step {older[-1]}",
+                file=sys.stderr,
+            )
+            step = older[-1]
 
 
 def _write_report(workdir: Path) -> None:

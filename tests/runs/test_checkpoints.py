@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aver_jax.errors import UserError
-from aver_jax.runs.checkpoints import Checkpoints, abstract_like
+from aver_jax.runs.checkpoints import Checkpoints, DamagedCheckpoint, abstract_like
 
 WAR = "validation/war"
 LOSS = "validation/loss"
@@ -170,3 +170,47 @@ def test_items_are_told_apart_and_restored_by_name(folder):
     jax.tree.map(np.testing.assert_array_equal, restored, items)
     only = reader.restore(3, {"ema": abstract_like(average, sharding)})
     assert set(only) == {"ema"}
+
+
+def damage(folder: Path, step: int, item: str = "variables") -> None:
+    """Turns one bit of the largest file of an item."""
+    files = [path for path in (folder / str(step) / item).rglob("*") if path.is_file()]
+    file = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    file.write_bytes(content)
+
+
+def noise(seed: int) -> dict:
+    # Noise is not compressed: the bits of the file are those of the array.
+    values = np.random.default_rng(seed).standard_normal((200, 300), np.float32)
+    return {"params": {"head": {"kernel": jnp.asarray(values)}}}
+
+
+def test_a_turned_bit_is_found_and_the_other_steps_are_named(folder):
+    checkpoints = Checkpoints(folder, WAR)
+    for step, score in ((3, 0.9), (6, 0.5)):
+        checkpoints.save(step, {"variables": noise(step)}, {WAR: score})
+    checkpoints.close()
+    damage(folder, 6)
+    reader = Checkpoints(folder, WAR, read_only=True)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {"variables": abstract_like(noise(0), sharding)}
+    with pytest.raises(DamagedCheckpoint, match=r"6 is damaged.*; other steps of this run: 3"):
+        reader.restore(6, abstract)
+    good = reader.restore(3, abstract)["variables"]
+    jax.tree.map(np.testing.assert_array_equal, good, noise(3))
+
+
+def test_a_damaged_step_set_aside_can_be_saved_again(folder):
+    save(folder, {3: 0.9, 6: 0.5}).close()
+    checkpoints = Checkpoints(folder, WAR)
+    moved = checkpoints.set_aside(6)
+    assert moved == folder.parent / "damaged_checkpoints/6.0"
+    assert checkpoints.steps() == [3]
+    checkpoints.save(6, {"variables": variables(6)}, {WAR: 0.5})
+    checkpoints.close()
+    again = Checkpoints(folder, WAR)
+    assert again.steps() == [3, 6]
+    assert again.set_aside(6).name == "6.1"
+    again.close()
