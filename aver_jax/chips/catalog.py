@@ -75,7 +75,7 @@ CHIPS = {
             32,
             1.640e12,
             918e12,
-            448e9,
+            400e9,
             1.75e9,
             "not published, that of v5p: the least sure of all; " + _CYCLES.format("70%"),
         ),
@@ -156,6 +156,11 @@ def make_topology_mesh(target: Target):
         found = topologies.get_topology_desc(name, chip.platform, **options)
     except Exception as error:  # each plugin raises its own
         reason = " ".join(str(error).split())[:200]
+        if chip.platform == "tpu" and "opology" in reason and "not implemented" not in reason:
+            raise UserError(
+                f"{chip.name} has no slice {target.topology} ({reason}); take another, such as "
+                f"{chip.name}:{'2x2x2' if target.topology.count('x') == 2 else '4x4'}"
+            ) from error
         raise UserError(
             f"no compiler for {target} ({reason}); it needs Python 3.12 and the extra: "
             "pip install 'aver_jax[chips]'"

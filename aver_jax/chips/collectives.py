@@ -2,9 +2,9 @@
 
 import collections
 import dataclasses
+from collections.abc import Iterable
 
 from aver_jax.chips.hlo.costs import Cost
-from aver_jax.chips.hlo.text import HloModule
 
 # Of n devices in a ring: how often a device sends the bytes of the result, as a share.
 _SENT = {
@@ -34,33 +34,20 @@ class Collectives:
     seconds: float
 
 
-def collectives(
-    module: HloModule, rows: tuple[Cost, ...], devices: int, link: float
-) -> list[Collectives]:
+def collectives(rows: Iterable[Cost], devices: int, link: float) -> list[Collectives]:
     """Returns the collectives by kind, the slowest first.
 
     Args:
-      module: the program.
-      rows: its `costs`.
+      rows: of a program (`hlo.costs.costs`).
       devices: that take part.
       link: bytes/s that a device sends.
     """
-    shapes = {
-        each.name: each.shape
-        for computation in module.computations.values()
-        for each in computation.instructions.values()
-    }
     counts: dict[str, int] = collections.Counter()
     moved: dict[str, float] = collections.Counter()
     for row in rows:
-        kind = next((kind for kind in _SENT if row.kind.startswith(kind)), None)
-        if kind is None:
-            continue
-        shape = shapes[row.name]
-        # A start gives its operands and its results.
-        size = shape.bytes / 2 if row.kind.endswith("-start") and shape.parts else shape.bytes
-        counts[kind] += row.runs
-        moved[kind] += row.runs * size
+        if row.collective in _SENT:
+            counts[row.collective] += row.runs
+            moved[row.collective] += row.sent
     found = [
         Collectives(kind, counts[kind], moved[kind], moved[kind] * _SENT[kind](devices) / link)
         for kind in counts

@@ -44,11 +44,12 @@ class Estimate:
       floor: seconds of the needed FLOPs at the peak.
       needed, done: FLOPs; done includes recomputation, and both only products.
       bytes: read and written.
-      memory: bytes by use: parameters, optimizer, batch, "activations and temporaries", program.
+      memory: bytes by use: parameters, optimizer, batch, padding, "activations and temporaries",
+        "results and program".
       fits: whether they fit into the device.
       sources: the costliest first.
       collectives: the slowest first.
-      uncounted: kernels of whose FLOPs or loop lengths the text says nothing.
+      uncounted: kernels of whose FLOPs, cycles or loop lengths the text says nothing.
     """
 
     kind: str
@@ -117,8 +118,8 @@ def estimate(
         memory=memory,
         fits=sum(memory.values()) <= chip.memory,
         sources=_sources(found.rows, seconds),
-        collectives=collectives(module, found.rows, target.devices, chip.link),
-        uncounted=sum(row.flops is None for row in found.rows) + len(found.unknown_loops),
+        collectives=collectives(found.rows, target.devices, chip.link),
+        uncounted=sum(_unknown(row, target) for row in found.rows) + len(found.unknown_loops),
     )
 
 
@@ -133,12 +134,21 @@ def _seconds(row: Cost, target: Target, dtype: str) -> float:
     return max(row.bytes / chip.copy, (row.flops or 0) / chip.matmul[dtype])
 
 
+def _unknown(row: Cost, target: Target) -> bool:
+    """Returns whether the text does not tell what a kernel costs; small ones have no cycles."""
+    silent = target.chip.clock and row.cycles is None and row.bytes > 1e6 * row.runs
+    return row.flops is None or bool(silent and row.klass not in ("collective", "slice", "copy"))
+
+
 def _memory(compiled: jax.stages.Compiled, held: Mapping[str, int]) -> dict[str, int]:
     found = compiled.memory_analysis()
     # Results that do not take the place of an argument.
     fresh = found.output_size_in_bytes - found.alias_size_in_bytes
+    # XLA pads arrays to tiles.
+    padding = found.argument_size_in_bytes - sum(held.values())
     return {
         **held,
+        **({"padding": padding} if padding > 0 else {}),
         "activations and temporaries": found.temp_size_in_bytes,
         "results and program": max(0, fresh) + found.generated_code_size_in_bytes,
     }

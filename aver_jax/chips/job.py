@@ -49,8 +49,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     jax.config.update("jax_platforms", "cpu")
     from aver_jax.chips.estimate import Estimate
-    from aver_jax.chips.largest import largest_batch
-    from aver_jax.chips.programs import estimated
+    from aver_jax.chips.largest import MOST, largest_batch
+    from aver_jax.chips.programs import DoesNotFit, estimated
     from aver_jax.chips.table import estimate_text
     from aver_jax.config import load_config, override
 
@@ -61,20 +61,33 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         config.batch_size = batch_size
         return estimated(config, args.classes, args.program, target, mesh, args.method)
 
+    def fits(batch_size: int) -> bool:
+        try:
+            return of(batch_size).fits
+        except DoesNotFit:
+            return False
+
+    parts = target.devices * (config.optimizer.accumulate if args.program == "train" else 1)
     batch_size, began = config.batch_size, time.perf_counter()
-    found = of(batch_size)
+    try:
+        found = of(batch_size)
+    except DoesNotFit:
+        if args.largest_batch:
+            print(_largest_text(largest_batch(batch_size, parts, fits), target, parts * MOST))
+        raise
     seconds = time.perf_counter() - began
     named = f"{args.config} {' '.join(overrides)}".strip()
     print(estimate_text(found, target, f"{named}: {args.program}", seconds, args.top))
     largest = None
     if args.largest_batch:
-        largest = largest_batch(batch_size, target.devices, lambda size: of(size).fits)
-        print(_largest_text(largest, target))
+        largest = largest_batch(batch_size, parts, fits)
+        print(_largest_text(largest, target, parts * MOST))
     if args.json:
         content = {
             "config": args.config,
             "overrides": overrides,
             "program": args.program,
+            "method": args.method,
             "chip": target.chip.name,
             "devices": target.devices,
             "jax": jax.__version__,
@@ -82,14 +95,19 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             "largest_batch": largest,
             **dataclasses.asdict(found),
             "mfu": found.mfu,
+            "link_seconds": found.link_seconds,
+            "clips_per_second": found.clips_per_second,
             "rates": {**dataclasses.asdict(target.chip)},
         }
         write_whole(args.json, json.dumps(content, indent=1) + "\n")
     return 0
 
 
-def _largest_text(largest: int | None, target: Target) -> str:
+def _largest_text(largest: int | None, target: Target, most: int) -> str:
     memory = f"{target.chip.memory / GIB:.0f} GiB"
     if largest is None:
         return f"largest batch: not even one clip a device fits into {memory}"
-    return f"largest batch: {largest} clips, {largest // target.devices} a device, within an eighth"
+    found = f"{largest} clips, {largest // target.devices} a device"
+    if largest >= most:
+        return f"largest batch: at least {found}; no larger one was tried"
+    return f"largest batch: {found}, within an eighth"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 # More clips on a device than this are no question of memory.
-_MOST = 4096
+MOST = 4096
 
 
 def largest_batch(start: int, devices: int, fits: Callable[[int], bool]) -> int | None:
@@ -11,7 +11,7 @@ def largest_batch(start: int, devices: int, fits: Callable[[int], bool]) -> int 
 
     Args:
       start: a batch size to begin with, divisible by `devices`.
-      devices: that share a batch evenly.
+      devices: that share a batch evenly, times the parts of an accumulated step.
       fits: says of a batch size whether it fits; asked about six times.
 
     Returns:
@@ -19,7 +19,7 @@ def largest_batch(start: int, devices: int, fits: Callable[[int], bool]) -> int 
     """
     low, high = 0, None  # clips a device: the largest that fits, the smallest that does not
     each = max(1, start // devices)
-    while high is None and low < _MOST:
+    while high is None and low < MOST:
         if fits(each * devices):
             low, each = each, 2 * each
         else:

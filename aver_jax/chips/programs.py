@@ -19,7 +19,7 @@ from aver_jax.input import ClipShape
 from aver_jax.models import inference_form
 from aver_jax.models.counting import multiply_adds
 from aver_jax.relevance.explain import lowered as lowered_relevance
-from aver_jax.relevance.explain import methods_of
+from aver_jax.relevance.explain import methods_of, passes_of
 from aver_jax.runs.run_folder import model_of
 from aver_jax.runtime.data_parallel import AXIS, check_batch_size, make_mesh, replicated
 from aver_jax.training.settings import StepSettings
@@ -28,9 +28,9 @@ from aver_jax.training.step import train_step
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 PROGRAMS = ("train", "inference", "relevance")
 
-# Forward passes that a call needs: the backward pass is two, relevance differentiates activations
-# alone.
-_PASSES = {"train": 3, "inference": 1, "relevance": 2}
+
+class DoesNotFit(UserError):
+    """The compiler found that a program needs more memory than a device has."""
 
 
 def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
@@ -68,6 +68,10 @@ def lowered(
       UserError: a config that cannot be trained, or whose batch does not fit the devices; pmap
         where it cannot be lowered; an unknown method.
     """
+    if config.batch_size < 1:
+        raise UserError(f"config.batch_size is {config.batch_size}; expected at least 1")
+    if method and program != "relevance":
+        raise UserError(f"--method {method} is of relevance; add --program relevance")
     mesh = mesh or make_mesh()
     accumulate = config.optimizer.accumulate if program == "train" else 1
     check_batch_size(config.batch_size, mesh, accumulate)
@@ -88,6 +92,7 @@ def lowered(
             )
         inputs = jax.eval_shape(lambda b: evaluation_inputs(config, b), batch)
         inputs = _placed(inputs, NamedSharding(mesh, P(AXIS)))
+        held["batch"] = _bytes(inputs) // mesh.size
         return lowered_relevance(model, variables, inputs, method), held
     state = jax.eval_shape(training.init, training.shapes, jax.ShapeDtypeStruct((), np.uint32))
     held["optimizer"] = _bytes(state) - held["parameters"]
@@ -109,11 +114,11 @@ def lowered(
     return step.jitted.lower(_placed(state, replicated(mesh)), batch, None), held
 
 
-def needed_flops(config: ConfigDict, classes: int, program: str) -> int:
+def needed_flops(config: ConfigDict, classes: int, program: str, method: str = "") -> int:
     """Returns the FLOPs that a call needs: two per multiply-add of products and convolutions.
 
     Of the explicit attention, without recomputation; elementwise work counts nothing. Training is
-    three forward passes, relevance two (forward, and backward to activations alone).
+    three forward passes; of relevance `relevance.passes_of` says.
     """
     model = inference_form(model_of(config, classes))
     one = ConfigDict(config.to_dict())
@@ -128,16 +133,31 @@ def needed_flops(config: ConfigDict, classes: int, program: str) -> int:
     )
     inputs = jax.eval_shape(lambda b: evaluation_inputs(config, b), shapes)
     forward = multiply_adds(lambda v, x: model.apply(v, x, capture=attention)[0], variables, inputs)
-    return 2 * _PASSES[program] * forward * config.batch_size
+    passes = {"train": 3, "inference": 1}.get(program) or passes_of(method or methods_of(model)[0])
+    return 2 * passes * forward * config.batch_size
 
 
 def estimated(
     config: ConfigDict, classes: int, program: str, target: Target, mesh: Mesh, method: str = ""
 ) -> Estimate:
-    """Returns what a program costs on the devices of a mesh; arguments as of `lowered`."""
-    found, held = lowered(config, classes, program, mesh, method)
-    needed = needed_flops(config, classes, program)
-    compiled = compiled_afresh(found)
+    """Returns what a program costs on the devices of a mesh; arguments as of `lowered`.
+
+    Raises:
+      UserError: as `lowered`, or what cannot be compiled for these devices.
+      DoesNotFit: the compiler says that the program needs more memory than a device has.
+    """
+    try:
+        found, held = lowered(config, classes, program, mesh, method)
+        needed = needed_flops(config, classes, program, method)
+        compiled = compiled_afresh(found)
+    except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if "RESOURCE_EXHAUSTED" in reason:
+            raise DoesNotFit(
+                f"{config.batch_size} clips do not fit into {target} ({reason}); take fewer, or "
+                "ask for --largest-batch"
+            ) from error
+        raise UserError(f"{program} cannot be compiled for {target} ({reason})") from error
     return estimate(
         compiled, target, needed, config.batch_size, str(config.model.dtype), held, is_ours
     )

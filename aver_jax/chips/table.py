@@ -46,7 +46,8 @@ def estimate_text(found: Estimate, target: Target, name: str, seconds: float, to
         )
     lines += [
         "",
-        f"so at most {speed} clips/s on {target}, MFU {100 * found.mfu:.0f}%"
+        f"so {'about' if chip.clock else 'at most'} {speed} clips/s on {target}, "
+        f"MFU {100 * found.mfu:.0f}%"
         + (" (collectives after, or beside, the other work)" if found.collectives else ""),
         "",
         f"  {'ms':>8} {'GB':>8} {'TFLOP':>7}  costliest sources",

@@ -63,6 +63,7 @@ def plan_corpora(shares: Sequence[float], conflicts: Sequence[float]) -> list[Co
 
     A share of 0 of either is the same, clear corpus.
     """
+    shares, conflicts = dict.fromkeys(shares), dict.fromkeys(conflicts)
     corpora = [Corpus(f"fuzzy{100 * share:g}", fuzzy=share) for share in shares if share]
     corpora += [Corpus(f"conflict{100 * share:g}", conflict=share) for share in conflicts if share]
     if 0 in {*shares, *conflicts}:
@@ -96,12 +97,12 @@ def make_corpus(corpus: Corpus, rendering: Rendering, folder: Path) -> Path:
         raise UserError(
             f"{folder} holds a corpus of other settings ({stamp.name}); choose another --workdir"
         )
+    if not stamp.exists() and (media.exists() or data.exists()):
+        raise UserError(
+            f"{folder} holds a corpus of unknown settings ({stamp.name} is missing); choose "
+            "another --workdir"
+        )
     if is_dataset(data):
-        if not stamp.exists():
-            raise UserError(
-                f"{data} is a dataset of unknown settings ({stamp.name} is missing); choose "
-                "another --workdir"
-            )
         return data
     write_whole(stamp, json.dumps(settings, indent=1) + "\n")
     if not media.exists():

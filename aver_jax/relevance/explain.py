@@ -36,6 +36,15 @@ def methods_of(model: Any) -> tuple[str, ...]:
     return (*of_attention, *grad_cam.METHODS, *input_gradient.METHODS)
 
 
+def passes_of(method: str) -> int:
+    """Returns how many forward passes a method's call costs; a gradient of activations is one."""
+    if method in attention.METHODS:
+        return 1 + attention.METHODS[method].gradient
+    if method in ("integrated_gradients", "smooth_grad"):
+        return 1 + 2 * input_gradient.STEPS
+    return 1 if method == "eigen_cam" else 2
+
+
 def paths_of(model: Any) -> tuple[str, ...]:
     """Returns the paths that a model's relevance can go through, its default first."""
     return tuple(attention.PATHS[model.attention]) if model.has_attention else grad_cam.PATHS
@@ -169,11 +178,10 @@ def _class_activation(model, variables, inputs, target, method, path, modality):
 
 def _input_gradient(model, variables, inputs, target, method, path, modality):
     del path  # of the maps inside a network
+    valid = _valid(inputs, inputs[modality], modality)
     logits, chosen, raw = input_gradient.input_relevance(
-        model, variables, inputs, target, method, modality
+        model, variables, inputs, target, method, modality, valid
     )
-    valid = _valid(inputs, raw, modality)
-    raw = jnp.where(valid[..., None, None], raw, 0)
     return Captured(logits, chosen, {}, {}), raw, valid
 
 

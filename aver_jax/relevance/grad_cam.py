@@ -12,8 +12,10 @@ g = dy/dA:
 (Selvaraju et al., ICCV 2017; Chattopadhay et al., WACV 2018, whose a is that of exp(y), as in the
 implementations that people use; Muhammad & Yeasin, IJCNN 2020.) Means and sums are over all places
 that a weight stands for. On the path `space_time` a channel has one weight for the clip; on the
-path `spatial` it has one for each frame (or sound segment). Eigen-CAM knows no class; vectors are
-not centred, as in the paper, and v is turned so that the largest value of its map is positive.
+path `spatial` it has one for each frame (or sound segment). The a of Grad-CAM++ presumes maps after
+a ReLU: of signed ones, such as a TimeSformer's normed patches, its denominator can come near 0, and
+single weights explode. Eigen-CAM knows no class; vectors are not centred, as in the paper, and v is
+turned so that the largest value of its map is positive.
 """
 
 import jax.numpy as jnp

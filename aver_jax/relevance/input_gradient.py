@@ -28,7 +28,9 @@ NOISE = 0.15
 Gradient = Callable[[Array], Array]
 
 
-def attribution(method: str, gradient: Gradient, x: Array, steps: int = STEPS) -> Array:
+def attribution(
+    method: str, gradient: Gradient, x: Array, steps: int = STEPS, valid: Array | None = None
+) -> Array:
     """Returns what a method gives every value of the input, with its sign, float32 like x.
 
     Args:
@@ -37,6 +39,8 @@ def attribution(method: str, gradient: Gradient, x: Array, steps: int = STEPS) -
       x: float [B, ...].
       steps: K of integrated gradients and smooth_grad; static. They are done one after the other,
         so that memory does not grow with them.
+      valid: bool [B, T] of x [B, T, ...]: the rest is padding, whose values no range counts; None:
+        all are valid.
     """
     if method == "saliency":
         return jnp.float32(gradient(x))
@@ -46,7 +50,13 @@ def attribution(method: str, gradient: Gradient, x: Array, steps: int = STEPS) -
         parts = (jnp.arange(steps, dtype=x.dtype) + 0.5) / steps
         return x * _mean(lambda part: gradient(part * x), parts, x)
     axes = tuple(range(1, x.ndim))
-    width = NOISE * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
+    inside = True
+    if valid is not None:
+        inside = jnp.broadcast_to(valid.reshape(valid.shape + (1,) * (x.ndim - 2)), x.shape)
+    high = jnp.max(x, axes, keepdims=True, initial=-jnp.inf, where=inside)
+    low = jnp.min(x, axes, keepdims=True, initial=jnp.inf, where=inside)
+    # A clip without anything valid has no range.
+    width = NOISE * jnp.maximum(high - low, 0)
 
     def noisy(key: Array) -> Array:
         # The same noise for every clip: a clip's map does not depend on the rest of its batch.
@@ -75,6 +85,7 @@ def input_relevance(
     target: Array,
     method: str,
     array: str,
+    valid: Array,
 ) -> tuple[Array, Array, Array]:
     """Returns logits float32 [B,C], the explained classes int32 [B], and maps float32 [B,T,h,w].
 
@@ -84,6 +95,7 @@ def input_relevance(
       target: int32 [B]; -1 stands for the predicted class.
       method: one of `METHODS`; static.
       array: the input that is explained, "frames" or "audio"; static.
+      valid: bool [B,T] or [B,N]; the rest is padding, which has no relevance.
     """
 
     def logits_of(x: Array) -> Array:
@@ -97,8 +109,9 @@ def input_relevance(
         # Clips of a batch do not interact: one pullback gives every clip's own gradient.
         return jax.vjp(logits_of, x)[1](cotangent)[0]
 
-    signed = attribution(method, gradient, inputs[array])
-    return logits, chosen, relevance(method, signed)
+    signed = attribution(method, gradient, inputs[array], valid=valid)
+    maps = relevance(method, signed)
+    return logits, chosen, jnp.where(valid[..., None, None], maps, 0)
 
 
 def _mean(function: Callable[[Array], Array], over: Array, like: Array) -> Array:

@@ -39,7 +39,7 @@ class Compiled:
 
     def memory_analysis(self):
         return SimpleNamespace(
-            output_size_in_bytes=100, alias_size_in_bytes=60, temp_size_in_bytes=self._temporary,
+            argument_size_in_bytes=1017, output_size_in_bytes=100, alias_size_in_bytes=60, temp_size_in_bytes=self._temporary,
             generated_code_size_in_bytes=5,
         )  # fmt: skip
 
@@ -82,7 +82,7 @@ def test_an_all_reduce_sends_nearly_twice_its_bytes():
 def test_memory_is_all_that_a_device_holds():
     found, _ = of("l4")
     assert found.memory == {
-        "parameters": 1000, "batch": 10, "activations and temporaries": 2**30,
+        "parameters": 1000, "batch": 10, "padding": 7, "activations and temporaries": 2**30,
         "results and program": 45,
     }  # fmt: skip
     assert found.fits

@@ -7,6 +7,7 @@ import pytest
 
 from aver_jax.models import build_model, init_variables
 from aver_jax.relevance import explain, input_gradient
+from aver_jax.relevance.explain import METHODS, passes_of
 from aver_jax.relevance.input_gradient import attribution, relevance
 
 FIELDS = {
@@ -99,3 +100,23 @@ def test_sound_has_no_colours_and_padding_no_relevance():
     signed = jnp.array([-2.0, 1.0]).reshape(1, 1, 1, 2)
     np.testing.assert_array_equal(relevance("saliency", signed), np.abs(signed))
     np.testing.assert_array_equal(relevance("input_x_gradient", signed), np.maximum(signed, 0))
+
+
+def test_what_padding_holds_changes_no_noise():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 4, 3, 5)), jnp.float32)
+    valid = jnp.asarray([[True] * 4, [True, True, False, False]])
+    padded = jnp.where(valid[..., None, None], x, -20.0)
+    one, other = (
+        attribution("smooth_grad", lambda x: 3 * x**2, each, steps=4, valid=valid)
+        for each in (x, padded)
+    )
+    inside = np.broadcast_to(valid[..., None, None], x.shape)
+    np.testing.assert_allclose(one[inside], other[inside], rtol=1e-5)
+
+
+def test_every_method_says_how_many_passes_it_takes():
+    found = {method: passes_of(method) for method in METHODS}
+    assert (found["tibav"], found["rollout_mean"], found["eigen_cam"]) == (2, 1, 1)
+    assert (found["grad_cam"], found["saliency"]) == (2, 2)
+    assert found["integrated_gradients"] == 1 + 2 * input_gradient.STEPS

@@ -21,7 +21,10 @@ def test_rows_are_read_kept_and_drawn(tmp_path, monkeypatch, capsys):
         asked.append(words)
         file = words[words.index("--json") + 1]
         with open(file, "w") as stream:
-            json.dump(result(), stream)
+            overrides = [word for word in words if word.startswith("--config.")]
+            config = words[words.index("--config") + 1]
+            version = chips_table.metadata.version("jax")
+            json.dump(result(jax=version, config=config, overrides=overrides), stream)
         return type("Done", (), {"returncode": 0})
 
     programs = chips_table.PROGRAMS[:3]

@@ -55,6 +55,8 @@ class Cost:
       bytes: read and written, all runs.
       flops: of products, all runs; None where unknown.
       cycles: the TPU compiler's own estimate, all runs; None where it has none.
+      collective: the kind of a collective, also of one within a fusion; "" of all else.
+      sent: bytes of a collective's result, all runs.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Cost:
     bytes: float
     flops: float | None
     cycles: int | None
+    collective: str
+    sent: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +139,7 @@ def alike(rows: Iterable[Cost]) -> list[Cost]:
             bytes=sum(row.bytes for row in group),
             flops=_sum(row.flops for row in group),
             cycles=_sum(row.cycles for row in group),
+            sent=sum(row.sent for row in group),
         )
         for group in groups.values()
     ]
@@ -197,6 +202,7 @@ def _cost(module: HloModule, computation: Computation, each: Instruction, runs: 
         (i for i in (each, *(i for _, i in reversed(work))) if _tells(i)),
         _origin(computation, each),
     )
+    collective, sent = _collective(each, [i for _, i in inside])
     kind = each.opcode
     if each.opcode in _FUSIONS:
         kind = f"{each.opcode} {each.attributes.get('kind', '')}"
@@ -204,7 +210,9 @@ def _cost(module: HloModule, computation: Computation, each: Instruction, runs: 
         name=each.name,
         names=(each.name,),
         kind=each.target or kind,
-        klass=_class(module, computation, each, work, reorders, pure),
+        klass="collective"
+        if collective
+        else _class(module, computation, each, work, reorders, pure),
         reorders=reorders,
         pure=pure,
         what=_what(each, work),
@@ -215,7 +223,26 @@ def _cost(module: HloModule, computation: Computation, each: Instruction, runs: 
         bytes=runs * traffic(module, computation, each),
         flops=None if None in products else runs * sum(products),
         cycles=None if (cycles := _cycles(each)) is None else runs * cycles,
+        collective=collective,
+        sent=runs * sent,
     )
+
+
+def _collective(each: Instruction, inside: list[Instruction]) -> tuple[str, float]:
+    """Returns the kind of a collective, "" if it is none, and the bytes of its result."""
+    # TPUs run some as a pair of fusions, of which the second waits for the first.
+    parts = [] if "done" in each.name else inside
+    for one in (each, *parts):
+        for kind in _COLLECTIVES:
+            if one.opcode.startswith(kind):
+                return kind, _result_of_start(one).bytes
+    return "", 0.0
+
+
+def _result_of_start(each: Instruction) -> Shape:
+    """Returns the shape of a result; what starts gives (operands, result, ...)."""
+    starts = each.opcode.endswith("-start") and len(each.shape.parts) > 1
+    return each.shape.parts[1] if starts else each.shape
 
 
 def _cycles(each: Instruction) -> int | None:
@@ -318,6 +345,8 @@ def traffic(module: HloModule, computation: Computation, each: Instruction) -> f
     """Returns the bytes that one run of an instruction reads and writes."""
     if each.opcode.startswith("copy-start"):
         return 2 * each.shape.parts[0].bytes
+    if each.opcode == "slice-start" or _collective(each, [])[0]:
+        return 2 * _result_of_start(each).bytes
     return _read(module, computation, each) + _written(module, computation, each)
 
 
