@@ -21,7 +21,7 @@ from aver_jax.runs.metrics_log import read_metrics
 
 _FACE = "timesformer.py:size=demo,dataset=synthetic"
 _PROTOCOL = "synthetic_fifths"
-_FACE_AND_VOICE = "mrpn.py:network=n2,size=small,dataset=synthetic"
+_FACE_AND_VOICE = "mrpn.py:network=n2,size=study,dataset=synthetic"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,9 @@ from aver_jax.cli import main
 FOLDS = range(1, 6)
 NETWORKS = {
     "timesformer": "timesformer.py:size=demo,dataset=synthetic",
-    "n2": "mrpn.py:network=n2,size=small,dataset=synthetic",
-    "video": "mrpn.py:network=video,size=small,dataset=synthetic",
-    "audio": "mrpn.py:network=audio,size=small,dataset=synthetic",
+    "n2": "mrpn.py:network=n2,size=study,dataset=synthetic",
+    "video": "mrpn.py:network=video,size=study,dataset=synthetic",
+    "audio": "mrpn.py:network=audio,size=study,dataset=synthetic",
 }
 
 

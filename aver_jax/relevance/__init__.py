@@ -5,7 +5,8 @@ from aver_jax.relevance.explain import (
     Relevance,
     explain,
     methods_of,
+    passes_of,
     paths_of,
 )
 
-__all__ = ["METHODS", "Relevance", "explain", "methods_of", "paths_of"]
+__all__ = ["METHODS", "Relevance", "explain", "methods_of", "passes_of", "paths_of"]
