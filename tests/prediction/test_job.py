@@ -269,9 +269,9 @@ def test_flags_that_do_not_fit_are_one_clear_line(heard_runs, tmp_path, words, m
     assert message in lines[0]
 
 
-def test_a_timesformer_offers_no_grad_cam(run, capsys):
-    assert main(["predict", str(run), "x.mp4", "--method", "grad_cam"]) == 2
-    assert "it offers tibav, rollout_grad" in capsys.readouterr().err
+def test_a_network_without_attention_offers_no_tibav(heard_runs, capsys):
+    assert main(["predict", str(heard_runs["n2"]), "x.mp4", "--method", "tibav"]) == 2
+    assert "it offers grad_cam, grad_cam_plus_plus" in capsys.readouterr().err
 
 
 def test_prediction_sees_what_evaluation_sees(run, synthetic_dataset, synthetic_media):

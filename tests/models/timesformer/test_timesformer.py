@@ -94,7 +94,8 @@ def test_taps_are_those_of_transformers_and_have_the_declared_shapes(reference):
     stored, ours, model = reference
     shapes = model.tap_shapes(2)
     assert {name: ours[name].shape for name in shapes} == shapes
-    for name in shapes.keys() - {"features"}:
+    # "norm1" is compared where it is used: the CAM family in tests/parity.
+    for name in shapes.keys() - {"features", "norm1"}:
         assert relative_error(ours[name], stored[name]) < 1e-5, name
 
 
