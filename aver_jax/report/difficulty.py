@@ -56,7 +56,7 @@ def difficulty(
         best = max(entries, key=lambda entry: entry["value"])
         rows.append(
             Row(
-                f"best of {len(entries)} trivial baselines, {words} ({best['name']})",
+                f"{words}, best of {len(entries)} ({best['name']})",
                 _percent(best),
                 f"at most {100 * bound:.0f}%",
                 best["value"] <= bound,
@@ -93,7 +93,7 @@ def _timeless(controls, sees_one_frame: bool) -> list[Row]:
         decides = bool(telling) and name == min(telling, key=lambda one: found[one]["value"])
         rows.append(
             Row(
-                f"  {name}" + (", which this front end sees nothing of" if forced else ""),
+                f"  {name}" + (" (this front end sees nothing)" if forced else ""),
                 _points(change),
                 f"at least {_CONTROL:.0f} points lower" if decides else "",
                 -100 * change["value"] >= _CONTROL if decides else None,
@@ -137,8 +137,8 @@ def difficulty_section(rows: list[Row]) -> Section:
             ),
             Text(
                 [
-                    "Trivial baselines are tested on five actor-disjoint folds (aver audit), the "
-                    "networks on the actors of this fold. A branch is scored inside the MRPN. "
+                    "The first three rows are trivial baselines, tested on five actor-disjoint "
+                    "folds (aver audit), the others networks on the actors of this fold. "
                     "Intervals of 95% resample actors; the measured value decides what is kept."
                 ]
             ),
