@@ -21,6 +21,7 @@ from aver_jax.runs.metrics_log import read_metrics
 
 _FACE = "timesformer.py:size=demo,dataset=synthetic"
 _PROTOCOL = "synthetic_fifths"
+_BRANCHES = ("video", "audio")
 _FACE_AND_VOICE = "mrpn.py:network=n2,size=study,dataset=synthetic"
 
 
@@ -97,6 +98,14 @@ def run(args: argparse.Namespace) -> int:
         "predict", fused, *files[::2], "--overlay", out / "overlays_fusion", "--csv",
         out / "clips_fusion.csv",
     )  # fmt: skip
+    for modality in _BRANCHES:
+        step(
+            f"Train its {modality} branch alone, to see what the two together are worth",
+            "train", "--config", _FACE_AND_VOICE.replace("network=n2", f"network={modality}"),
+            f"--config.data.path={data}", f"--config.seed={args.seed}",
+            *(f"--config.{field}" for field in fast), "--workdir", out / f"{modality}_alone",
+        )  # fmt: skip
+        step("Evaluate it", "evaluate", out / f"{modality}_alone")
     report, table = _write_report(out, dataset, (trained, fused), list(chosen.items()), done)
     print(f"\n# Does the score mean something?\n{table}")
     print(f"\ndone in {time.perf_counter() - began:.0f} s\nreport: {report}")
@@ -152,15 +161,14 @@ def _write_report(
     commands: list[tuple[str, str]],
 ) -> tuple[Path, str]:
     """Returns the report's path, and the table of what is kept of a corpus worth learning from."""
-    face, fused = (
-        json.loads((run / "evaluation" / "test" / "results.json").read_text()) for run in runs
-    )
+    face, fused = map(_results, runs)
     with np.load(out / "relevance.npz") as file:
         explained = {name: file[name] for name in file.files}
     audit = read_audit(dataset.path, _PROTOCOL, "intended")
     config = json.loads((runs[0] / "config.json").read_text())
     sees_one_frame = config["frontend"]["normalization"] != "per_clip_change"
-    rows = difficulty(audit, face, fused, sees_one_frame)
+    alone = {name: _results(out / f"{name}_alone") for name in _BRANCHES}
+    rows = difficulty(audit, face, fused, sees_one_frame, alone)
     stacks = []
     for number, (clip, truth) in enumerate(chosen):
         predicted = dataset.classes[int(explained["target"][number])]
@@ -220,6 +228,10 @@ def _write_report(
         subtitle="From rendered clips to a TimeSformer and an MRPN, trained and explained",
     )
     return report, difficulty_text(rows)
+
+
+def _results(run: Path) -> dict:
+    return json.loads((run / "evaluation" / "test" / "results.json").read_text())
 
 
 def _fusion_tile(results: dict) -> tuple[str, str, str]:

@@ -78,3 +78,11 @@ def test_the_fusion_is_held_against_the_better_branch(video, verdict):
 def test_a_network_of_one_frame_has_no_controls_of_time():
     names = [row.name for row in difficulty(audit(), face(), fused())]
     assert not [name for name in names if "frame" in name]
+
+
+def test_branches_trained_alone_decide_where_they_were_trained():
+    alone = {"video": {"metrics": {"war": score(0.86)}}, "audio": {"metrics": {"war": score(0.5)}}}
+    rows = difficulty(audit(), face(), fused(war=0.9, video=0.2), alone=alone)
+    assert verdicts(rows)["above the better one trained alone (video, 86.0%)"] == "not kept"
+    assert not [name for name in verdicts(rows) if name.startswith("above its better")]
+    assert rows[-1].value == "+4.0 points"
