@@ -29,7 +29,6 @@ class Program(NamedTuple):
     chip: str
 
 
-_PROGRAMS = ("train", "inference", "relevance")
 _B = "--config timesformer.py:size=B"
 _OPEN = "--config.model.remat=none --config.model.unroll=12"
 _N2 = "--config mrpn.py:network=n2,size=thesis,dataset=crema_d --config.batch_size={batch}"
@@ -84,8 +83,9 @@ def _is_of(file: Path, program: Program) -> bool:
         return False
     found = json.loads(file.read_text())
     words = ["--config", found["config"], *found["overrides"]]
-    asked = [word for word in program.words.split() if not word.startswith("--program")]
-    return found["jax"] == metadata.version("jax") and set(asked) - set(_PROGRAMS) == set(words)
+    if found["program"] != "train":
+        words += ["--program", found["program"]]
+    return found["jax"] == metadata.version("jax") and set(program.words.split()) == set(words)
 
 
 def _row(program: Program, out: Path) -> dict | None:

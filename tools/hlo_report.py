@@ -24,9 +24,10 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from aver_jax.chips.catalog import PROGRAMS
 from aver_jax.chips.hlo.costs import costs
 from aver_jax.chips.hlo.text import parse
-from aver_jax.chips.programs import PROGRAMS, compiled_afresh, lowered
+from aver_jax.chips.programs import compiled_afresh, lowered
 from aver_jax.config import differences, flat_fields, load_config, override, to_json
 from aver_jax.errors import UserError
 from aver_jax.runs.run_folder import read_config

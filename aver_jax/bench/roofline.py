@@ -21,7 +21,7 @@ from aver_jax.bench.cases import Case
 from aver_jax.bench.timing import seconds_of_calls
 from aver_jax.bench.worker.inputs import batch_shapes, case_config, case_model
 from aver_jax.frontend import evaluation_inputs
-from aver_jax.models.counting import multiply_adds
+from aver_jax.models.counting import forward_multiply_adds
 from aver_jax.training.step import make_loss
 
 # Forward passes that a call of the task costs.
@@ -93,18 +93,11 @@ def measured_rates(dtypes: Sequence[str], repeats: int = 7) -> Rates:
 def flops(case: Case) -> int:
     """Returns the FLOPs of a call; 0 for the front end and the input, which are bound by bytes.
 
-    Counted for one clip with explicit attention, since the counter does not see the matrix
-    products of a fused kernel.
+    Counted for one clip with explicit attention.
     """
     if not case.has_model:
         return 0
-    model, inputs = case_model(case), _inputs(case, clips=1)
-    attention = tuple(name for name in model.tap_shapes(1) if name.startswith("attention"))
-    forward = multiply_adds(
-        lambda variables, inputs: model.apply(variables, inputs, capture=attention)[0],
-        _variables(case),
-        inputs,
-    )
+    forward = forward_multiply_adds(case_model(case), _variables(case), _inputs(case, clips=1))
     return 2 * _PASSES[case.task] * forward * case.batch_size
 
 

@@ -10,6 +10,8 @@ from importlib import resources
 from aver_jax.errors import UserError
 
 GIB = 2**30
+#: What is compiled of an experiment.
+PROGRAMS = ("train", "inference", "relevance")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,11 +12,9 @@ import os
 import time
 from pathlib import Path
 
-from aver_jax.chips.catalog import CHIPS, GIB, Target, make_topology_mesh, parse_target
+from aver_jax.chips.catalog import CHIPS, GIB, PROGRAMS, Target, make_topology_mesh, parse_target
 from aver_jax.errors import UserError
 from aver_jax.runtime.atomic_files import check_writable, write_whole
-
-PROGRAMS = ("train", "inference", "relevance")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

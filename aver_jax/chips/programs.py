@@ -16,8 +16,8 @@ from aver_jax.errors import UserError
 from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.frontend import evaluation_inputs
 from aver_jax.input import ClipShape
-from aver_jax.models import inference_form
-from aver_jax.models.counting import multiply_adds
+from aver_jax.models import inference_form, init_variables
+from aver_jax.models.counting import forward_multiply_adds
 from aver_jax.relevance.explain import lowered as lowered_relevance
 from aver_jax.relevance.explain import methods_of, passes_of
 from aver_jax.runs.run_folder import model_of
@@ -26,7 +26,6 @@ from aver_jax.training.settings import StepSettings
 from aver_jax.training.step import train_step
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
-PROGRAMS = ("train", "inference", "relevance")
 
 
 class DoesNotFit(UserError):
@@ -56,7 +55,7 @@ def lowered(
     Args:
       config: the experiment.
       classes: number of classes.
-      program: one of `PROGRAMS`.
+      program: one of `catalog.PROGRAMS`.
       mesh: of `make_mesh` or `catalog.make_topology_mesh`; default: all devices of this machine.
       method: of relevance; "" is the model's default.
 
@@ -123,16 +122,9 @@ def needed_flops(config: ConfigDict, classes: int, program: str, method: str = "
     model = inference_form(model_of(config, classes))
     one = ConfigDict(config.to_dict())
     one.batch_size = 1
-    shapes = batch_shapes(one)
-    attention = tuple(name for name in model.tap_shapes(1) if name.startswith("attention"))
-    variables = jax.eval_shape(
-        lambda: model.init(
-            jax.random.key(0),
-            {n: jax.numpy.zeros(s.shape, s.dtype) for n, s in model.input_shapes(1).items()},
-        )
-    )
-    inputs = jax.eval_shape(lambda b: evaluation_inputs(config, b), shapes)
-    forward = multiply_adds(lambda v, x: model.apply(v, x, capture=attention)[0], variables, inputs)
+    variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    inputs = jax.eval_shape(lambda b: evaluation_inputs(config, b), batch_shapes(one))
+    forward = forward_multiply_adds(model, variables, inputs)
     passes = {"train": 3, "inference": 1}.get(program) or passes_of(method or methods_of(model)[0])
     return 2 * passes * forward * config.batch_size
 

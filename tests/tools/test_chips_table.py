@@ -7,7 +7,8 @@ from tools import chips_table
 
 def result(**fields):
     return {
-        "chip": "v5e", "devices": 4, "clips": 32, "seconds": 0.2, "floor": 0.05, "done": 3e12,
+        "program": "train", "chip": "v5e", "devices": 4, "clips": 32,
+        "seconds": 0.2, "floor": 0.05, "done": 3e12,
         "bytes": 2e11, "memory": {"parameters": 2**30, "batch": 2**30}, "fits": True,
         "collectives": [{"kind": "all-reduce", "count": 3, "seconds": 0.001}],
         "compile_seconds": 9.0, "jax": "0.11.2",

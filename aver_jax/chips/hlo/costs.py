@@ -1,9 +1,4 @@
-"""Costs of the instructions of a compiled function: runs, bytes, operations, and their class.
-
-Bytes are those read and written by an instruction whose inputs and outputs lie in memory; what a
-fusion keeps inside itself moves nothing. Of a value that is sliced, the slice alone is read, and
-where one part of a buffer is updated in place, that part alone is written.
-"""
+"""Costs of the instructions of a compiled function: runs, bytes, operations, and their class."""
 
 import collections
 import dataclasses
@@ -11,7 +6,15 @@ import re
 from collections.abc import Iterable
 
 from aver_jax.chips.hlo.flops import flops, is_product
-from aver_jax.chips.hlo.text import Computation, HloModule, Instruction, Shape, shortened
+from aver_jax.chips.hlo.text import Computation, HloModule, Instruction, shortened
+from aver_jax.chips.hlo.traffic import (
+    COLLECTIVES,
+    FUSIONS,
+    VIEWS,
+    read,
+    result_of_start,
+    traffic,
+)
 
 # In the order in which a report lists them.
 CLASSES = ("matmul", "elementwise", "transpose", "copy", "slice", "fill", "collective", "other")
@@ -21,19 +24,11 @@ _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier",
     "partition-id", "replica-id", "add-dependency", "domain",
 }  # fmt: skip
-_VIEWS = {"bitcast", "reshape", "get-tuple-element", "opt-barrier"}
-_SLICES = {"slice", "dynamic-slice", "gather"}
 _MOVES = {
     "copy", "transpose", "slice", "dynamic-slice", "dynamic-update-slice", "concatenate", "pad",
     "broadcast", "reshape", "gather", "reverse", "convert",
 }  # fmt: skip
-# A fusion that runs beside others starts here; its result is (inputs, output, context).
-_FUSIONS = ("fusion", "fusion-start")
 _SCALAR = 16  # bytes: a constant
-_COLLECTIVES = (
-    "all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute",
-    "collective-broadcast",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +199,7 @@ def _cost(module: HloModule, computation: Computation, each: Instruction, runs: 
     )
     collective, sent = _collective(each, [i for _, i in inside])
     kind = each.opcode
-    if each.opcode in _FUSIONS:
+    if each.opcode in FUSIONS:
         kind = f"{each.opcode} {each.attributes.get('kind', '')}"
     return Cost(
         name=each.name,
@@ -233,16 +228,10 @@ def _collective(each: Instruction, inside: list[Instruction]) -> tuple[str, floa
     # TPUs run some as a pair of fusions, of which the second waits for the first.
     parts = [] if "done" in each.name else inside
     for one in (each, *parts):
-        for kind in _COLLECTIVES:
+        for kind in COLLECTIVES:
             if one.opcode.startswith(kind):
-                return kind, _result_of_start(one).bytes
+                return kind, result_of_start(one).bytes
     return "", 0.0
-
-
-def _result_of_start(each: Instruction) -> Shape:
-    """Returns the shape of a result; what starts gives (operands, result, ...)."""
-    starts = each.opcode.endswith("-start") and len(each.shape.parts) > 1
-    return each.shape.parts[1] if starts else each.shape
 
 
 def _cycles(each: Instruction) -> int | None:
@@ -252,7 +241,7 @@ def _cycles(each: Instruction) -> int | None:
 
 def _inside(module: HloModule, each: Instruction) -> list[tuple[Computation, Instruction]]:
     """Returns the instructions that a fusion runs, also those of fusions within it."""
-    if each.opcode not in _FUSIONS:
+    if each.opcode not in FUSIONS:
         return []
     within = module.computations[each.called("calls")[0]]
     found = []
@@ -295,11 +284,9 @@ def _class(
 ) -> str:
     if is_product(each) or any(is_product(inner) for _, inner in work):
         return "matmul"
-    if each.opcode.startswith(_COLLECTIVES):
-        return "collective"
-    if each.opcode not in _MOVES | {*_FUSIONS, "copy-start", "iota"}:
+    if each.opcode not in _MOVES | {*FUSIONS, "copy-start", "iota"}:
         return "other" if each.opcode in ("custom-call", "rng", "sort") else "elementwise"
-    if each.opcode not in _FUSIONS:
+    if each.opcode not in FUSIONS:
         root, within, names = each, computation, {each.opcode}
     else:
         within = module.computations[each.called("calls")[0]]
@@ -307,7 +294,7 @@ def _class(
     root_reorders = _reorders(within, _mover(within, root))
     if (pure and reorders) or root_reorders:
         return "transpose"
-    if names <= {"broadcast", "iota"} and _read(module, computation, each) <= _SCALAR:
+    if names <= {"broadcast", "iota"} and read(module, computation, each) <= _SCALAR:
         return "fill"
     if not pure and _mover(within, root).opcode != "dynamic-update-slice":
         return "elementwise"
@@ -322,7 +309,7 @@ def _mover(computation: Computation, root: Instruction) -> Instruction:
     Looks through views, conversions and the update of a part of a buffer.
     """
     each = root
-    while each.opcode in _VIEWS | {"convert", "dynamic-update-slice", "copy", "transpose"}:
+    while each.opcode in VIEWS | {"convert", "dynamic-update-slice", "copy", "transpose"}:
         if _reorders(computation, each):
             return each
         each = computation.instructions[each.operands[each.opcode == "dynamic-update-slice"]]
@@ -339,76 +326,3 @@ def _what(each: Instruction, work: list[tuple[Computation, Instruction]]) -> str
     # A product or a reduction gives little, however much it reads.
     kept.sort(key=lambda name: (name not in ("dot", "convolution", "reduce"), -weights[name]))
     return " ".join(kept[:4] + ["..."] * (len(kept) > 4))
-
-
-def traffic(module: HloModule, computation: Computation, each: Instruction) -> float:
-    """Returns the bytes that one run of an instruction reads and writes."""
-    if each.opcode.startswith("copy-start"):
-        return 2 * each.shape.parts[0].bytes
-    if each.opcode == "slice-start" or _collective(each, [])[0]:
-        return 2 * _result_of_start(each).bytes
-    return _read(module, computation, each) + _written(module, computation, each)
-
-
-def _read(module: HloModule, computation: Computation, each: Instruction) -> float:
-    shapes = [computation.instructions[name].shape for name in each.operands]
-    if each.opcode in _FUSIONS:
-        inside = module.computations[each.called("calls")[0]]
-        return sum(
-            _used(module, inside, parameter, shapes[number].bytes)
-            for number, parameter in inside.parameters.items()
-        )
-    if each.opcode in _SLICES:
-        return min(each.shape.bytes, shapes[0].bytes) + sum(shape.bytes for shape in shapes[1:])
-    if each.opcode == "dynamic-update-slice":
-        return sum(shape.bytes for shape in shapes[1:])
-    return sum(shape.bytes for shape in shapes)
-
-
-def _used(module: HloModule, inside: Computation, value: Instruction, whole: float) -> float:
-    """Returns how much of a fusion's input is read: all of it, or the slices taken from it."""
-    total = 0.0
-    for user in inside.users[value.name]:
-        if user.opcode in _VIEWS:
-            total += _used(module, inside, user, whole)
-        elif user.opcode in _SLICES and user.operands[0] == value.name:
-            total += user.shape.bytes
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
-            total += 0
-        elif user.opcode == "fusion":
-            within = module.computations[user.called("calls")[0]]
-            for number, name in enumerate(user.operands):
-                if name == value.name:
-                    total += _used(module, within, within.parameters[number], whole)
-        else:
-            return whole
-    return min(total, whole)
-
-
-def _written(module: HloModule, computation: Computation, each: Instruction) -> float:
-    if each.opcode in _FUSIONS:
-        inside = module.computations[each.called("calls")[0]]
-        return _result(module, inside, inside.root)
-    if each.opcode == "dynamic-update-slice":
-        return computation.instructions[each.operands[1]].shape.bytes
-    if each.opcode == "custom-call" and each.shape.parts:
-        return sum(part.bytes for part in each.shape.parts if not _workspace(part))
-    return each.shape.bytes
-
-
-def _result(module: HloModule, inside: Computation, root: Instruction) -> float:
-    if root.opcode == "tuple":
-        return sum(_result(module, inside, inside.instructions[name]) for name in root.operands)
-    if root.opcode == "bitcast":
-        return min(root.shape.bytes, _result(module, inside, inside.instructions[root.operands[0]]))
-    if root.opcode == "fusion":
-        within = module.computations[root.called("calls")[0]]
-        return _result(module, within, within.root)
-    if root.opcode == "dynamic-update-slice":
-        return inside.instructions[root.operands[1]].shape.bytes
-    return 0.0 if root.opcode == "parameter" else root.shape.bytes
-
-
-def _workspace(part: Shape) -> bool:
-    """Returns whether a part of a library call's result is its scratch memory."""
-    return part.dtype in ("u8", "s8") and len(part.dims) == 1
