@@ -23,6 +23,11 @@ class Captured(NamedTuple):
     gradient: dict[str, Array]
 
 
+def resolved(target: Array, logits: Array) -> Array:
+    """Returns the explained classes int32 [B]: `target`, or the predicted class where it is -1."""
+    return jnp.where(target < 0, jnp.argmax(logits, axis=-1), target).astype(jnp.int32)
+
+
 def captured(
     model: Any,
     variables: Mapping[str, Any],
@@ -50,17 +55,14 @@ def captured(
         logits, found = model.apply(variables, inputs, capture=taps, probes=probes)
         return logits, {name: found[name] for name in taps}
 
-    def resolved(logits: Array) -> Array:
-        return jnp.where(target < 0, jnp.argmax(logits, axis=-1), target).astype(jnp.int32)
-
     if not with_gradient:
         logits, given = run(None)
-        return Captured(logits, resolved(logits), given, {})
+        return Captured(logits, resolved(target, logits), given, {})
     # Shaped by this very batch: a probe of another batch size would broadcast silently, and its
     # gradient be summed over clips.
     shapes = jax.eval_shape(lambda: run(None)[1])
     probes = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
     logits, pullback, given = jax.vjp(run, probes, has_aux=True)
-    chosen = resolved(logits)
+    chosen = resolved(target, logits)
     (gradient,) = pullback(jax.nn.one_hot(chosen, logits.shape[-1], dtype=logits.dtype))
     return Captured(logits, chosen, given, gradient)

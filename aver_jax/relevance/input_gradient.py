@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from aver_jax.relevance.capture import resolved
+
 METHODS = ("saliency", "input_x_gradient", "integrated_gradients", "smooth_grad")
 STEPS = 16
 NOISE = 0.15
@@ -102,7 +104,7 @@ def input_relevance(
         return model.apply(variables, {**inputs, array: x})[0]
 
     logits = logits_of(inputs[array])
-    chosen = jnp.where(target < 0, jnp.argmax(logits, axis=-1), target).astype(jnp.int32)
+    chosen = resolved(target, logits)
     cotangent = jax.nn.one_hot(chosen, logits.shape[-1], dtype=logits.dtype)
 
     def gradient(x: Array) -> Array:
