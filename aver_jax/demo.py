@@ -22,7 +22,7 @@ from aver_jax.runs.metrics_log import read_metrics
 _FACE = "timesformer.py:size=demo,dataset=synthetic"
 _PROTOCOL = "synthetic_fifths"
 _BRANCHES = ("video", "audio")
-_FACE_AND_VOICE = "mrpn.py:network=n2,size=study,dataset=synthetic"
+_MRPN = "size=study,dataset=synthetic"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +52,13 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"`{shlex.join(command)}` ended with exit code {code}")
         done.append((purpose, shlex.join(command)))
 
+    fast = ("epochs=2.0", "evaluation.every_epochs=1.0", "batch_size=16") if args.fast else ()
+
+    def train(purpose: str, spec: str, folder: Path) -> None:
+        fields = (f"data.path={data}", f"seed={args.seed}", *fast)
+        words = (f"--config.{field}" for field in fields)
+        step(purpose, "train", "--config", spec, *words, "--workdir", folder)
+
     step(
         "Render talking faces and voices as media files, with known ground truth",
         "prepare", "synthetic", "--out", media, "--clips", clips, "--actors", actors,
@@ -65,12 +72,8 @@ def run(args: argparse.Namespace) -> int:
         "Ask what trivial models reach on it: a score means something only beside that",
         "audit", data, "--protocol", _PROTOCOL,
     )  # fmt: skip
-    fast = ["epochs=2.0", "evaluation.every_epochs=1.0", "batch_size=16"] if args.fast else []
-    step(
-        "Train a small TimeSformer; its checkpoint is selected on validation actors",
-        "train", "--config", _FACE, f"--config.data.path={data}", f"--config.seed={args.seed}",
-        *(f"--config.{field}" for field in fast), "--workdir", trained,
-    )  # fmt: skip
+    purpose = "Train a small TimeSformer; its checkpoint is selected on validation actors"
+    train(purpose, _FACE, trained)
     step(
         "Evaluate it on actors it has never seen, as is and with something taken away",
         "evaluate", trained, "--controls", "--temperature", "--predictions",
@@ -84,11 +87,8 @@ def run(args: argparse.Namespace) -> int:
         "predict", trained, *files, "--overlay", out / "overlays", "--relevance",
         out / "relevance.npz", "--csv", out / "clips.csv",
     )  # fmt: skip
-    step(
-        "Train a small MRPN, which sees the face and hears the voice",
-        "train", "--config", _FACE_AND_VOICE, f"--config.data.path={data}",
-        f"--config.seed={args.seed}", *(f"--config.{field}" for field in fast), "--workdir", fused,
-    )  # fmt: skip
+    both = f"mrpn.py:network=n2,{_MRPN}"
+    train("Train a small MRPN, which sees the face and hears the voice", both, fused)
     step(
         "Evaluate what each of its branches says by itself, and their fusion",
         "evaluate", fused, "--controls",
@@ -99,13 +99,10 @@ def run(args: argparse.Namespace) -> int:
         out / "clips_fusion.csv",
     )  # fmt: skip
     for modality in _BRANCHES:
-        step(
-            f"Train its {modality} branch alone, to see what the two together are worth",
-            "train", "--config", _FACE_AND_VOICE.replace("network=n2", f"network={modality}"),
-            f"--config.data.path={data}", f"--config.seed={args.seed}",
-            *(f"--config.{field}" for field in fast), "--workdir", out / f"{modality}_alone",
-        )  # fmt: skip
-        step("Evaluate it", "evaluate", out / f"{modality}_alone")
+        purpose = f"Train its {modality} branch alone, to see what the two together are worth"
+        train(purpose, f"mrpn.py:network={modality},{_MRPN}", out / f"{modality}_alone")
+        purpose = f"Evaluate the {modality} branch alone on the same actors"
+        step(purpose, "evaluate", out / f"{modality}_alone")
     report, table = _write_report(out, dataset, (trained, fused), list(chosen.items()), done)
     print(f"\n# Does the score mean something?\n{table}")
     print(f"\ndone in {time.perf_counter() - began:.0f} s\nreport: {report}")

@@ -17,9 +17,9 @@ from aver_jax.audit.stored import (
     PAGE_FILE,
     audit_folder,
     folds_in_words,
-    percent_with_interval,
 )
 from aver_jax.input import DEFAULT_PROTOCOLS, PROTOCOLS, open_dataset
+from aver_jax.report.intervals import percent_with_interval
 from aver_jax.runtime.atomic_files import check_writable, write_whole
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from aver_jax.audit import baselines
 from aver_jax.audit.features import SPECTRUM, SPECTRUM_WINDOW, STILL, rgb
-from aver_jax.audit.stored import best_baseline, folds_in_words, percent_with_interval
+from aver_jax.audit.stored import best_baseline, folds_in_words
 from aver_jax.input import Dataset
 from aver_jax.report import figures
 from aver_jax.report.contact_sheet import contact_sheet
@@ -24,6 +24,7 @@ from aver_jax.report.html import (
     photo,
     write_report,
 )
+from aver_jax.report.intervals import percent_with_interval
 
 _SIDE = 24
 _RATE = 16_000

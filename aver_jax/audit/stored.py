@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from aver_jax.report.intervals import percent_with_interval
+
 #: Counts up when the meaning of a field of audit.json changes.
 VERSION = 1
 AUDIT_FILE = "audit.json"
@@ -141,14 +143,6 @@ def folds_in_words(audit: Mapping[str, Any]) -> str:
         else ("folds of clips (actors unknown: one may be on both sides)")
     )
     return f"{audit['folds']} {kind}"
-
-
-def percent_with_interval(score: Mapping[str, Any]) -> str:
-    """Returns such as "41.2% [35.0, 47.1]" of an entry with value, low and high."""
-    text = f"{100 * score['value']:.1f}%"
-    if score["low"] is None:
-        return text
-    return f"{text} [{100 * score['low']:.1f}, {100 * score['high']:.1f}]"
 
 
 def _tried(audit, modalities):

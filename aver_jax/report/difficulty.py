@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from aver_jax.report.html import Section, Table, Text
+from aver_jax.report.intervals import percent_with_interval, points_with_interval
 
 # Bounds that a corpus worth learning from keeps (docs/synthetic.md).
 _PICTURES, _SOUND, _LEVEL = 0.5, 0.5, 0.25
 _FACE, _CONTROL, _FUSION = 0.75, 8.0, 5.0
-
+_LEGEND = (
+    "The first rows are trivial baselines, tested on five actor-disjoint folds (aver audit), the "
+    "others networks on the actors of this fold. Intervals of 95% resample actors; the measured "
+    "value decides what is kept."
+)
 
 # Frames in another order, or too few of them. One frame counts where the network can see it.
 _TIMELESS = ("frames shuffled", "two frames repeated", "one frame repeated")
@@ -60,15 +65,15 @@ def difficulty(
         rows.append(
             Row(
                 f"{words}, best of {len(entries)} ({best['name']})",
-                _percent(best),
+                percent_with_interval(best),
                 f"at most {100 * bound:.0f}%",
                 best["value"] <= bound,
             )
         )
     score = face["metrics"]["war"]
     rows.append(
-        Row("TimeSformer, unseen actors", _percent(score), f"at least {100 * _FACE:.0f}%",
-            score["value"] >= _FACE)
+        Row("TimeSformer, unseen actors", percent_with_interval(score),
+            f"at least {100 * _FACE:.0f}%", score["value"] >= _FACE)
     )  # fmt: skip
     rows += _timeless(face["controls"]["rows"], sees_one_frame)
     # The better branch is the one that the fusion gains least on.
@@ -77,8 +82,8 @@ def difficulty(
     )
     above = own["fused_minus"]["war"]
     rows += [
-        Row("MRPN, unseen actors", _percent(fused["metrics"]["war"]), "", None),
-        Row(f"  above its better branch ({branch})", _points(above),
+        Row("MRPN, unseen actors", percent_with_interval(fused["metrics"]["war"]), "", None),
+        Row(f"  above its better branch ({branch})", points_with_interval(above),
             "" if alone else f"at least {_FUSION:.0f} points",
             None if alone else 100 * above["value"] >= _FUSION),
     ]  # fmt: skip
@@ -99,14 +104,14 @@ def _timeless(controls, sees_one_frame: bool) -> list[Row]:
         row["control"]: row["minus_as_is"]["war"] for row in controls if row["control"] in _TIMELESS
     }
     telling = [name for name in found if sees_one_frame or name != "one frame repeated"]
+    decisive = min(telling, key=lambda name: found[name]["value"], default="")
     rows = []
     for name, change in found.items():
-        forced = name not in telling
-        decides = bool(telling) and name == min(telling, key=lambda one: found[one]["value"])
+        forced, decides = name not in telling, name == decisive
         rows.append(
             Row(
                 f"  {name}" + (" (this front end sees nothing)" if forced else ""),
-                _points(change),
+                points_with_interval(change),
                 f"at least {_CONTROL:.0f} points lower" if decides else "",
                 -100 * change["value"] >= _CONTROL if decides else None,
             )
@@ -114,28 +119,15 @@ def _timeless(controls, sees_one_frame: bool) -> list[Row]:
     return rows
 
 
-def _percent(score: Mapping[str, Any]) -> str:
-    return f"{100 * score['value']:.1f}%{_interval(score, '.1f')}"
-
-
-def _points(change: Mapping[str, Any]) -> str:
-    return f"{100 * change['value']:+.1f} points{_interval(change, '+.1f')}"
-
-
-def _interval(score: Mapping[str, Any], form: str) -> str:
-    if score["low"] is None:
-        return ""
-    return f" [{100 * score['low']:{form}}, {100 * score['high']:{form}}]"
-
-
 def difficulty_text(rows: list[Row]) -> str:
     """Returns the table for a terminal."""
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join(
+    table = "\n".join(
         f"{row.name:<{widths[0]}}  {row.value:>{widths[1]}}  {row.bound:<{widths[2]}}  "
         f"{row.verdict}".rstrip()
         for row in rows
     )
+    return f"{table}\n{_LEGEND}"
 
 
 def difficulty_section(rows: list[Row]) -> Section:
@@ -147,13 +139,7 @@ def difficulty_section(rows: list[Row]) -> Section:
                 ("what", "measured", "bound", "kept?"),
                 [(*row[:3], row.verdict) for row in rows],
             ),
-            Text(
-                [
-                    "The first three rows are trivial baselines, tested on five actor-disjoint "
-                    "folds (aver audit), the others networks on the actors of this fold. "
-                    "Intervals of 95% resample actors; the measured value decides what is kept."
-                ]
-            ),
+            Text([_LEGEND]),
         ],
         "A corpus is worth learning from when trivial models fail on it, and when a network fails "
         "once time is taken from it.",

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from aver_jax.audit.stored import best_baseline, folds_in_words, percent_with_interval, read_audit
+from aver_jax.audit.stored import best_baseline, folds_in_words, read_audit
 from aver_jax.experiments.grid.run_result import made_here
 from aver_jax.experiments.stats.predictions import CellResult, Failure
+from aver_jax.report.intervals import percent_with_interval
 
 
 def trainings(results: Sequence[CellResult]) -> dict[str, Any]:
