@@ -19,13 +19,13 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     return x @ kernel.astype(x.dtype) + along_last(bias.astype(x.dtype), x)
 
 
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """Returns float32 [..., D], x [..., D] centred and divided by its std, times scale, plus bias.
+def standardized(x: jax.Array) -> jax.Array:
+    """Returns float32 [..., D]: x [..., D] less its mean over D, divided by its std.
 
-    Layer normalisation (Ba et al. 2016), with float32 statistics.
+    Layer normalisation (Ba et al. 2016) before scale and bias, with float32 statistics.
     """
     mean, factor = layer_norm_statistics(x)
-    return (x.astype(jnp.float32) - mean) * factor * along_last(scale, x) + along_last(bias, x)
+    return (x.astype(jnp.float32) - mean) * factor
 
 
 def layer_norm_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:

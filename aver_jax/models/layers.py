@@ -1,16 +1,45 @@
 """Dense layer and LayerNorm over the last axis, with float32 parameters."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 # The plain forms are those of `functions`; these have the same values and faster gradients.
-from aver_jax.models.custom_gradients import affine, layer_norm
+from aver_jax.models.custom_gradients import affine, standardized
+from aver_jax.models.functions import along_last
 
 # What a policy of jax.checkpoint calls the results of dense layers.
 PRODUCT = "product"
+
+
+class Normed(NamedTuple):
+    """A LayerNorm's result in two parts: its value is `unit * scale + bias`.
+
+    A dense layer multiplies scale and bias into its own weights: they then cost nothing on arrays
+    of the tokens' size, forward or backward.
+
+    Attributes:
+      unit: [..., D], of mean 0 and variance 1 over D.
+      scale, bias: float32 [D].
+    """
+
+    unit: jax.Array
+    scale: jax.Array
+    bias: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The value's shape."""
+        return self.unit.shape
+
+    def value(self) -> jax.Array:
+        """Returns the norm's result [..., D], in the dtype of `unit`."""
+        wide = self.unit.astype(jnp.float32)
+        found = wide * along_last(self.scale, wide) + along_last(self.bias, wide)
+        return found.astype(self.unit.dtype)
 
 
 class Dense(nn.Module):
@@ -26,12 +55,28 @@ class Dense(nn.Module):
     dtype: Any
     kernel_init: nn.initializers.Initializer
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array | Normed) -> jax.Array:
         """Maps x [..., D] to [..., features]."""
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = self.folded(x)
+        return self.product(x, kernel, bias)
+
+    def product(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        """Returns x @ kernel + bias."""
         return checkpoint_name(affine(x.astype(self.dtype), kernel, bias), PRODUCT)
+
+    def folded(self, x: jax.Array | Normed) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns x without what a norm multiplies and adds, and the weights that then serve."""
+        kernel, bias = self.weights(x.shape[-1])
+        if isinstance(x, Normed):
+            bias = bias + jnp.matmul(x.bias, kernel, precision="highest")
+            x, kernel = x.unit, x.scale[:, None] * kernel
+        return x, kernel, bias
+
+    @nn.compact
+    def weights(self, size: int) -> tuple[jax.Array, jax.Array]:
+        """Returns kernel [size, features] and bias [features], float32."""
+        kernel = self.param("kernel", self.kernel_init, (size, self.features))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class LayerNorm(nn.Module):
@@ -42,9 +87,13 @@ class LayerNorm(nn.Module):
 
     dtype: Any
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises x [..., D]."""
+        return self.parts(x, jnp.float32).value().astype(self.dtype)
+
+    @nn.compact
+    def parts(self, x: jax.Array, dtype: Any = None) -> Normed:
+        """Returns the result for x [..., D] in two parts, for a dense layer (`Normed`)."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return layer_norm(x, scale, bias).astype(self.dtype)
+        return Normed(standardized(x).astype(dtype or self.dtype), scale, bias)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aver_jax.models.attention.multi_head import Attention
 from aver_jax.models.layers import LayerNorm
-from aver_jax.models.timesformer.blocks import INIT_STD, Attention, Mlp, dense
+from aver_jax.models.timesformer.blocks import INIT_STD, Mlp, dense, normal_init
 
 AGGREGATORS = ("lstm", "bilstm", "transformer", "mean")
 ENCODER_LAYERS = 2
@@ -93,10 +94,10 @@ class EncoderLayer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array) -> jax.Array:
         """Maps x [B, T, D] to [B, T, D]; steps past lengths int32 [B] are not attended to."""
-        attention = Attention(self.num_heads, self.dtype, name="attn")
-        x = x + attention(LayerNorm(self.dtype, name="norm1")(x), lengths=lengths)[0]
+        attention = Attention(self.num_heads, self.dtype, normal_init(INIT_STD), name="attn")
+        x = x + attention(LayerNorm(self.dtype, name="norm1").parts(x), lengths=lengths)[0]
         mlp = Mlp(4 * x.shape[-1], self.dtype, name="mlp")
-        return x + mlp(LayerNorm(self.dtype, name="norm2")(x))
+        return x + mlp(LayerNorm(self.dtype, name="norm2").parts(x))
 
 
 def sinusoids(steps: int, width: int) -> np.ndarray:

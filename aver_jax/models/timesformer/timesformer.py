@@ -9,19 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from aver_jax.modality import Modality
+from aver_jax.models.attention.multi_head import ATTENTION_KERNELS
 from aver_jax.models.layers import PRODUCT, LayerNorm
 from aver_jax.models.model import Model
+from aver_jax.models.timesformer.block import Block
 from aver_jax.models.timesformer.blocks import (
-    ATTENTION_KERNELS,
     INIT_STD,
-    Attention,
-    Mlp,
     PatchEmbed,
     checked_keys,
     dense,
     drop_factors,
     normal_init,
-    scaled,
 )
 from aver_jax.models.timesformer.stem import ConvStem
 
@@ -45,90 +43,6 @@ SIZES = {
     "S": {"width": 384, "depth": 12, "num_heads": 6, "patch_size": 16, "image_size": 224},
     "B": {"width": 768, "depth": 12, "num_heads": 12, "patch_size": 16, "image_size": 224},
 }
-
-
-class Block(nn.Module):
-    """One layer; tokens are [cls, then p*T + t] (space-only: one frame's [cls, then p] per row)."""
-
-    num_frames: int
-    num_heads: int
-    mlp_hidden: int
-    attention: str
-    capture: tuple[str, ...]
-    dtype: Any
-    init_std: float = INIT_STD
-    kernel: str = "xla"
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, layer: dict[str, dict[str, jax.Array]]
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns the tokens after the layer, shaped as x, and the taps asked for.
-
-        `layer` holds what differs between layers: "drop", the factors of stochastic depth by site
-        (empty outside training), and "probes", by tap.
-        """
-        drop, probes, taps = layer["drop"], layer["probes"], {}
-
-        def normed(tokens: jax.Array) -> jax.Array:
-            tokens = LayerNorm(self.dtype, name="norm1")(tokens)
-            if "norm1" in probes:
-                probe = probes["norm1"].reshape(tokens.shape)
-                tokens = tokens + probe.astype(tokens.dtype)
-            if "norm1" in self.capture:
-                taps["norm1"] = tokens.reshape(-1, *tokens.shape[-2:]).astype(jnp.float32)
-            return tokens
-
-        def attend(name: str, tap: str, tokens: jax.Array) -> jax.Array:
-            explicit = tap in self.capture or tap in probes
-            # Over time a row has a handful of tokens: no work for a kernel that tiles them.
-            kernel = "xla" if tap == "attention_time" else self.kernel
-            attention = Attention(self.num_heads, self.dtype, self.init_std, kernel, name=name)
-            out, weights = attention(tokens, explicit, probes.get(tap))
-            if tap in self.capture:
-                taps[tap] = weights
-            return out
-
-        if self.attention == "divided_space_time":
-            x = self._divided(x, normed, attend, drop)
-        else:
-            tap = "attention_joint" if self.attention == "joint_space_time" else "attention_space"
-            out = attend("attn", tap, normed(x))
-            x = x + scaled(out, drop.get("attention"))
-        out = Mlp(self.mlp_hidden, self.dtype, self.init_std, name="mlp")(
-            LayerNorm(self.dtype, name="norm2")(x)
-        )
-        x = x + scaled(out, drop.get("mlp"))
-        if "block" in probes:
-            x = x + probes["block"].astype(x.dtype)
-        if "block" in self.capture:
-            taps["block"] = x.astype(jnp.float32)
-        return x, taps
-
-    def _divided(
-        self, x: jax.Array, normed: Any, attend: Any, drop: dict[str, jax.Array]
-    ) -> jax.Array:
-        batch, width, frames = x.shape[0], x.shape[2], self.num_frames
-        cls, patches = jnp.split(x, [1], axis=1)
-        positions = patches.shape[1] // frames
-
-        tokens = LayerNorm(self.dtype, name="temporal_norm1")(patches)
-        out = attend("temporal_attn", "attention_time", tokens.reshape(-1, frames, width))
-        out = scaled(out.reshape(batch, positions, frames, width), drop.get("time"))
-        # Zero at first, so that a fresh layer is the image model's.
-        out = dense(width, self.dtype, "temporal_fc", std=0.0)(out)
-        patches = patches.reshape(batch, positions, frames, width) + out
-
-        # Every frame attends over its own patches and a copy of the clip's cls token.
-        copies = jnp.broadcast_to(cls[:, None], (batch, frames, 1, width))
-        tokens = jnp.concatenate([copies, patches.swapaxes(1, 2)], axis=2)
-        tokens = normed(tokens).reshape(-1, 1 + positions, width)
-        out = attend("attn", "attention_space", tokens)
-        out = scaled(out.reshape(batch, frames, 1 + positions, width), drop.get("space"))
-        of_cls, of_patches = jnp.split(out, [1], axis=2)
-        cls = cls + of_cls.mean(axis=1)
-        patches = patches + of_patches.swapaxes(1, 2)
-        return jnp.concatenate([cls, patches.reshape(batch, -1, width)], axis=1)
 
 
 class TimeSformer(Model):
@@ -299,7 +213,9 @@ class TimeSformer(Model):
         x = self._embedded(frames)
         x, taps = self._blocks(tuple(capture))(x, {"drop": drop, "probes": probes})
         cls = x[:, 0]
-        if self.attention == "space_only":
+        if self.attention == "divided_space_time":
+            cls = cls[:: self.num_frames]  # one of its copies
+        elif self.attention == "space_only":
             cls = cls.reshape(batch, self.num_frames, self.width).mean(axis=1)
         features = LayerNorm(jnp.float32, name="norm")(cls)
         if head_probe is not None:
@@ -316,17 +232,17 @@ class TimeSformer(Model):
         if self.stem:
             frames = ConvStem(self.stem, self.width, self.dtype, name="stem")(frames)
         patches = PatchEmbed(self.width, size, self.dtype, name="patch_embed")(frames)
-        batch, _, length, width = patches.shape
-        offsets = pos_embed[:, 1:, None]
+        batch, length, _, width = patches.shape
+        offsets = pos_embed[:, None, 1:]
         if self.attention != "space_only":
             zeros = nn.initializers.zeros
             time_embed = self.param("time_embed", zeros, (1, self.num_frames, self.width))
-            offsets = offsets + time_embed[:, None]
+            offsets = offsets + time_embed[:, :, None]
         patches = patches + offsets.astype(self.dtype)
-        if self.attention == "space_only":
-            patches = patches.swapaxes(1, 2).reshape(batch * length, positions, width)
+        if self.attention == "joint_space_time":
+            patches = patches.swapaxes(1, 2).reshape(batch, positions * length, width)
         else:
-            patches = patches.reshape(batch, positions * length, width)
+            patches = patches.reshape(batch * length, positions, width)
         cls = (cls_token + pos_embed[:, :1]).astype(self.dtype)
         cls = jnp.broadcast_to(cls, (patches.shape[0], 1, width))
         return jnp.concatenate([cls, patches], axis=1)
@@ -358,7 +274,7 @@ class TimeSformer(Model):
         )
 
     def _drop_factors(self, keys: jax.Array) -> dict[str, jax.Array]:
-        """Returns {site: float32 [L, ...]}, 0 or 1/(1 - rate), from keys [B] alone."""
+        """Returns {site: float32 [L, rows, ...]}, 0 or 1/(1 - rate), from keys [B] alone."""
         positions = (self.image_size // self.patch_size) ** 2
         sites = {
             "divided_space_time": {"time": (positions,), "space": (self.num_frames,), "mlp": ()},
@@ -370,6 +286,14 @@ class TimeSformer(Model):
         factors = drop_factors(keys, rates, sites)
         if self.attention == "space_only":
             return {name: factor.reshape(self.depth, -1) for name, factor in factors.items()}
+        if self.attention == "divided_space_time":
+            # A row of the block is a frame; the cls token takes no part in attention over time.
+            time = jnp.pad(factors["time"], ((0, 0), (0, 0), (1, 0)))
+            return {
+                "time": jnp.repeat(time, self.num_frames, axis=1),
+                "space": factors["space"].reshape(self.depth, -1),
+                "mlp": jnp.repeat(factors["mlp"], self.num_frames, axis=1),
+            }
         return factors
 
     def _checked_frames(self, inputs: Mapping[str, jax.Array]) -> jax.Array:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from aver_jax.models.timesformer.blocks import Attention, drop_factors
+from aver_jax.models.attention.multi_head import Attention
+from aver_jax.models.timesformer.blocks import drop_factors, normal_init
 from aver_jax.models.timesformer.timesformer import TimeSformer
 
 RATES = np.linspace(0, 0.4, 3, dtype=np.float32)
@@ -39,7 +40,7 @@ def test_layers_sites_clips_and_positions_are_dropped_on_their_own(factors):
 
 
 def test_tokens_past_the_length_are_not_attended_to(random_variables):
-    attention = Attention(2, jnp.float32)
+    attention = Attention(2, jnp.float32, normal_init(0.02))
     x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
     lengths = np.array([5, 2], np.int32)
     variables = random_variables(attention, x)

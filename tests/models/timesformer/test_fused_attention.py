@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aver_jax.models.custom_gradients import attend
-from aver_jax.models.timesformer.blocks import fused_attention
+from aver_jax.models.attention.fused import cudnn_attention
 
 
 def explicit(q, k, v, lengths):
@@ -30,6 +30,6 @@ def test_filled_rows_change_neither_values_nor_gradients(length, lengths):
     def loss(function):
         return jax.value_and_grad(lambda *qkv: (function(*qkv) * weights).sum(), (0, 1, 2))
 
-    fused = loss(lambda *qkv: fused_attention(*qkv, lengths, "xla"))(q, k, v)
+    fused = loss(lambda *qkv: cudnn_attention(*qkv, lengths, "xla"))(q, k, v)
     plain = loss(lambda *qkv: explicit(*qkv, lengths))(q, k, v)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), fused, plain)

@@ -1,0 +1,85 @@
+"""Attention over the frames of a clip: every position attends to itself in all frames.
+
+Rows have a handful of tokens here. A product with so small a matrix fills no matrix unit, and would
+want the frames beside each other in memory, while everything else of a layer wants the positions of
+a frame. Away from CPUs it is products and sums over whole arrays instead, which a compiler fuses
+into few loops, and no array changes its order.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_vjp
+def attend_over_time(
+    q: jax.Array, k: jax.Array, v: jax.Array, probe: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Returns scaled dot-product attention over axis 1 (Vaswani et al. 2017).
+
+    Args:
+      q, k, v: [B, T, S, h, d], of one dtype.
+      probe: float32 [B, T, T, S, h], to add to the softmax; or None.
+
+    Returns:
+      The attended values [B, T, S, h, d], and what multiplied them, float32 [B, T, T, S, h] (query,
+      key): the softmax, and the probe.
+    """
+    out, weights, _ = _attended(q, k, v, probe)
+    return out, weights
+
+
+def _attended(q, k, v, probe):
+    softmax = jax.nn.softmax(_similarity(q, k) * q.shape[-1] ** -0.5, axis=2)
+    weights = softmax if probe is None else softmax + probe
+    return _weighted(weights.astype(q.dtype), v), weights, softmax
+
+
+def _forward(q, k, v, probe):
+    out, weights, softmax = _attended(q, k, v, probe)
+    return (out, weights), (q, k, v, probe, softmax.astype(q.dtype))
+
+
+def _backward(kept, gradients):
+    q, k, v, probe, softmax = kept
+    of_out, of_weights = gradients
+    weights = softmax if probe is None else (softmax + probe).astype(q.dtype)
+    of_v = _weighted(weights.swapaxes(1, 2), of_out)
+    of_weights += _similarity(of_out, v)
+    softmax = softmax.astype(jnp.float32)
+    along = (of_weights * softmax).sum(2, keepdims=True)
+    of_scores = (softmax * (of_weights - along) * q.shape[-1] ** -0.5).astype(q.dtype)
+    of_q, of_k = _weighted(of_scores, k), _weighted(of_scores.swapaxes(1, 2), q)
+    return of_q, of_k, of_v, None if probe is None else of_weights
+
+
+attend_over_time.defvjp(_forward, _backward)
+
+
+def _similarity(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the products of all frames' features, float32 [B, T, U, S, h], of [B, T, S, h, d]."""
+
+    def product(a, b):
+        found = jnp.einsum("btshd,bushd->bshtu", a, b, preferred_element_type=jnp.float32)
+        return found.transpose(0, 3, 4, 1, 2)
+
+    def fused(a, b):
+        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+        return (a[:, :, None] * b[:, None]).sum(-1)
+
+    return jax.lax.platform_dependent(a, b, cpu=product, default=fused)
+
+
+def _weighted(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Returns sums over frames [B, T, S, h, d], of weights [B, T, U, S, h] and values [B, U, ...].
+
+    They are summed in float32 and have the values' dtype.
+    """
+
+    def product(weights, values):
+        return jnp.einsum("btush,bushd->btshd", weights, values)
+
+    def fused(weights, values):
+        terms = weights[..., None].astype(jnp.float32) * values[:, None].astype(jnp.float32)
+        return terms.sum(2).astype(values.dtype)
+
+    return jax.lax.platform_dependent(weights, values, cpu=product, default=fused)

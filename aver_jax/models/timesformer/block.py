@@ -1,0 +1,140 @@
+"""One layer of a TimeSformer: attention over time and space, or over all tokens, and an MLP."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aver_jax.models.attention.multi_head import Attention, TimeAttention
+from aver_jax.models.layers import LayerNorm, Normed
+from aver_jax.models.timesformer.blocks import INIT_STD, Mlp, dense, normal_init, scaled
+
+
+class Block(nn.Module):
+    """One layer.
+
+    Its tokens are rows x [A, S, D]. Divided attention has a frame in every row, [B*T, 1+N, D], whose
+    token 0 is a copy of the clip's cls token: attention over space is along a row, over time from
+    row to row, and no array changes its order. Joint attention has a clip in every row, [cls, then
+    p*T + t]; space-only attention a frame, [cls, then p].
+    """
+
+    num_frames: int
+    num_heads: int
+    mlp_hidden: int
+    attention: str
+    capture: tuple[str, ...]
+    dtype: Any
+    init_std: float = INIT_STD
+    kernel: str = "xla"
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, layer: dict[str, dict[str, jax.Array]]
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the tokens after the layer, shaped as x, and the taps asked for.
+
+        `layer` holds what differs between layers: "drop", the factors of stochastic depth by site
+        (empty outside training), and "probes", by tap.
+        """
+        drop, probes, taps = layer["drop"], layer["probes"], {}
+        divided = self.attention == "divided_space_time"
+        if divided:
+            x = self._over_time(x, drop, probes, taps)
+        tap = "attention_joint" if self.attention == "joint_space_time" else "attention_space"
+        attention = Attention(
+            self.num_heads, self.dtype, normal_init(self.init_std), self.kernel, name="attn"
+        )
+        out, weights = attention(
+            self._normed(x, probes, taps), tap in {*self.capture, *probes}, probes.get(tap)
+        )
+        if tap in self.capture:
+            taps[tap] = weights
+        out = scaled(out, drop.get("space" if divided else "attention"))
+        if divided:
+            # All copies of the cls token get the mean of what the frames give theirs.
+            of_frames = out[:, 0].reshape(-1, self.num_frames, x.shape[-1])
+            mean = of_frames.mean(axis=1, keepdims=True)
+            mean = jnp.broadcast_to(mean, of_frames.shape).reshape(-1, 1, x.shape[-1])
+            out = jnp.where(_is_cls(x), mean, out)
+        x = x + out
+        out = Mlp(self.mlp_hidden, self.dtype, self.init_std, name="mlp")(
+            LayerNorm(self.dtype, name="norm2").parts(x)
+        )
+        x = x + scaled(out, drop.get("mlp"))
+        if "block" in probes:
+            probe = probes["block"].astype(x.dtype)
+            x = x + (frame_rows(probe, self.num_frames) if divided else probe)
+        if "block" in self.capture:
+            tokens = clip_tokens(x, self.num_frames) if divided else x
+            taps["block"] = tokens.astype(jnp.float32)
+        return x, taps
+
+    def _normed(self, x: jax.Array, probes: dict, taps: dict) -> jax.Array | Normed:
+        """Returns what attention along the rows reads."""
+        norm = LayerNorm(self.dtype, name="norm1")
+        if "norm1" not in {*self.capture, *probes}:
+            return norm.parts(x)
+        tokens = norm(x)
+        if "norm1" in probes:
+            tokens = tokens + probes["norm1"].astype(tokens.dtype)
+        if "norm1" in self.capture:
+            taps["norm1"] = tokens.astype(jnp.float32)
+        return tokens
+
+    def _over_time(self, x: jax.Array, drop: dict, probes: dict, taps: dict) -> jax.Array:
+        """Returns x [B*T, 1+N, D] after attention over time, which the cls tokens take no part in.
+
+        They go through it, as one more position, and what it gives them is left out: to cut an
+        array is dearer.
+        """
+        _, tokens, width = x.shape
+        batch = len(x) // self.num_frames
+        attention = TimeAttention(
+            self.num_heads, self.dtype, normal_init(self.init_std), name="temporal_attn"
+        )
+        probe = probes.get("attention_time")
+        if probe is not None:
+            probe = probe.reshape(batch, tokens - 1, *probe.shape[1:])
+            probe = jnp.pad(probe, ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
+        normed = LayerNorm(self.dtype, name="temporal_norm1").parts(x)
+        out, weights, (kernel, bias) = attention(normed, self.num_frames, probe)
+        if "attention_time" in self.capture:
+            taps["attention_time"] = weights[:, 1:].reshape(-1, *weights.shape[2:])
+        # Zero at first, so that a fresh layer is the image model's.
+        last = dense(width, self.dtype, "temporal_fc", std=0.0)
+        last_kernel, last_bias = last.weights(width)
+        factor = drop.get("time")
+        # Two products in a row, with nothing but a factor for every token between: where there
+        # are more tokens than features, their matrices are multiplied instead.
+        if x.size >= 2 * width**2:
+            bias = jnp.matmul(bias, last_kernel, precision="highest")
+            kernel = jnp.matmul(kernel, last_kernel, precision="highest")
+            out = scaled(last.product(out, kernel, bias), factor)
+            out = out + last_bias.astype(out.dtype)[None, None]
+        else:
+            out = scaled(last.product(out, kernel, bias), factor)
+            out = last.product(out, last_kernel, last_bias)
+        return jnp.where(_is_cls(x), x, x + out)
+
+
+def _is_cls(x: jax.Array) -> jax.Array:
+    """Returns bool [1, 1+N, 1], which tokens of x [B*T, 1+N, D] are copies of the cls token."""
+    return (jnp.arange(x.shape[1]) == 0)[None, :, None]
+
+
+def frame_rows(tokens: jax.Array, frames: int) -> jax.Array:
+    """Returns rows [B*T, 1+N, D], a copy of cls before each, of tokens [B, 1 + N*T, D]."""
+    batch, _, width = tokens.shape
+    cls = jnp.broadcast_to(tokens[:, None, :1], (batch, frames, 1, width))
+    patches = tokens[:, 1:].reshape(batch, -1, frames, width).swapaxes(1, 2)
+    return jnp.concatenate([cls, patches], axis=2).reshape(batch * frames, -1, width)
+
+
+def clip_tokens(rows: jax.Array, frames: int) -> jax.Array:
+    """Returns [cls, then p*T + t], [B, 1 + N*T, D], of rows [B*T, 1+N, D]."""
+    width = rows.shape[-1]
+    rows = rows.reshape(-1, frames, *rows.shape[1:])
+    patches = rows[:, :, 1:].swapaxes(1, 2).reshape(len(rows), -1, width)
+    return jnp.concatenate([rows[:, 0, :1], patches], axis=1)
