@@ -52,7 +52,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.stem = 3 if small else 0
     config.model.drop_path = 0.1
     config.model.remat = "block" if arg.size == "B" else "none"
-    config.model.kernel = "xla"
+    config.model.kernel = "auto"
     config.model.unroll = SIZES[arg.size].get("unroll", 1)
     config.model.dtype = "float32" if small else "bfloat16"
 

@@ -119,7 +119,7 @@ def needed_flops(config: ConfigDict, classes: int, program: str, method: str = "
     Of the explicit attention, without recomputation; elementwise work counts nothing. Training is
     three forward passes; of relevance `relevance.passes_of` says.
     """
-    model = inference_form(model_of(config, classes))
+    model = model_of(config, classes)
     one = ConfigDict(config.to_dict())
     one.batch_size = 1
     variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))

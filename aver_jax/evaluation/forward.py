@@ -74,7 +74,7 @@ def compiled_forward(
       features: as in `Forward`.
     """
     frontend = FrozenConfigDict({"frontend": to_json(config)["frontend"]})
-    return _forward(inference_form(model), frontend, mesh, features)
+    return _forward(inference_form(model, mesh.devices.flat[0].platform), frontend, mesh, features)
 
 
 _forward = functools.lru_cache(_KEPT)(Forward)

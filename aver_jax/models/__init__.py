@@ -52,14 +52,18 @@ def build_model(config_model: Mapping[str, Any], num_classes: int | Mapping[str,
     return MODELS[name](num_classes=num_classes, **fields)
 
 
-def inference_form(model: Model) -> Model:
+def inference_form(model: Model, platform: str) -> Model:
     """Returns the network for evaluation, prediction and relevance: training's remat is dropped.
 
     On accelerators no loop runs over the layers: of TIBAV, 32 clips on an H100, the compiler's
     estimate is 95 ms instead of 122 (remat and loop together). On CPUs the loop is as fast and
     compiles in a third of the time (docs/benchmarks/log.md).
+
+    Args:
+      model: a network.
+      platform: of the devices that it runs on, as "cpu".
     """
-    return model.for_inference(unrolled=jax.default_backend() != "cpu")
+    return model.for_inference(unrolled=platform != "cpu")
 
 
 def unstacked_layers(model: Model, variables: dict[str, Any]) -> dict[str, Any]:

@@ -24,17 +24,20 @@ affine = jax.custom_vjp(functions.affine)
 standardized = jax.custom_vjp(functions.standardized)
 gelu = jax.custom_vjp(functions.gelu)
 attend = jax.custom_vjp(functions.attend)
+attend_with_map = jax.custom_vjp(functions.attend_with_map, nondiff_argnums=(5,))
 
 
 def _affine_backward(kept, gradient):
-    x, kernel = kept
+    x, kernel, has_bias = kept
     rows = gradient.reshape(-1, gradient.shape[-1])
     of_kernel = jnp.matmul(x.reshape(-1, x.shape[-1]).T, rows, preferred_element_type=kernel.dtype)
-    return gradient @ kernel.astype(x.dtype).T, of_kernel, _summed_rows(rows)
+    of_bias = _summed_rows(rows) if has_bias else None
+    return gradient @ kernel.astype(x.dtype).T, of_kernel, of_bias
 
 
 affine.defvjp(
-    lambda x, kernel, bias: (functions.affine(x, kernel, bias), (x, kernel)), _affine_backward
+    lambda x, kernel, bias: (functions.affine(x, kernel, bias), (x, kernel, bias is not None)),
+    _affine_backward,
 )
 
 
@@ -76,17 +79,38 @@ def _attend_backward(kept, gradients):
     weights = softmax if probe is None else (softmax + probe).astype(q.dtype)
     of_v = _transposed(weights) @ of_out
     of_weights += jnp.einsum("ahqd,ahkd->ahqk", of_out, v, preferred_element_type=jnp.float32)
+    of_q, of_k = _of_products(q, k, softmax, of_weights, valid)
+    return of_q, of_k, of_v, None, None if probe is None else of_weights
+
+
+def _of_products(q, k, softmax, of_softmax, valid):
+    """Returns the gradients of q and k, from that of the softmax of their products."""
     softmax = softmax.astype(jnp.float32)
-    along = (of_weights * softmax).sum(-1, keepdims=True)
-    of_scores = softmax * (of_weights - along) * q.shape[-1] ** -0.5
+    along = (of_softmax * softmax).sum(-1, keepdims=True)
+    of_scores = softmax * (of_softmax - along) * q.shape[-1] ** -0.5
     if valid is not None:
         of_scores = jnp.where(valid, of_scores, 0)
     of_scores = of_scores.astype(q.dtype)
-    of_probe = None if probe is None else of_weights
-    return of_scores @ k, _transposed(of_scores) @ q, of_v, None, of_probe
+    return of_scores @ k, _transposed(of_scores) @ q
 
 
 attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _attend_with_map_forward(q, k, v, valid, probe, fuse):
+    (out, _), kept = _attend_forward(q, k, v, valid, None)
+    return out, kept
+
+
+def _attend_with_map_backward(fuse, kept, gradient):
+    q, k, v, valid, _, softmax = kept
+    of_v = _transposed(softmax) @ gradient
+    of_softmax = jnp.einsum("ahqd,ahkd->ahqk", gradient, v, preferred_element_type=jnp.float32)
+    of_q, of_k = _of_products(q, k, softmax, of_softmax, valid)
+    return of_q, of_k, of_v, None, fuse(softmax.astype(jnp.float32), of_softmax)
+
+
+attend_with_map.defvjp(_attend_with_map_forward, _attend_with_map_backward)
 
 
 def _transposed(x: jax.Array) -> jax.Array:

@@ -3,8 +3,13 @@
 The networks call them through `custom_gradients`, which has the same values.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+
+#: (softmax [..., heads, query, key], its gradient) -> map [..., query, key].
+Fuse = Callable[[jax.Array, jax.Array], jax.Array]
 
 LAYER_NORM_EPSILON = 1e-6
 
@@ -14,9 +19,10 @@ def along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
     return vector.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
     """Returns x @ kernel + bias [..., O], x [..., I]; kernel and bias are cast to x's dtype."""
-    return x @ kernel.astype(x.dtype) + along_last(bias.astype(x.dtype), x)
+    product = x @ kernel.astype(x.dtype)
+    return product if bias is None else product + along_last(bias.astype(x.dtype), x)
 
 
 def standardized(x: jax.Array) -> jax.Array:
@@ -76,6 +82,29 @@ def attend(
     softmax = attention_softmax(q, k, valid)
     weights = softmax if probe is None else softmax + probe
     return weights.astype(q.dtype) @ v, weights
+
+
+def attend_with_map(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    valid: jax.Array | None,
+    probe: jax.Array,
+    fuse: Fuse,
+) -> jax.Array:
+    """Returns attention [A, h, S, d], with a map of every row in the place of a probe's gradient.
+
+    The backward pass calls `fuse` where it has the softmax and its gradient, which then need not
+    leave it.
+
+    Args:
+      q, k, v, valid: as `attend`.
+      probe: float32 [A, S, S], not read.
+      fuse: makes a map float32 [A, S, S] of the softmax and its gradient, both [A, h, S, S]: what
+        the gradient with respect to `probe` is.
+    """
+    del probe, fuse
+    return attend(q, k, v, valid, None)[0]
 
 
 def attention_softmax(q: jax.Array, k: jax.Array, valid: jax.Array | None) -> jax.Array:

@@ -15,6 +15,11 @@ from aver_jax.models.functions import along_last
 PRODUCT = "product"
 
 
+def product(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Returns x @ kernel + bias [..., O] in the dtype of x [..., D]."""
+    return checkpoint_name(affine(x, kernel, bias), PRODUCT)
+
+
 class Normed(NamedTuple):
     """A LayerNorm's result in two parts: its value is `unit * scale + bias`.
 
@@ -57,12 +62,7 @@ class Dense(nn.Module):
 
     def __call__(self, x: jax.Array | Normed) -> jax.Array:
         """Maps x [..., D] to [..., features]."""
-        x, kernel, bias = self.folded(x)
-        return self.product(x, kernel, bias)
-
-    def product(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        """Returns x @ kernel + bias."""
-        return checkpoint_name(affine(x.astype(self.dtype), kernel, bias), PRODUCT)
+        return product(*self.folded(x))
 
     def folded(self, x: jax.Array | Normed) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns x without what a norm multiplies and adds, and the weights that then serve."""
@@ -70,7 +70,7 @@ class Dense(nn.Module):
         if isinstance(x, Normed):
             bias = bias + jnp.matmul(x.bias, kernel, precision="highest")
             x, kernel = x.unit, x.scale[:, None] * kernel
-        return x, kernel, bias
+        return x.astype(self.dtype), kernel, bias
 
     @nn.compact
     def weights(self, size: int) -> tuple[jax.Array, jax.Array]:

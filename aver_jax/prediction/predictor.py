@@ -56,7 +56,7 @@ class Predictor:
             data.num_frames, data.image_size, data.max_seconds, tuple(run.modalities)
         )
         self._views = view_slices(run.config.evaluation.views)
-        self._model = inference_form(run.model)
+        self._model = inference_form(run.model, jax.default_backend())
         self.takes_one_modality = run.model.takes_one_modality
         self._forward = jax.jit(self._logits)
         self._inputs = jax.jit(lambda batch: evaluation_inputs(run.config, batch))

@@ -1,12 +1,11 @@
 """Relevance from attention: which maps a path goes through, and how a method reads them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from jax import Array
 
 from aver_jax.relevance import head_fusion
-from aver_jax.relevance.capture import Captured
 from aver_jax.relevance.rollout import attention_row, space_time_row
 
 
@@ -37,11 +36,11 @@ PATHS = {
 }
 
 
-def cls_row(found: Captured, method: str, path: str, batch: int, frames: int) -> Array:
-    """Returns the relevance of the patches for the cls token, in captured attention.
+def cls_row(maps: Mapping[str, Array], method: str, path: str, batch: int, frames: int) -> Array:
+    """Returns the relevance of the patches for the cls token, by maps of the attention.
 
     Args:
-      found: the attention of `PATHS`, with its gradient where the method takes it.
+      maps: of the attention of `PATHS`, its heads fused, [L, ..., query, key].
       method: one of `METHODS`.
       path: one that the model's attention has.
       batch: number of clips.
@@ -50,20 +49,16 @@ def cls_row(found: Captured, method: str, path: str, batch: int, frames: int) ->
     Returns:
       float32 [B,T,N], non-negative.
     """
-    fuse, gradient, rollout = METHODS[method]
-
-    def fused(tap: str) -> Array:
-        return fuse(found.taps[tap], *([found.gradient[tap]] if gradient else []))
-
-    if "attention_joint" in found.taps:
-        row = attention_row(fused("attention_joint"), rollout)
+    _, gradient, rollout = METHODS[method]
+    if "attention_joint" in maps:
+        row = attention_row(maps["attention_joint"], rollout)
         # Tokens run with time fastest: 1 + p*T + t.
         return row.reshape(batch, -1, frames).swapaxes(1, 2)
-    space = fused("attention_space")
+    space = maps["attention_space"]
     space = space.reshape(space.shape[0], batch, frames, *space.shape[2:])
     if path == "spatial":
         return attention_row(space, rollout)
-    time = fused("attention_time")
+    time = maps["attention_time"]
     time = time.reshape(time.shape[0], batch, -1, *time.shape[2:])
     return space_time_row(time, space, rollout, cls_weight=1 if gradient else 1 / frames)
 

@@ -1,6 +1,6 @@
 """Taps of a model and their gradient, by `jax.vjp` with respect to probes added to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +26,38 @@ class Captured(NamedTuple):
 def resolved(target: Array, logits: Array) -> Array:
     """Returns the explained classes int32 [B]: `target`, or the predicted class where it is -1."""
     return jnp.where(target < 0, jnp.argmax(logits, axis=-1), target).astype(jnp.int32)
+
+
+def fused_attention_maps(
+    model: Any,
+    variables: Mapping[str, Any],
+    inputs: Mapping[str, Array],
+    taps: Sequence[str],
+    target: Array,
+    fuse: Callable[[Array, Array], Array],
+) -> Captured:
+    """Runs `model` and its backward pass once, and fuses heads where their gradients arise.
+
+    The attention of a layer and its gradient are of size [heads, tokens, tokens] a row, and neither
+    is kept longer than the layer takes.
+
+    Args:
+      model: has `apply(variables, inputs, probes=..., fuse=...)` and `tap_shapes(B)`.
+      variables, inputs, target: as in `captured`.
+      taps: names of attentions.
+      fuse: makes a map [..., query, key] of weights and gradient, both [..., heads, query, key].
+
+    Returns:
+      Captured without taps, whose gradient is the maps, float32 [L, ..., query, key].
+    """
+    shapes = model.tap_shapes(next(iter(inputs.values())).shape[0])
+    probes = {name: jnp.zeros((*shapes[name][:-3], *shapes[name][-2:])) for name in taps}
+    logits, pullback = jax.vjp(
+        lambda probes: model.apply(variables, inputs, probes=probes, fuse=fuse)[0], probes
+    )
+    chosen = resolved(target, logits)
+    (maps,) = pullback(jax.nn.one_hot(chosen, logits.shape[-1], dtype=logits.dtype))
+    return Captured(logits, chosen, {}, maps)
 
 
 def captured(

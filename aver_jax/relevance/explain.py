@@ -12,7 +12,7 @@ from jax import Array
 from aver_jax.modality import Modality
 from aver_jax.models import inference_form
 from aver_jax.relevance import attention, grad_cam, input_gradient
-from aver_jax.relevance.capture import Captured, captured
+from aver_jax.relevance.capture import Captured, captured, fused_attention_maps
 
 METHODS = (*attention.METHODS, *grad_cam.METHODS, *input_gradient.METHODS)
 
@@ -103,7 +103,7 @@ def explain(
     """
     method = method or methods_of(model)[0]
     array = _check(model, inputs, method, path, modality)
-    batch, model = inputs[array].shape[0], inference_form(model)
+    batch, model = inputs[array].shape[0], inference_form(model, jax.default_backend())
     chosen = _checked_target(target, batch, model.num_classes)
     raw, scaled, *rest = _compiled(model, method, path, array)(variables, inputs, chosen)
     return Relevance(scaled if normalize else raw, *rest)
@@ -132,7 +132,9 @@ def lowered(
     array = _check(model, inputs, method, path, modality)
     batch = inputs[array]
     target = jax.ShapeDtypeStruct(batch.shape[:1], jnp.int32, sharding=batch.sharding)
-    return _compiled(inference_form(model), method, path, array).lower(variables, inputs, target)
+    platform = next(iter(batch.sharding.device_set)).platform
+    model = inference_form(model, platform)
+    return _compiled(model, method, path, array).lower(variables, inputs, target)
 
 
 @functools.lru_cache(maxsize=32)
@@ -154,11 +156,16 @@ def _compiled(
 
 
 def _attention_maps(model, variables, inputs, target, method, path, modality):
-    taps, gradient = attention.PATHS[model.attention][path], attention.METHODS[method].gradient
-    found = captured(model, variables, inputs, taps, target, gradient)
+    taps, how = attention.PATHS[model.attention][path], attention.METHODS[method]
+    if how.gradient:
+        found = fused_attention_maps(model, variables, inputs, taps, target, how.fuse)
+        fused = found.gradient
+    else:
+        found = captured(model, variables, inputs, taps, target, False)
+        fused = {tap: how.fuse(found.taps[tap]) for tap in taps}
     batch, frames, height, width = inputs[modality].shape[:4]
     grid = (height // model.patch_size, width // model.patch_size)
-    row = attention.cls_row(found, method, path, batch, frames)
+    row = attention.cls_row(fused, method, path, batch, frames)
     return found, row.reshape(batch, frames, *grid), jnp.ones((batch, frames), bool)
 
 

@@ -16,7 +16,7 @@ from aver_jax.models.timesformer.timesformer import TimeSformer
 from aver_jax.models.weights.timesformer import convert
 from aver_jax.relevance import explain
 from aver_jax.relevance.attention import METHODS, PATHS, cls_row
-from aver_jax.relevance.capture import captured
+from aver_jax.relevance.capture import captured, fused_attention_maps
 from aver_jax.relevance.explain import _scaled
 
 BATCH, FRAMES, GRID, CLASSES = 3, 3, 2, 5
@@ -43,18 +43,27 @@ def reference(attention):
 
 @functools.cache
 def captures(attention):
-    """(what one pass leaves, the rows {(method, path): [B,T,N]}), compiled once for each type."""
+    """(what one pass leaves, the rows {(method, path): [B,T,N]}), compiled once for each type.
+
+    The rows twice: of heads fused where their gradient arises, and of captured ones.
+    """
     model, variables, inputs, _ = reference(attention)
     taps = max(PATHS[attention].values(), key=len)
     target = np.full(BATCH, -1, np.int32)
 
     def run(variables):
         found = captured(model, variables, inputs, taps, target, True)
-        rows = {
-            f"{method}/{path}": cls_row(found, method, path, BATCH, FRAMES)
-            for path in PATHS[attention]
-            for method in METHODS
-        }
+        rows = {}
+        for method, (fuse, gradient, _) in METHODS.items():
+            arrays = [found.taps, found.gradient][: 1 + gradient]
+            ways = [{tap: fuse(*(each[tap] for each in arrays)) for tap in taps}]
+            if gradient:
+                ways += [fused_attention_maps(model, variables, inputs, taps, target, fuse).gradient]
+            for path, through in PATHS[attention].items():
+                rows[f"{method}/{path}"] = [
+                    cls_row({tap: maps[tap] for tap in through}, method, path, BATCH, FRAMES)
+                    for maps in ways
+                ]
         return found, rows
 
     return jax.tree.map(np.asarray, jax.jit(run)(variables))
@@ -67,11 +76,13 @@ def test_rows_are_those_of_torch_autograd_and_dense_matrices(attention):
     np.testing.assert_array_equal(found.target, expected["target"])
     np.testing.assert_allclose(found.logits, expected["logits"], rtol=1e-5, atol=1e-5)
     assert len(rows) == len(METHODS) * len(PATHS[attention])
-    for name, row in rows.items():
+    assert sum(map(len, rows.values())) > len(rows)
+    for name, ways in rows.items():
         maps = expected[name]
-        np.testing.assert_allclose(
-            row.reshape(maps.shape), maps, rtol=1e-5, atol=1e-5 * maps.max(), err_msg=name
-        )
+        for row in ways:
+            np.testing.assert_allclose(
+                row.reshape(maps.shape), maps, rtol=1e-5, atol=1e-5 * maps.max(), err_msg=name
+            )
 
 
 def test_gradient_is_the_slope_of_the_targets_logit():

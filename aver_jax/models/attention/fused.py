@@ -1,31 +1,133 @@
-"""Attention that keeps no attention matrix in memory."""
+"""Attention that nobody looks into, by the kernel of the device it is compiled for."""
+
+import importlib.util
 
 import jax
 import jax.numpy as jnp
 
+from aver_jax.models.attention.over_time import attend_over_time
+from aver_jax.models.custom_gradients import attend
+
+ATTENTION_KERNELS = ("auto", "xla", "cudnn", "pallas")
+
+
+def check_kernel(kernel: str, dtype: jnp.dtype) -> None:
+    """Raises ValueError unless a kernel is one of `ATTENTION_KERNELS` and computes in a dtype."""
+    if kernel not in ATTENTION_KERNELS:
+        raise ValueError(f"kernel is {kernel!r}, expected one of {ATTENTION_KERNELS}")
+    if kernel == "cudnn" and jnp.dtype(dtype) != jnp.bfloat16:
+        raise ValueError(
+            f"kernel 'cudnn' computes in bfloat16, found dtype {jnp.dtype(dtype).name}; "
+            "set dtype to bfloat16, or kernel to 'auto'"
+        )
+
+
+def fused_row_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, heads: int, length: int, kernel: str
+) -> jax.Array:
+    """Returns scaled dot-product attention along the rows, [A, S, D] of q, k and v [A, S, D].
+
+    Args:
+      q, k, v: their features are `heads` heads side by side.
+      heads: number of heads, a divisor of D.
+      length: tokens of a row from there on are not attended to; what they get means nothing.
+      kernel: one of `ATTENTION_KERNELS`; "auto" is cuDNN's on NVIDIA GPUs (in bfloat16), a Pallas
+        kernel on TPUs (`tpu`), and XLA's elsewhere and for rows too long for those.
+
+    Raises:
+      ValueError: cuDNN is not installed, or does not do this.
+    """
+    from aver_jax.models.attention import tpu
+
+    by_head = (*q.shape[:2], heads, q.shape[2] // heads)
+
+    def xla(q, k, v):
+        valid = None
+        if length < q.shape[1]:
+            valid = (jnp.arange(q.shape[1]) < length)[None, None, None]
+        q, k, v = (x.reshape(by_head).swapaxes(1, 2) for x in (q, k, v))
+        return attend(q, k, v, valid, None)[0].swapaxes(1, 2).reshape(*by_head[:2], -1)
+
+    def cudnn(q, k, v):
+        q, k, v = (x.reshape(by_head) for x in (q, k, v))
+        return cudnn_attention(q, k, v, length).reshape(*by_head[:2], -1)
+
+    def pallas(q, k, v):
+        return tpu.row_attention(q, k, v, heads, length)
+
+    def interpreted(q, k, v):
+        return tpu.row_attention(q, k, v, heads, length, interpret=True)
+
+    fits = q.shape[1] <= tpu.MOST_TOKENS
+    return _by_kernel(kernel, (q, k, v), xla, cudnn, pallas if fits else xla, interpreted)
+
+
+def fused_time_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, heads: int, kernel: str
+) -> jax.Array:
+    """Returns attention over axis 1, [B, T, S, D] of q, k and v [B, T, S, D].
+
+    Args:
+      q, k, v, heads, kernel: as `fused_row_attention`; cuDNN's kernel, which is made for long rows,
+        takes no part.
+    """
+    from aver_jax.models.attention import tpu
+
+    by_head = (*q.shape[:3], heads, q.shape[3] // heads)
+
+    def xla(q, k, v):
+        out, _ = attend_over_time(*(x.reshape(by_head) for x in (q, k, v)), None)
+        return out.reshape(*by_head[:3], -1)
+
+    def pallas(q, k, v):
+        return tpu.time_attention(q, k, v, heads)
+
+    def interpreted(q, k, v):
+        return tpu.time_attention(q, k, v, heads, interpret=True)
+
+    fits = q.shape[1] <= tpu.MOST_FRAMES
+    return _by_kernel(kernel, (q, k, v), xla, xla, pallas if fits else xla, interpreted)
+
+
+def _by_kernel(kernel, arrays, xla, cudnn, pallas, interpreted):
+    if kernel == "xla":
+        return xla(*arrays)
+    if kernel == "cudnn":
+        return cudnn(*arrays)
+    if kernel == "pallas":
+        other = xla if pallas is xla else interpreted
+        return jax.lax.platform_dependent(*arrays, tpu=pallas, default=other)
+    use_cudnn = arrays[0].dtype == jnp.bfloat16 and _has_cudnn()
+    return jax.lax.platform_dependent(
+        *arrays, tpu=pallas, cuda=cudnn if use_cudnn else xla, default=xla
+    )
+
+
+def _has_cudnn() -> bool:
+    """Returns whether jax's plugin for NVIDIA GPUs is installed, without which cuDNN is not."""
+    return any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
+
 
 def cudnn_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array | None = None,
-    implementation: str = "cudnn",
+    q: jax.Array, k: jax.Array, v: jax.Array, length: int, implementation: str = "cudnn"
 ) -> jax.Array:
     """Returns attention [A, S, h, d] of q, k, v [A, S, h, d] by cuDNN's kernel.
 
-    It has no backward pass for lengths that 8 does not divide (197 tokens of a frame): rows are
-    filled up, and what fills them is not attended to. Their own rows are cut off again, so that no
-    gradient comes back through them.
+    It has no backward pass for rows whose length 8 does not divide (197 tokens of a frame): they
+    are filled up, and what fills them is not attended to and cut off again.
 
     Args:
       q, k, v: bfloat16 or float16.
-      lengths: int32 [A]: tokens from there on are not attended to; by default all are.
+      length: tokens from there on are not attended to.
       implementation: of `jax.nn.dot_product_attention`.
 
     Raises:
       ValueError: cuDNN is not installed, or does not do this.
     """
-    length = q.shape[1]
-    if fill := -length % 8:
+    rows, tokens = q.shape[:2]
+    if fill := -tokens % 8:
         q, k, v = (jnp.pad(x, ((0, 0), (0, fill), (0, 0), (0, 0))) for x in (q, k, v))
-        lengths = jnp.full(q.shape[0], length, jnp.int32) if lengths is None else lengths
+    lengths = jnp.full(rows, length, jnp.int32) if length < q.shape[1] else None
     try:
         out = jax.nn.dot_product_attention(
             q, k, v, key_value_seq_lengths=lengths, implementation=implementation
@@ -35,4 +137,4 @@ def cudnn_attention(
             f"kernel {implementation!r} cannot be used here ({error}); it needs an NVIDIA GPU and "
             "cuDNN: use 'xla'"
         ) from error
-    return out[:, :length]
+    return out[:, :tokens]

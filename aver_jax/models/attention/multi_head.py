@@ -6,42 +6,57 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aver_jax.models.attention.fused import cudnn_attention
-from aver_jax.models.attention.over_time import attend_over_time
-from aver_jax.models.custom_gradients import attend
-from aver_jax.models.layers import Dense, Normed
+from aver_jax.models.attention.fused import fused_row_attention, fused_time_attention
+from aver_jax.models.attention.over_time import attend_over_time, attend_over_time_with_map
+from aver_jax.models.custom_gradients import attend, attend_with_map
+from aver_jax.models.functions import Fuse
+from aver_jax.models.layers import Dense, Normed, product
 
-ATTENTION_KERNELS = ("xla", "cudnn")
 
+class _MultiHead(nn.Module):
+    """The parameters of multi-head attention: `qkv` is [q|k|v], head-major, and `proj`.
 
-class _Heads(nn.Module):
-    """The parameters of multi-head attention: `qkv` is [q|k|v], head-major."""
+    Of their biases only that of q costs a pass over the tokens. That of k adds the same to all
+    scores of a query, which changes no softmax; that of v comes out as it is, since the weights of
+    a query sum to 1, and is added to the bias of what follows.
+    """
 
     num_heads: int
     dtype: Any
     kernel_init: nn.initializers.Initializer
+    kernel: str = "xla"
 
     def _dense(self, features: int, name: str) -> Dense:
         return Dense(features, self.dtype, self.kernel_init, name=name)
 
-    def _heads(self, x: jax.Array | Normed) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns q, k and v [..., h, d] of x [..., D]."""
+    def _qkv(self, x: jax.Array | Normed, whole: bool) -> tuple[list[jax.Array], jax.Array | None]:
+        """Returns q, k and v [..., D] of x [..., D], and what is left to add to what is attended.
+
+        `whole`: q, k and v with their biases, for attention whose weights do not sum to 1.
+        """
         width = x.shape[-1]
         dense = self._dense(3 * width, "qkv")
         x, kernel, bias = dense.folded(x)
-        heads = (*x.shape[:-1], self.num_heads, width // self.num_heads)
         # Three products: q, k and v come out as arrays of their own, and their gradients go in so.
-        parts = zip(jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
-        return tuple(dense.product(x, *part).reshape(heads) for part in parts)
+        kernels, biases = jnp.split(kernel, 3, axis=1), jnp.split(bias, 3)
+        if not whole:
+            biases, rest = [biases[0], None, None], biases[2]
+        parts = [product(x, *part) for part in zip(kernels, biases, strict=True)]
+        return parts, None if whole else rest
+
+    def _projection(self, width: int, rest: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Returns kernel and bias of `proj`, what is left to add to its input in the bias."""
+        kernel, bias = self._dense(width, "proj").weights(width)
+        if rest is not None:
+            bias = bias + jnp.matmul(rest, kernel, precision="highest")
+        return kernel, bias
 
 
-class Attention(_Heads):
+class Attention(_MultiHead):
     """Multi-head self-attention over axis 1 of x [A, S, D].
 
     `kernel` computes what nobody looks into: one of `ATTENTION_KERNELS`.
     """
-
-    kernel: str = "xla"
 
     @nn.compact
     def __call__(
@@ -49,48 +64,81 @@ class Attention(_Heads):
         x: jax.Array | Normed,
         explicit: bool = False,
         probe: jax.Array | None = None,
-        lengths: jax.Array | None = None,
+        lengths: jax.Array | int | None = None,
+        fuse: Fuse | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Returns the output [A, S, D] and, if explicit, the softmax, float32 [A, h, S, S].
 
-        `lengths` int32 [A]: tokens from there on are not attended to (by default, all are).
+        Args:
+          x: [A, S, D].
+          explicit: whether the softmax is returned; static.
+          probe: float32 [A, h, S, S], added to the softmax; with `fuse`, [A, S, S], whose gradient
+            is the map (`functions.attend_with_map`).
+          lengths: tokens from there on are not attended to (by default, all are); int32 [A], or one
+            number for all rows.
+          fuse: as `functions.attend_with_map`.
         """
-        q, k, v = self._heads(x)
+        batch, tokens, width = x.shape
+        (q, k, v), rest = self._qkv(x, whole=probe is not None)
         weights = None
-        if self.kernel == "xla" or explicit:
+        if explicit or probe is not None or not isinstance(lengths, int | None):
             valid = None
             if lengths is not None:
-                valid = jnp.arange(x.shape[1])[None, None, None] < lengths[:, None, None, None]
-            q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))
-            out, softmax = attend(q, k, v, valid, probe)
-            out = out.swapaxes(1, 2)
-            weights = softmax if explicit else None
+                ends = jnp.asarray(lengths).reshape(-1, 1, 1, 1)
+                valid = jnp.arange(tokens)[None, None, None] < ends
+            heads = (batch, tokens, self.num_heads, width // self.num_heads)
+            q, k, v = (part.reshape(heads).swapaxes(1, 2) for part in (q, k, v))
+            if fuse and probe is not None:
+                out = attend_with_map(q, k, v, valid, probe, fuse)
+            else:
+                out, softmax = attend(q, k, v, valid, probe)
+                weights = softmax if explicit else None
+            out = out.swapaxes(1, 2).reshape(batch, tokens, width)
         else:
-            out = cudnn_attention(q, k, v, lengths, self.kernel)
-        return self._dense(x.shape[-1], "proj")(out.reshape(x.shape)), weights
+            length = tokens if lengths is None else lengths
+            out = fused_row_attention(q, k, v, self.num_heads, length, self.kernel)
+        return product(out, *self._projection(width, rest)), weights
 
 
-class TimeAttention(_Heads):
+class TimeAttention(_MultiHead):
     """Multi-head self-attention over the frames of x [B*T, S, D], for every position by itself."""
 
     @nn.compact
     def __call__(
-        self, x: jax.Array | Normed, frames: int, probe: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+        self,
+        x: jax.Array | Normed,
+        frames: int,
+        explicit: bool = False,
+        probe: jax.Array | None = None,
+        fuse: Fuse | None = None,
+    ) -> tuple[jax.Array, jax.Array | None, tuple[jax.Array, jax.Array]]:
         """Returns heads' outputs before their projection, what they attend to, and the projection.
 
         Args:
           x: [B*T, S, D], frame t of clip b in row b*T + t.
           frames: T.
-          probe: float32 [B, S, h, T, T], added to the softmax.
+          explicit: whether the softmax is returned.
+          probe: float32 [B, S, h, T, T], added to the softmax; with `fuse`, [B, S, T, T].
+          fuse: as in `Attention`.
 
         Returns:
-          The outputs [B*T, S, D]; the softmax and the probe, float32 [B, S, h, T, T]; kernel
-          [D, D] and bias [D] of `proj`, which the caller multiplies with what follows.
+          The outputs [B*T, S, D]; the softmax and the probe, float32 [B, S, h, T, T], if explicit;
+          kernel [D, D] and bias [D] of `proj`, which the caller multiplies with what follows.
         """
-        q, k, v = (part.reshape(-1, frames, *part.shape[1:]) for part in self._heads(x))
-        if probe is not None:
-            probe = probe.transpose(0, 3, 4, 1, 2)
-        out, weights = attend_over_time(q, k, v, probe)
-        projection = self._dense(x.shape[-1], "proj").weights(x.shape[-1])
-        return out.reshape(x.shape), weights.transpose(0, 3, 4, 1, 2), projection
+        rows, tokens, width = x.shape
+        parts, rest = self._qkv(x, whole=probe is not None)
+        q, k, v = (part.reshape(-1, frames, tokens, width) for part in parts)
+        weights = None
+        if not explicit and probe is None:
+            out = fused_time_attention(q, k, v, self.num_heads, self.kernel)
+        else:
+            heads = (*q.shape[:3], self.num_heads, width // self.num_heads)
+            q, k, v = (part.reshape(heads) for part in (q, k, v))
+            if fuse and probe is not None:
+                out = attend_over_time_with_map(q, k, v, probe, fuse)
+            else:
+                if probe is not None:
+                    probe = probe.transpose(0, 3, 4, 1, 2)
+                out, weights = attend_over_time(q, k, v, probe)
+                weights = weights.transpose(0, 3, 4, 1, 2)
+        return out.reshape(rows, tokens, width), weights, self._projection(width, rest)

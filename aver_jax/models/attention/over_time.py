@@ -6,8 +6,12 @@ a frame. Away from CPUs it is products and sums over whole arrays instead, which
 into few loops, and no array changes its order.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+
+from aver_jax.models.functions import Fuse
 
 
 @jax.custom_vjp
@@ -53,6 +57,33 @@ def _backward(kept, gradients):
 
 
 attend_over_time.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def attend_over_time_with_map(
+    q: jax.Array, k: jax.Array, v: jax.Array, probe: jax.Array, fuse: Fuse
+) -> jax.Array:
+    """Returns attention [B, T, S, h, d] with a map for the gradient of `probe` [B, S, T, T].
+
+    As `functions.attend_with_map`: `fuse` is given softmax and gradient as [B, S, h, T, T].
+    """
+    del probe, fuse
+    return _attended(q, k, v, None)[0]
+
+
+def _forward_with_map(q, k, v, probe, fuse):
+    (out, _), kept = _forward(q, k, v, None)
+    return out, kept
+
+
+def _backward_with_map(fuse, kept, gradient):
+    _, _, v, _, softmax = kept
+    of_q, of_k, of_v, _ = _backward(kept, (gradient, jnp.zeros(softmax.shape)))
+    arrays = (softmax.astype(jnp.float32), _similarity(gradient, v))
+    return of_q, of_k, of_v, fuse(*(x.transpose(0, 3, 4, 1, 2) for x in arrays))
+
+
+attend_over_time_with_map.defvjp(_forward_with_map, _backward_with_map)
 
 
 def _similarity(a: jax.Array, b: jax.Array) -> jax.Array:

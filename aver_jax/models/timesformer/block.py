@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from aver_jax.models.attention.multi_head import Attention, TimeAttention
-from aver_jax.models.layers import LayerNorm, Normed
+from aver_jax.models.functions import Fuse
+from aver_jax.models.layers import LayerNorm, Normed, product
 from aver_jax.models.timesformer.blocks import INIT_STD, Mlp, dense, normal_init, scaled
 
 
@@ -17,7 +18,8 @@ class Block(nn.Module):
     Its tokens are rows x [A, S, D]. Divided attention has a frame in every row, [B*T, 1+N, D], whose
     token 0 is a copy of the clip's cls token: attention over space is along a row, over time from
     row to row, and no array changes its order. Joint attention has a clip in every row, [cls, then
-    p*T + t]; space-only attention a frame, [cls, then p].
+    p*T + t]; space-only attention a frame, [cls, then p]. Tokens from `length` on fill a row up, and
+    nothing is attended to there.
     """
 
     num_frames: int
@@ -27,7 +29,9 @@ class Block(nn.Module):
     capture: tuple[str, ...]
     dtype: Any
     init_std: float = INIT_STD
-    kernel: str = "xla"
+    kernel: str = "auto"
+    length: int | None = None
+    fuse: Fuse | None = None
 
     @nn.compact
     def __call__(
@@ -47,7 +51,11 @@ class Block(nn.Module):
             self.num_heads, self.dtype, normal_init(self.init_std), self.kernel, name="attn"
         )
         out, weights = attention(
-            self._normed(x, probes, taps), tap in {*self.capture, *probes}, probes.get(tap)
+            self._normed(x, probes, taps),
+            tap in self.capture,
+            probes.get(tap),
+            self.length,
+            self.fuse,
         )
         if tap in self.capture:
             taps[tap] = weights
@@ -92,16 +100,23 @@ class Block(nn.Module):
         _, tokens, width = x.shape
         batch = len(x) // self.num_frames
         attention = TimeAttention(
-            self.num_heads, self.dtype, normal_init(self.init_std), name="temporal_attn"
+            self.num_heads,
+            self.dtype,
+            normal_init(self.init_std),
+            self.kernel,
+            name="temporal_attn",
         )
-        probe = probes.get("attention_time")
+        tap = "attention_time"
+        probe = probes.get(tap)
         if probe is not None:
             probe = probe.reshape(batch, tokens - 1, *probe.shape[1:])
-            probe = jnp.pad(probe, ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
+            probe = jnp.pad(probe, ((0, 0), (1, 0)) + ((0, 0),) * (probe.ndim - 2))
         normed = LayerNorm(self.dtype, name="temporal_norm1").parts(x)
-        out, weights, (kernel, bias) = attention(normed, self.num_frames, probe)
-        if "attention_time" in self.capture:
-            taps["attention_time"] = weights[:, 1:].reshape(-1, *weights.shape[2:])
+        out, weights, (kernel, bias) = attention(
+            normed, self.num_frames, tap in self.capture, probe, self.fuse
+        )
+        if tap in self.capture:
+            taps[tap] = weights[:, 1:].reshape(-1, *weights.shape[2:])
         # Zero at first, so that a fresh layer is the image model's.
         last = dense(width, self.dtype, "temporal_fc", std=0.0)
         last_kernel, last_bias = last.weights(width)
@@ -111,11 +126,11 @@ class Block(nn.Module):
         if x.size >= 2 * width**2:
             bias = jnp.matmul(bias, last_kernel, precision="highest")
             kernel = jnp.matmul(kernel, last_kernel, precision="highest")
-            out = scaled(last.product(out, kernel, bias), factor)
+            out = scaled(product(out, kernel, bias), factor)
             out = out + last_bias.astype(out.dtype)[None, None]
         else:
-            out = scaled(last.product(out, kernel, bias), factor)
-            out = last.product(out, last_kernel, last_bias)
+            out = scaled(product(out, kernel, bias), factor)
+            out = product(out, last_kernel, last_bias)
         return jnp.where(_is_cls(x), x, x + out)
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aver_jax.modality import Modality
-from aver_jax.models.attention.multi_head import ATTENTION_KERNELS
+from aver_jax.models.attention.fused import check_kernel
+from aver_jax.models.functions import Fuse
 from aver_jax.models.layers import PRODUCT, LayerNorm
 from aver_jax.models.model import Model
 from aver_jax.models.timesformer.block import Block
@@ -67,8 +68,9 @@ class TimeSformer(Model):
         on few clips needs about .1 and .5: at .02 the position embeddings are too weak, and it
         learns nothing for a thousand steps.
       stem: convolutions of stride 2 before the patches (`stem.ConvStem`); 0: none, as published.
-      kernel: what computes attention over space, or over all tokens: "xla", or "cudnn", cuDNN's
-        fused attention (NVIDIA GPUs, dtype bfloat16), which keeps no attention matrix in memory.
+      kernel: what computes attention that is not looked into: "auto", what the device has; "xla";
+        "cudnn", cuDNN's fused attention (NVIDIA GPUs, dtype bfloat16; not over time); "pallas", a
+        kernel for TPUs, interpreted elsewhere. Those two keep no attention matrix in memory.
       dtype: of the computation; normalisation statistics, softmax, taps and logits are float32.
 
     Raises ValueError on fields that do not fit together.
@@ -89,7 +91,7 @@ class TimeSformer(Model):
     init_std: float = INIT_STD
     pos_embed_std: float = INIT_STD
     stem: int = 0
-    kernel: str = "xla"
+    kernel: str = "auto"
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
@@ -98,13 +100,7 @@ class TimeSformer(Model):
             raise ValueError(f"attention is {self.attention!r}, expected one of {ATTENTION_TYPES}")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"remat is {self.remat!r}, expected one of {REMAT_POLICIES}")
-        if self.kernel not in ATTENTION_KERNELS:
-            raise ValueError(f"kernel is {self.kernel!r}, expected one of {ATTENTION_KERNELS}")
-        if self.kernel == "cudnn" and jnp.dtype(self.dtype) != jnp.bfloat16:
-            raise ValueError(
-                f"kernel 'cudnn' computes in bfloat16, found dtype {jnp.dtype(self.dtype).name}; "
-                "set dtype to bfloat16, or kernel to 'xla'"
-            )
+        check_kernel(self.kernel, self.dtype)
         counts = ("image_size", "num_frames", "patch_size", "width", "depth", "num_heads", "unroll")
         for name in counts:
             if getattr(self, name) < 1:
@@ -179,6 +175,7 @@ class TimeSformer(Model):
         keys: jax.Array | None = None,
         capture: tuple[str, ...] = (),
         probes: Mapping[str, jax.Array] | None = None,
+        fuse: Fuse | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Classifies a batch of clips.
 
@@ -190,6 +187,9 @@ class TimeSformer(Model):
           capture: names of the taps to return besides "features"; static. An attention that is
             not named is computed by `kernel`.
           probes: {tap: array of the tap's shape (`tap_shapes`)}, added to the tap.
+          fuse: (softmax [..., heads, query, key], its gradient) -> map [..., query, key]; static.
+            Probes of attention then have the shape of such maps, and the gradient with respect to
+            them is the map: no attention matrix and no gradient of one leaves its layer.
 
         Returns:
           logits float32 [B, C], and taps {name: float32 array of the shape in `tap_shapes`}.
@@ -204,14 +204,21 @@ class TimeSformer(Model):
         """
         frames, probes = self._checked_frames(inputs), dict(probes or {})
         batch = frames.shape[0]
-        self._check_taps(batch, capture, probes)
+        self._check_taps(batch, capture, probes, fuse)
         head_probe = probes.pop("features", None)
         drop = {}
         if train and self.drop_path > 0:
             drop = self._drop_factors(checked_keys(keys, batch))
 
         x = self._embedded(frames)
-        x, taps = self._blocks(tuple(capture))(x, {"drop": drop, "probes": probes})
+        tokens = x.shape[1]
+        fill = 0 if self.kernel == "xla" or capture or probes else _fill(tokens)
+        if fill:
+            x = jnp.pad(x, ((0, 0), (0, fill), (0, 0)))
+            if "time" in drop:
+                drop["time"] = jnp.pad(drop["time"], ((0, 0), (0, 0), (0, fill)))
+        blocks = self._blocks(tuple(capture), tokens if fill else None, fuse)
+        x, taps = blocks(x, {"drop": drop, "probes": probes})
         cls = x[:, 0]
         if self.attention == "divided_space_time":
             cls = cls[:: self.num_frames]  # one of its copies
@@ -247,7 +254,9 @@ class TimeSformer(Model):
         cls = jnp.broadcast_to(cls, (patches.shape[0], 1, width))
         return jnp.concatenate([cls, patches], axis=1)
 
-    def _blocks(self, capture: tuple[str, ...]) -> nn.Module:
+    def _blocks(
+        self, capture: tuple[str, ...], length: int | None, fuse: Fuse | None
+    ) -> nn.Module:
         block = Block
         if self.remat != "none":
             policy = None
@@ -270,6 +279,8 @@ class TimeSformer(Model):
             dtype=self.dtype,
             init_std=self.init_std,
             kernel=self.kernel,
+            length=length,
+            fuse=fuse,
             name="blocks",
         )
 
@@ -312,7 +323,9 @@ class TimeSformer(Model):
             )
         return frames
 
-    def _check_taps(self, batch: int, capture: tuple[str, ...], probes: dict) -> None:
+    def _check_taps(
+        self, batch: int, capture: tuple[str, ...], probes: dict, fuse: Fuse | None
+    ) -> None:
         shapes = self.tap_shapes(batch)
         unknown = sorted({*capture, *probes} - shapes.keys())
         if unknown:
@@ -320,8 +333,26 @@ class TimeSformer(Model):
                 f"no tap {unknown} in a {self.attention} TimeSformer; it has {sorted(shapes)}"
             )
         for name, probe in probes.items():
+            expected = shapes[name]
+            if fuse and name.startswith("attention"):
+                expected = map_shape(expected)
             # A probe of another batch size would broadcast silently.
-            if jnp.shape(probe) != shapes[name]:
+            if jnp.shape(probe) != expected:
                 raise ValueError(
-                    f"probe {name!r} has shape {jnp.shape(probe)}, its tap has {shapes[name]}"
+                    f"probe {name!r} has shape {jnp.shape(probe)}, expected {expected}"
                 )
+
+
+def map_shape(attention: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape [..., query, key] of a map of attention [..., heads, query, key]."""
+    return (*attention[:-3], *attention[-2:])
+
+
+def _fill(tokens: int) -> int:
+    """Returns how many tokens fill rows up to a multiple of 8, as fused kernels want them.
+
+    They are carried through all layers, or every attention would make and cut them again. 0 where
+    they would be more than one token in 32: then that is cheaper.
+    """
+    fill = -tokens % 8
+    return fill if 32 * fill <= tokens else 0

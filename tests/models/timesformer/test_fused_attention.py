@@ -1,35 +1,112 @@
-"""Attention by a kernel of jax.nn: the same values and gradients, rows filled up to eights."""
+"""Attention by kernels: the values and gradients of the explicit form, filled rows left out."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aver_jax.models.custom_gradients import attend
-from aver_jax.models.attention.fused import cudnn_attention
+from aver_jax.models.attention import tpu
+from aver_jax.models.attention.fused import (
+    cudnn_attention,
+    fused_row_attention,
+    fused_time_attention,
+)
+
+HEADS = 2
 
 
-def explicit(q, k, v, lengths):
-    valid = None
-    if lengths is not None:
-        valid = jnp.arange(q.shape[1])[None, None, None] < lengths[:, None, None, None]
-    out, _ = attend(*(x.swapaxes(1, 2) for x in (q, k, v)), valid, None)
-    return out.swapaxes(1, 2)
+def plain(q, k, v, valid=None):
+    """The formula, of q, k and v [..., S, h d]."""
+    q, k, v = (x.reshape(*x.shape[:-1], HEADS, -1).swapaxes(-2, -3) for x in (q, k, v))
+    scores = q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5
+    if valid is not None:
+        scores = jnp.where(valid, scores, -jnp.inf)
+    out = (jax.nn.softmax(scores) @ v).swapaxes(-2, -3)
+    return out.reshape(*out.shape[:-2], -1)
 
 
-@pytest.mark.parametrize("length", [5, 8, 13])
-@pytest.mark.parametrize("lengths", [None, [5, 2, 4]])
-def test_filled_rows_change_neither_values_nor_gradients(length, lengths):
+def assert_alike(ours, reference, shape, counted):
+    """Compares values and gradients of two functions of q, k and v on what counts of the result."""
     rng = np.random.default_rng(0)
-    q, k, v, weights = rng.standard_normal((4, 3, length, 2, 4)).astype(np.float32)
-    if lengths is not None:
-        lengths = np.array(lengths, np.int32)
-        # What tokens past a clip's end give is not read.
-        weights *= (np.arange(length) < lengths[:, None])[:, :, None, None]
+    q, k, v, weights = rng.standard_normal((4, *shape)).astype(np.float32)
+    weights = weights * counted
 
-    def loss(function):
-        return jax.value_and_grad(lambda *qkv: (function(*qkv) * weights).sum(), (0, 1, 2))
+    def both(function):
+        def loss(*arrays):
+            return (function(*arrays) * weights).sum()
 
-    fused = loss(lambda *qkv: cudnn_attention(*qkv, lengths, "xla"))(q, k, v)
-    plain = loss(lambda *qkv: explicit(*qkv, lengths))(q, k, v)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), fused, plain)
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v)
+
+    for found, expected in zip(*map(jax.tree.leaves, (both(ours), both(reference))), strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def counted_tokens(tokens, length):
+    return (np.arange(tokens) < length)[None, :, None]
+
+
+@pytest.mark.parametrize(("tokens", "length"), [(5, 5), (8, 8), (13, 13), (16, 13)])
+def test_rows_filled_for_cudnn_change_neither_values_nor_gradients(tokens, length):
+    def ours(*arrays):
+        arrays = (x.reshape(3, tokens, HEADS, 4) for x in arrays)
+        return cudnn_attention(*arrays, length, "xla").reshape(3, tokens, -1)
+
+    valid = np.arange(tokens) < length
+    assert_alike(
+        ours,
+        lambda *arrays: plain(*arrays, valid),
+        (3, tokens, HEADS * 4),
+        counted_tokens(tokens, length),
+    )
+
+
+@pytest.mark.parametrize("kernel", ["auto", "xla", "pallas"])
+@pytest.mark.parametrize(("tokens", "length"), [(5, 5), (13, 13), (24, 20)])
+def test_attention_along_rows_is_the_formula(kernel, tokens, length):
+    assert_alike(
+        lambda *arrays: fused_row_attention(*arrays, HEADS, length, kernel),
+        lambda *arrays: plain(*arrays, np.arange(tokens) < length),
+        (3, tokens, HEADS * 16),
+        counted_tokens(tokens, length),
+    )
+
+
+@pytest.mark.parametrize("kernel", ["auto", "xla", "pallas"])
+@pytest.mark.parametrize("tokens", [5, 16, 37])
+def test_attention_over_time_is_the_formula(kernel, tokens):
+    def reference(*arrays):
+        return plain(*(x.swapaxes(1, 2) for x in arrays)).swapaxes(1, 2)
+
+    assert_alike(
+        lambda *arrays: fused_time_attention(*arrays, HEADS, kernel),
+        reference,
+        (2, 3, tokens, HEADS * 8),
+        1.0,
+    )
+
+
+@pytest.mark.parametrize("heads", [1, 3, 12])
+def test_heads_that_do_not_share_a_tile_are_right_too(heads):
+    shape = (2, 9, heads * 16)
+
+    def by_head(*arrays):
+        q, k, v = (x.reshape(2, 9, heads, 16) for x in arrays)
+        return jax.nn.dot_product_attention(q, k, v).reshape(shape)
+
+    assert_alike(
+        lambda *arrays: tpu.row_attention(*arrays, heads, 9, interpret=True), by_head, shape, 1.0
+    )
+
+
+def test_what_lies_past_the_end_of_an_array_does_not_reach_the_result():
+    """A block of 16 positions reads past 21 of them; interpreted, it reads NaN there."""
+    ones = jnp.ones((1, 2, 21, HEADS * 4))
+    out = fused_time_attention(ones, ones, ones, HEADS, "pallas")
+    np.testing.assert_allclose(out, 1, atol=1e-6)
+
+
+def test_rows_too_long_for_the_kernel_are_attended_by_xla(monkeypatch):
+    monkeypatch.setattr(tpu, "MOST_TOKENS", 8)
+    monkeypatch.setattr(tpu, "row_attention", None)  # would fail if called
+    x = jnp.ones((1, 9, HEADS * 4))
+    np.testing.assert_allclose(fused_row_attention(x, x, x, HEADS, 9, "pallas"), 1, atol=1e-6)
