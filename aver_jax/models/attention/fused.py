@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from aver_jax.models.attention.over_time import attend_over_time
-from aver_jax.models.custom_gradients import attend
+from aver_jax.models.custom_gradients import attend, attend_with_map
+from aver_jax.models.functions import Fuse, attention_softmax
 
 ATTENTION_KERNELS = ("auto", "xla", "cudnn", "pallas")
 
@@ -42,9 +43,7 @@ def fused_row_attention(
     by_head = (*q.shape[:2], heads, q.shape[2] // heads)
 
     def xla(q, k, v):
-        valid = None
-        if length < q.shape[1]:
-            valid = (jnp.arange(q.shape[1]) < length)[None, None, None]
+        valid = _valid(q, length)
         q, k, v = (x.reshape(by_head).swapaxes(1, 2) for x in (q, k, v))
         return attend(q, k, v, valid, None)[0].swapaxes(1, 2).reshape(*by_head[:2], -1)
 
@@ -60,6 +59,65 @@ def fused_row_attention(
 
     fits = q.shape[1] <= tpu.MOST_TOKENS
     return _by_kernel(kernel, (q, k, v), xla, cudnn, pallas if fits else xla, interpreted)
+
+
+def fused_row_attention_with_map(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array,
+    probe: jax.Array,
+    heads: int,
+    length: int,
+    kernel: str,
+    fuse: Fuse,
+) -> jax.Array:
+    """Returns attention as `fused_row_attention`, with a map for the gradient of `probe` [A, S, S].
+
+    As `functions.attend_with_map`. A kernel keeps no softmax: the map's is computed again, and only
+    the map needs it and its gradient.
+
+    Args:
+      bias: [D], what all of v lacks. It changes the gradient of the softmax alone, and has none.
+      q, k, v, heads, length, kernel: as `fused_row_attention`.
+      probe, fuse: as `functions.attend_with_map`.
+    """
+    by_head = (*q.shape[:2], heads, q.shape[2] // heads)
+
+    bias = jax.lax.stop_gradient(bias.astype(v.dtype))[None, None]
+
+    def split(*arrays):
+        return (x.reshape(by_head).swapaxes(1, 2) for x in arrays)
+
+    def xla(q, k, v, bias, probe):
+        out = attend_with_map(*split(q, k, v + bias), _valid(q, length), probe, fuse)
+        return out.swapaxes(1, 2).reshape(*by_head[:2], -1) - bias
+
+    def attended(kernel):
+        return lambda q, k, v: fused_row_attention(q, k, v, heads, length, kernel)
+
+    def with_map(kernel):
+        @jax.custom_vjp
+        def attend(q, k, v, bias, probe):
+            return attended(kernel)(q, k, v)
+
+        def forward(q, k, v, bias, probe):
+            out, pullback = jax.vjp(attended(kernel), q, k, v)
+            return out, (q, k, v, bias, pullback)
+
+        def backward(kept, gradient):
+            q, k, v, bias, pullback = kept
+            softmax = attention_softmax(*split(q, k), _valid(q, length))
+            of_out, values = split(gradient, v + bias)
+            of_softmax = (of_out @ values.swapaxes(-1, -2)).astype(jnp.float32)
+            return *pullback(gradient), None, fuse(softmax, of_softmax)
+
+        attend.defvjp(forward, backward)
+        return attend
+
+    return _by_kernel(
+        kernel, (q, k, v, bias, probe), xla, with_map("cudnn"), with_map("pallas"), with_map("pallas")
+    )
 
 
 def fused_time_attention(
@@ -87,6 +145,13 @@ def fused_time_attention(
 
     fits = q.shape[1] <= tpu.MOST_FRAMES
     return _by_kernel(kernel, (q, k, v), xla, xla, pallas if fits else xla, interpreted)
+
+
+def _valid(rows: jax.Array, length: int) -> jax.Array | None:
+    """Returns which tokens of rows [A, S, D] are attended to, bool [1, 1, 1, S]; None for all."""
+    if length == rows.shape[1]:
+        return None
+    return (jnp.arange(rows.shape[1]) < length)[None, None, None]
 
 
 def _by_kernel(kernel, arrays, xla, cudnn, pallas, interpreted):

@@ -6,9 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aver_jax.models.attention.fused import fused_row_attention, fused_time_attention
+from aver_jax.models.attention.fused import (
+    fused_row_attention,
+    fused_row_attention_with_map,
+    fused_time_attention,
+)
 from aver_jax.models.attention.over_time import attend_over_time, attend_over_time_with_map
-from aver_jax.models.custom_gradients import attend, attend_with_map
+from aver_jax.models.custom_gradients import attend
 from aver_jax.models.functions import Fuse
 from aver_jax.models.layers import Dense, Normed, product
 
@@ -79,23 +83,25 @@ class Attention(_MultiHead):
           fuse: as `functions.attend_with_map`.
         """
         batch, tokens, width = x.shape
-        (q, k, v), rest = self._qkv(x, whole=probe is not None)
+        # A softmax with a probe on it does not sum to 1.
+        (q, k, v), rest = self._qkv(x, whole=probe is not None and not fuse)
         weights = None
-        if explicit or probe is not None or not isinstance(lengths, int | None):
+        length = tokens if lengths is None else lengths
+        if fuse and probe is not None:
+            out = fused_row_attention_with_map(
+                q, k, v, rest, probe, self.num_heads, length, self.kernel, fuse
+            )
+        elif explicit or probe is not None or not isinstance(length, int):
             valid = None
             if lengths is not None:
                 ends = jnp.asarray(lengths).reshape(-1, 1, 1, 1)
                 valid = jnp.arange(tokens)[None, None, None] < ends
             heads = (batch, tokens, self.num_heads, width // self.num_heads)
             q, k, v = (part.reshape(heads).swapaxes(1, 2) for part in (q, k, v))
-            if fuse and probe is not None:
-                out = attend_with_map(q, k, v, valid, probe, fuse)
-            else:
-                out, softmax = attend(q, k, v, valid, probe)
-                weights = softmax if explicit else None
+            out, softmax = attend(q, k, v, valid, probe)
             out = out.swapaxes(1, 2).reshape(batch, tokens, width)
+            weights = softmax if explicit else None
         else:
-            length = tokens if lengths is None else lengths
             out = fused_row_attention(q, k, v, self.num_heads, length, self.kernel)
         return product(out, *self._projection(width, rest)), weights
 

@@ -50,10 +50,13 @@ class Block(nn.Module):
         attention = Attention(
             self.num_heads, self.dtype, normal_init(self.init_std), self.kernel, name="attn"
         )
+        probe = probes.get(tap)
+        if probe is not None and (fill := x.shape[1] - probe.shape[-1]):
+            probe = jnp.pad(probe, ((0, 0), (0, fill), (0, fill)))
         out, weights = attention(
             self._normed(x, probes, taps),
             tap in self.capture,
-            probes.get(tap),
+            probe,
             self.length,
             self.fuse,
         )
@@ -109,8 +112,9 @@ class Block(nn.Module):
         tap = "attention_time"
         probe = probes.get(tap)
         if probe is not None:
-            probe = probe.reshape(batch, tokens - 1, *probe.shape[1:])
-            probe = jnp.pad(probe, ((0, 0), (1, 0)) + ((0, 0),) * (probe.ndim - 2))
+            probe = probe.reshape(batch, -1, *probe.shape[1:])
+            fill = tokens - 1 - probe.shape[1]
+            probe = jnp.pad(probe, ((0, 0), (1, fill)) + ((0, 0),) * (probe.ndim - 2))
         normed = LayerNorm(self.dtype, name="temporal_norm1").parts(x)
         out, weights, (kernel, bias) = attention(
             normed, self.num_frames, tap in self.capture, probe, self.fuse

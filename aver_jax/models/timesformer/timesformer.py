@@ -212,7 +212,8 @@ class TimeSformer(Model):
 
         x = self._embedded(frames)
         tokens = x.shape[1]
-        fill = 0 if self.kernel == "xla" or capture or probes else _fill(tokens)
+        looked_into = capture or (probes and not fuse)
+        fill = 0 if self.kernel == "xla" or looked_into else _fill(tokens)
         if fill:
             x = jnp.pad(x, ((0, 0), (0, fill), (0, 0)))
             if "time" in drop:

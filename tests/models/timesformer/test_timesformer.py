@@ -206,7 +206,7 @@ def test_gradient_of_a_probe_is_the_change_it_makes(probed, clips):
     [
         ({"capture": ("attention_joint",)}, r"no tap \['attention_joint'\] in a divided"),
         ({"probes": {"atention": np.zeros(1)}}, "no tap"),
-        ({"probes": {"attention_time": np.zeros((2, 4, 3, 3, 3))}}, r"has \(2, 8, 3, 3, 3\)"),
+        ({"probes": {"attention_time": np.zeros((2, 4, 3, 3, 3))}}, r"expected \(2, 8, 3, 3, 3\)"),
         ({"train": True}, "found none"),
         ({"train": True, "keys": jax.random.key(0)}, r"shape \(2,\), one per clip"),
         ({"train": True, "keys": np.zeros((2, 2), np.uint32)}, "found uint32"),
