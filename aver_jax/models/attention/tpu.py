@@ -8,6 +8,7 @@ pass computes the attention matrix again, in the chip's memory.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,110 +60,159 @@ def _attention(q, k, v, heads, length, positions, interpret):
 
     With T > 1 a token attends to its own position alone.
     """
-    return _call(_forward_kernel, (q, k, v), 1, heads, length, positions, interpret)[0]
+    return _forward(q, k, v, heads, length, positions, interpret)[0]
 
 
 def _forward(q, k, v, heads, length, positions, interpret):
-    out = _attention(q, k, v, heads, length, positions, interpret)
-    return out, (q, k, v)
+    sums = jax.ShapeDtypeStruct((*q.shape[:3], heads), jnp.float32)
+    results = [jax.ShapeDtypeStruct(q.shape, q.dtype), sums]
+    settings = (heads, length, positions, interpret)
+    out, log_sum = _call(_forward_kernel, (q, k, v), results, 2, *settings)
+    return out, (q, k, v, out, log_sum)
 
 
 def _backward(heads, length, positions, interpret, kept, gradient):
-    return tuple(
-        _call(_backward_kernel, (*kept, gradient), 3, heads, length, positions, interpret)
-    )
+    results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in kept[:3]]
+    settings = (heads, length, positions, interpret)
+    return tuple(_call(_backward_kernel, (*kept, gradient), results, 5, *settings))
 
 
 _attention.defvjp(_forward, _backward)
 
 
-def _call(kernel, arrays, results, heads, length, positions, interpret):
-    """Runs a kernel over blocks of positions; the results are shaped as the arrays."""
+def _call(kernel, arrays, results, products, heads, length, positions, interpret):
+    """Runs a kernel over blocks of positions of arrays [A, T, S, ...], which gives `results`."""
     rows, frames, tokens, width = arrays[0].shape
-    block = pl.BlockSpec((1, frames, positions, width), lambda a, s: (a, 0, s, 0))
-    size, dtype = frames * positions, arrays[0].dtype
-    blocks = rows * pl.cdiv(tokens, positions)
-    products = 2 if results == 1 else 5
+    grid = (rows, pl.cdiv(tokens, positions))
+
+    def block(x):
+        return pl.BlockSpec((1, frames, positions, x.shape[-1]), lambda a, s: (a, 0, s, 0))
+
+    size = frames * positions
     return pl.pallas_call(
         functools.partial(kernel, heads=heads, length=length),
-        grid=(rows, pl.cdiv(tokens, positions)),
-        in_specs=[block] * len(arrays),
-        out_specs=[block] * results,
-        out_shape=[jax.ShapeDtypeStruct(arrays[0].shape, dtype)] * results,
+        grid=grid,
+        in_specs=[block(x) for x in arrays],
+        out_specs=[block(x) for x in results],
+        out_shape=results,
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=_MEMORY
         ),
         cost_estimate=pl.CostEstimate(
-            flops=2 * products * blocks * size**2 * width,
-            bytes_accessed=(len(arrays) + results) * arrays[0].size * dtype.itemsize,
-            transcendentals=blocks * heads * size**2,
+            flops=2 * products * math.prod(grid) * size**2 * width,
+            bytes_accessed=sum(x.size * x.dtype.itemsize for x in (*arrays, *results)),
+            transcendentals=math.prod(grid) * heads * size**2,
         ),
         interpret=interpret,
     )(*arrays)
 
 
-def _forward_kernel(q, k, v, out, *, heads, length):
-    *arrays, mask = _block(length, q, k, v)
-
-    def of_head(q, k, v):
-        softmax = _softmax(q, k, mask)
-        return (_dot(softmax.astype(v.dtype), v, 1, 0),)
-
-    _over_heads(of_head, arrays, (out,), heads)
-
-
-def _backward_kernel(q, k, v, gradient, of_q, of_k, of_v, *, heads, length):
-    *arrays, mask = _block(length, q, k, v, gradient)
-
-    def of_head(q, k, v, gradient):
-        softmax = _softmax(q, k, mask)
-        of_v = _dot(softmax.astype(v.dtype), gradient, 0, 0)
-        of_softmax = _dot(gradient, v, 1, 1)
-        along = (of_softmax * softmax).sum(-1, keepdims=True)
-        of_scores = (softmax * (of_softmax - along) * q.shape[-1] ** -0.5).astype(q.dtype)
-        return _dot(of_scores, k, 1, 0), _dot(of_scores, q, 0, 0), of_v
-
-    _over_heads(of_head, arrays, (of_q, of_k, of_v), heads)
+def _forward_kernel(q, k, v, out, log_sum, *, heads, length):
+    tile = _Tiles(q, heads, length)
+    q, k, v = (tile.tokens(x) for x in (q, k, v))
+    index = jax.lax.broadcasted_iota(jnp.int32, (1, heads), 1)
+    largest, total = (jnp.ones((tile.size, heads), jnp.float32) for _ in range(2))
+    for columns in tile.columns:
+        attended = None
+        for head in range(tile.together):
+            scores = tile.scores(tile.of_head(q[:, columns], head), k[:, columns])
+            most = scores.max(-1, keepdims=True)
+            powers = jnp.exp(scores - most)
+            summed = powers.sum(-1, keepdims=True)
+            found = _dot(powers.astype(v.dtype), v[:, columns], 1, 0) * (1 / summed)
+            attended = found if head == 0 else jnp.where(tile.is_head(head), found, attended)
+            is_head = index == columns.start // tile.head_width + head
+            largest = jnp.where(is_head, most, largest)
+            total = jnp.where(is_head, summed, total)
+        out[0, :, :, columns] = tile.block(attended, out.dtype)
+    log_sum[0] = tile.block(largest + jnp.log(total), log_sum.dtype)
 
 
-def _block(length, *refs):
-    """Returns the arrays of a block as tokens [T * positions, D], and which attends to which."""
-    _, frames, positions, width = refs[0].shape
-    size = frames * positions
-    first = pl.program_id(1) * positions
+def _backward_kernel(q, k, v, out, log_sum, gradient, of_q, of_k, of_v, *, heads, length):
+    tile = _Tiles(q, heads, length)
+    arrays = (q, k, v, out, log_sum, gradient)
+    q, k, v, out, log_sum, gradient = (tile.tokens(x) for x in arrays)
+    for columns in tile.columns:
+        keys = k[:, columns]
+        # The sum over keys of softmax times its gradient (Dao et al. 2022, appendix B).
+        products = gradient[:, columns].astype(jnp.float32) * out[:, columns].astype(jnp.float32)
+        found = None
+        for head in range(tile.together):
+            index = columns.start // tile.head_width + head
+            query = tile.of_head(q[:, columns], head)
+            of_out = tile.of_head(gradient[:, columns], head)
+            softmax = jnp.exp(tile.scores(query, keys) - log_sum[:, index : index + 1])
+            along = tile.of_head(products, head).sum(-1, keepdims=True)
+            of_scores = softmax * (_dot(of_out, v[:, columns], 1, 1) - along)
+            softmax, of_scores = softmax.astype(q.dtype), of_scores.astype(q.dtype)
+            parts = (
+                _dot(of_scores, keys, 1, 0),
+                _dot(of_scores, query, 0, 0),
+                _dot(softmax, of_out, 0, 0),
+            )
+            if head == 0:
+                found = parts
+                continue
+            # The others are 0 outside a head's columns.
+            first = jnp.where(tile.is_head(head), parts[0], found[0])
+            found = (first, found[1] + parts[1], found[2] + parts[2])
+        scaled = (tile.scale * found[0], tile.scale * found[1], found[2])
+        for array, part in zip((of_q, of_k, of_v), scaled, strict=True):
+            array[0, :, :, columns] = tile.block(part, array.dtype)
 
-    def position(axis):
-        return jax.lax.broadcasted_iota(jnp.int32, (size, size), axis) % positions
 
-    mask = first + position(1) < length
-    if frames > 1:
-        mask &= position(0) == position(1)
-    # Past the array's end a block holds anything, even what is no number.
-    inside = jax.lax.broadcasted_iota(jnp.int32, (size, 1), 0) % positions + first < length
-    arrays = [ref[0].reshape(size, width) for ref in refs]
-    return *(jnp.where(inside, x, jnp.zeros_like(x)) for x in arrays), mask
+class _Tiles:
+    """A block of tokens [T * positions, D] seen by tiles of columns, and heads within a tile.
 
+    A tile has 128 columns, and mostly more than one head. Heads are not cut out of it, which would
+    shift columns: the others' are set to 0, and a product over all columns is as fast.
+    """
 
-def _over_heads(function, arrays, outs, heads):
-    """Writes what a function makes of every head's columns into the same columns of `outs`."""
-    width = arrays[0].shape[-1]
-    size = width // heads
-    # As many heads at once as fill a tile's 128 columns.
-    together = math.gcd(heads, max(1, 128 // size))
-    for first in range(0, heads, together):
-        found = []
-        for head in range(first, first + together):
-            found.append(function(*(x[:, head * size : (head + 1) * size] for x in arrays)))
-        columns = slice(first * size, (first + together) * size)
-        for out, parts in zip(outs, zip(*found, strict=True), strict=True):
-            joined = jnp.concatenate(parts, axis=-1).astype(out.dtype)
-            out[0, :, :, columns] = joined.reshape(*out.shape[1:3], -1)
+    def __init__(self, block: Any, heads: int, length: int):
+        _, frames, positions, width = block.shape
+        self.shape, self.size = (frames, positions), frames * positions
+        self.head_width = width // heads
+        self.scale = self.head_width**-0.5
+        self.together = math.gcd(heads, max(1, 128 // self.head_width))
+        self.width = self.together * self.head_width
+        self.columns = [slice(i, i + self.width) for i in range(0, width, self.width)]
+        first = pl.program_id(1) * positions
+        columns = jax.lax.broadcasted_iota(jnp.int32, (1, self.width), 1)
+        # Not `//` and `%`, whose care for negative numbers asks which TPU is there.
+        self._column = jax.lax.div(columns, self.head_width)
 
+        def position(shape, axis):
+            return jax.lax.rem(jax.lax.broadcasted_iota(jnp.int32, shape, axis), positions)
 
-def _softmax(q, k, mask):
-    scores = jnp.where(mask, _dot(q, k, 1, 1) * q.shape[-1] ** -0.5, -1e30)
-    powers = jnp.exp(scores - scores.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+        ends = length < positions or length % positions
+        # Past the array's end a block holds anything, even what is no number.
+        inside = first + position((self.size, 1), 0) < length
+        self._inside = inside if ends else None
+        valid = first + position((1, self.size), 1) < length if ends else None
+        if frames > 1:
+            square = (self.size, self.size)
+            same = position(square, 0) == position(square, 1)
+            valid = same if valid is None else same & valid
+        self._mask = None if valid is None else jnp.where(valid, 0.0, -1e30)
+
+    def tokens(self, ref):
+        x = ref[0].reshape(self.size, -1)
+        return x if self._inside is None else jnp.where(self._inside, x, jnp.zeros_like(x))
+
+    def block(self, x, dtype):
+        return x.astype(dtype).reshape(*self.shape, -1)
+
+    def is_head(self, head):
+        return self._column == head
+
+    def of_head(self, x, head):
+        return x if self.together == 1 else jnp.where(self.is_head(head), x, jnp.zeros_like(x))
+
+    def scores(self, q, k):
+        # A power of 2 is exact on the factor, which is smaller.
+        exact = math.frexp(self.scale)[0] == 0.5
+        found = _dot(q * self.scale, k, 1, 1) if exact else _dot(q, k, 1, 1) * self.scale
+        return found if self._mask is None else found + self._mask
 
 
 def _dot(a, b, of_a, of_b):
