@@ -133,32 +133,24 @@ def _backward_kernel(q, k, v, out, log_sum, gradient, of_q, of_k, of_v, *, heads
     arrays = (q, k, v, out, log_sum, gradient)
     q, k, v, out, log_sum, gradient = (tile.tokens(x) for x in arrays)
     for columns in tile.columns:
-        keys = k[:, columns]
+        # The heads of a tile one below the other: what they add to k and v is one product.
+        query, of_out = (tile.by_head(x[:, columns]) for x in (q, gradient))
+        first = columns.start // tile.head_width
+        logs = [log_sum[:, first + i : first + i + 1] for i in range(tile.together)]
+        scores = tile.scores(query, k[:, columns], masked=tile.shape[0] > 1)
+        softmax = jnp.exp(scores - jnp.concatenate(logs))
         # The sum over keys of softmax times its gradient (Dao et al. 2022, appendix B).
         products = gradient[:, columns].astype(jnp.float32) * out[:, columns].astype(jnp.float32)
-        found = None
-        for head in range(tile.together):
-            index = columns.start // tile.head_width + head
-            query = tile.of_head(q[:, columns], head)
-            of_out = tile.of_head(gradient[:, columns], head)
-            softmax = jnp.exp(tile.scores(query, keys) - log_sum[:, index : index + 1])
-            along = tile.of_head(products, head).sum(-1, keepdims=True)
-            of_scores = softmax * (_dot(of_out, v[:, columns], 1, 1) - along)
-            softmax, of_scores = softmax.astype(q.dtype), of_scores.astype(q.dtype)
-            parts = (
-                _dot(of_scores, keys, 1, 0),
-                _dot(of_scores, query, 0, 0),
-                _dot(softmax, of_out, 0, 0),
-            )
-            if head == 0:
-                found = parts
-                continue
-            # The others are 0 outside a head's columns.
-            first = jnp.where(tile.is_head(head), parts[0], found[0])
-            found = (first, found[1] + parts[1], found[2] + parts[2])
-        scaled = (tile.scale * found[0], tile.scale * found[1], found[2])
-        for array, part in zip((of_q, of_k, of_v), scaled, strict=True):
-            array[0, :, :, columns] = tile.block(part, array.dtype)
+        along = tile.by_head(products).sum(-1, keepdims=True)
+        of_scores = softmax * (_dot(of_out, v[:, columns], 1, 1) - along)
+        softmax, of_scores = softmax.astype(q.dtype), of_scores.astype(q.dtype)
+        of_query = tile.joined(_dot(of_scores, k[:, columns], 1, 0))
+        of_q[0, :, :, columns] = tile.block(tile.scale * of_query, of_q.dtype)
+        # What is not attended to is cut here, which is cheaper than in the softmax.
+        of_key = tile.inside(tile.scale * _dot(of_scores, query, 0, 0))
+        of_value = tile.inside(_dot(softmax, of_out, 0, 0))
+        of_k[0, :, :, columns] = tile.block(of_key, of_k.dtype)
+        of_v[0, :, :, columns] = tile.block(of_value, of_v.dtype)
 
 
 class _Tiles:
@@ -196,7 +188,10 @@ class _Tiles:
         self._mask = None if valid is None else jnp.where(valid, 0.0, -1e30)
 
     def tokens(self, ref):
-        x = ref[0].reshape(self.size, -1)
+        return self.inside(ref[0].reshape(self.size, -1))
+
+    def inside(self, x):
+        """Returns x [tokens, ...], 0 where nothing is attended to."""
         return x if self._inside is None else jnp.where(self._inside, x, jnp.zeros_like(x))
 
     def block(self, x, dtype):
@@ -208,11 +203,27 @@ class _Tiles:
     def of_head(self, x, head):
         return x if self.together == 1 else jnp.where(self.is_head(head), x, jnp.zeros_like(x))
 
-    def scores(self, q, k):
+    def by_head(self, x):
+        """Returns x [tokens, columns] once for every head, one below the other, without the rest."""
+        return jnp.concatenate([self.of_head(x, head) for head in range(self.together)])
+
+    def joined(self, x):
+        """Returns of x, as `by_head` gives it, every head's columns."""
+        found = x[: self.size]
+        for head in range(1, self.together):
+            part = x[head * self.size : (head + 1) * self.size]
+            found = jnp.where(self.is_head(head), part, found)
+        return found
+
+    def scores(self, q, k, masked=True):
         # A power of 2 is exact on the factor, which is smaller.
         exact = math.frexp(self.scale)[0] == 0.5
         found = _dot(q * self.scale, k, 1, 1) if exact else _dot(q, k, 1, 1) * self.scale
-        return found if self._mask is None else found + self._mask
+        if self._mask is None or not masked:
+            return found
+        if len(self._mask) == 1 or len(found) == self.size:
+            return found + self._mask
+        return found + jnp.concatenate([self._mask] * self.together)
 
 
 def _dot(a, b, of_a, of_b):
