@@ -51,9 +51,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.num_frames = config.data.get_ref("num_frames")
     config.model.stem = 3 if small else 0
     config.model.drop_path = 0.1
-    config.model.remat = "block" if arg.size == "B" else "none"
+    config.model.remat = "none"
     config.model.kernel = "auto"
-    config.model.unroll = SIZES[arg.size].get("unroll", 1)
+    # Of size B a loop over the layers costs a sixth of a step on an H100, a third on a v5e.
+    config.model.unroll = SIZES["B"]["depth"] if arg.size == "B" else SIZES[arg.size].get("unroll", 1)
     config.model.dtype = "float32" if small else "bfloat16"
 
     if small:

@@ -122,7 +122,7 @@ def _report(args: argparse.Namespace, words: list[str]) -> int:
             f"config.parallel is {config.parallel!r}; the report compiles the step of shard_map, "
             "which does the same work: leave it out"
         )
-    function = compiled_afresh(lowered(config, args.classes, args.program)[0])
+    function = compiled_afresh(lowered(config, args.classes, args.program).lowered)
     seconds = time.perf_counter() - began
     parsed = parse(function.as_text())
     found = costs(parsed, is_ours)

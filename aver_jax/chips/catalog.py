@@ -140,6 +140,8 @@ def make_topology_mesh(target: Target):
     # The TPU's compiler would ask a server that is not there, the other look for a driver.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
+    # No TPU is opened here, so that several compilers need not wait for one another.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     import numpy as np
     from jax.experimental import topologies
     from jax.sharding import AxisType, Mesh

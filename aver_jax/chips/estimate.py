@@ -10,6 +10,7 @@ import jax
 from aver_jax.chips.catalog import Target
 from aver_jax.chips.collectives import Collectives, collectives
 from aver_jax.chips.hlo.costs import Cost, costs
+from aver_jax.chips.hlo.flops import TPU_KERNEL
 from aver_jax.chips.hlo.text import parse
 
 
@@ -90,6 +91,7 @@ def estimate(
     dtype: str,
     held: Mapping[str, int],
     ours=lambda file: "site-packages" not in file,
+    kernels: Mapping[str, float] | None = None,
 ) -> Estimate:
     """Returns what a program costs.
 
@@ -101,10 +103,12 @@ def estimate(
       dtype: of the model's products.
       held: bytes by use, as `programs.lowered` gives them.
       ours: says of a source file whether its lines are worth naming.
+      kernels: cycles of a TPU's Pallas kernels (`kernel_schedules.kernel_cycles`).
     """
     chip, module = target.chip, parse(compiled.as_text())
     found = costs(module, ours)
-    seconds = {row.name: _seconds(row, target, dtype) for row in found.rows}
+    rows = [_with_cycles(row, kernels or {}) for row in found.rows]
+    seconds = {row.name: _seconds(row, target, dtype) for row in rows}
     needed = needed / target.devices
     memory = _memory(compiled, held)
     return Estimate(
@@ -113,14 +117,21 @@ def estimate(
         seconds=sum(seconds.values()),
         floor=needed / chip.matmul[dtype],
         needed=needed,
-        done=sum(row.flops or 0 for row in found.rows),
-        bytes=sum(row.bytes for row in found.rows),
+        done=sum(row.flops or 0 for row in rows),
+        bytes=sum(row.bytes for row in rows),
         memory=memory,
         fits=sum(memory.values()) <= chip.memory,
-        sources=_sources(found.rows, seconds),
-        collectives=collectives(found.rows, target.devices, chip.link),
-        uncounted=sum(_unknown(row, target) for row in found.rows) + len(found.unknown_loops),
+        sources=_sources(rows, seconds),
+        collectives=collectives(rows, target.devices, chip.link),
+        uncounted=sum(_unknown(row, target) for row in rows) + len(found.unknown_loops),
     )
+
+
+def _with_cycles(row: Cost, kernels: Mapping[str, float]) -> Cost:
+    """Returns the row of a Pallas kernel with the cycles of its schedule, any other as it is."""
+    if row.kind != TPU_KERNEL or row.shape not in kernels:
+        return row
+    return dataclasses.replace(row, cycles=row.runs * kernels[row.shape])
 
 
 def _seconds(row: Cost, target: Target, dtype: str) -> float:
@@ -128,7 +139,9 @@ def _seconds(row: Cost, target: Target, dtype: str) -> float:
     if row.klass == "collective":
         return 0.0  # counted by the links
     if chip.clock:
-        return (row.cycles or 0) / chip.clock
+        cycles = (row.cycles or 0) / chip.clock
+        # Its schedule leaves out what it waits for memory.
+        return max(cycles, row.bytes / chip.copy) if row.kind == TPU_KERNEL else cycles
     # What the shape of a result says: a kernel that multiplies bfloat16 into float32 is at the rate
     # of the model's products.
     return max(row.bytes / chip.copy, (row.flops or 0) / chip.matmul[dtype])

@@ -1,7 +1,7 @@
 """The programs of an experiment from its config alone: no dataset, no parameters, any devices."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,14 +12,15 @@ from ml_collections import ConfigDict
 
 from aver_jax.chips.catalog import Target
 from aver_jax.chips.estimate import Estimate, estimate
+from aver_jax.chips.kernel_schedules import kernel_cycles
 from aver_jax.errors import UserError
 from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.frontend import evaluation_inputs
 from aver_jax.input import ClipShape
 from aver_jax.models import inference_form, init_variables
 from aver_jax.models.counting import forward_multiply_adds
-from aver_jax.relevance.explain import lowered as lowered_relevance
 from aver_jax.relevance.explain import methods_of, passes_of
+from aver_jax.relevance.explain import traced as traced_relevance
 from aver_jax.runs.run_folder import model_of
 from aver_jax.runtime.data_parallel import AXIS, check_batch_size, make_mesh, replicated
 from aver_jax.training.settings import StepSettings
@@ -47,9 +48,24 @@ def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
+class Program(NamedTuple):
+    """A program that is lowered for devices.
+
+    Attributes:
+      lowered: what is compiled.
+      jaxpr: what was lowered.
+      held: bytes that each device holds of it for sure: "parameters" (with the state of batch
+        norm), "optimizer" (moments, averages; of training) and "batch".
+    """
+
+    lowered: jax.stages.Lowered
+    jaxpr: Any
+    held: dict[str, int]
+
+
 def lowered(
     config: ConfigDict, classes: int, program: str, mesh: Mesh | None = None, method: str = ""
-) -> tuple[jax.stages.Lowered, dict[str, int]]:
+) -> Program:
     """Lowers a program for the devices of a mesh, which need not be there.
 
     Args:
@@ -58,10 +74,6 @@ def lowered(
       program: one of `catalog.PROGRAMS`.
       mesh: of `make_mesh` or `catalog.make_topology_mesh`; default: all devices of this machine.
       method: of relevance; "" is the model's default.
-
-    Returns:
-      The program, and bytes that each device holds of it for sure: "parameters" (with the state of
-      batch norm), "optimizer" (moments, averages; of training) and "batch".
 
     Raises:
       UserError: a config that cannot be trained, or whose batch does not fit the devices; pmap
@@ -81,7 +93,7 @@ def lowered(
     variables = _placed(training.shapes, replicated(mesh))
     held = {"parameters": _bytes(variables), "batch": _bytes(batch) // mesh.size}
     if program == "inference":
-        return compiled_forward(model, config, mesh).jitted.lower(variables, batch), held
+        return _lowered(compiled_forward(model, config, mesh).jitted, (variables, batch), held)
     if program == "relevance":
         method = method or methods_of(model)[0]
         if method not in methods_of(model):
@@ -92,7 +104,8 @@ def lowered(
         inputs = jax.eval_shape(lambda b: evaluation_inputs(config, b), batch)
         inputs = _placed(inputs, NamedSharding(mesh, P(AXIS)))
         held["batch"] = _bytes(inputs) // mesh.size
-        return lowered_relevance(model, variables, inputs, method), held
+        traced = traced_relevance(model, variables, inputs, method)
+        return Program(traced.lower(), traced.jaxpr, held)
     state = jax.eval_shape(training.init, training.shapes, jax.ShapeDtypeStruct((), np.uint32))
     held["optimizer"] = _bytes(state) - held["parameters"]
     step = training.step
@@ -103,14 +116,20 @@ def lowered(
                                                x.dtype),
                 batch,
             )  # fmt: skip
-            return step.pmapped.lower(state, split, None), held
+            jaxpr = jax.make_jaxpr(step.pmapped)(state, split, None)
+            return Program(step.pmapped.lower(state, split, None), jaxpr, held)
         except (ValueError, RuntimeError, NotImplementedError, AttributeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise UserError(
                 "config.parallel is 'pmap', which jax does not lower for these devices "
                 f"({reason}); take shard_map, which does the same work"
             ) from error
-    return step.jitted.lower(_placed(state, replicated(mesh)), batch, None), held
+    return _lowered(step.jitted, (_placed(state, replicated(mesh)), batch, None), held)
+
+
+def _lowered(function: Any, arguments: tuple[Any, ...], held: dict[str, int]) -> Program:
+    traced = function.trace(*arguments)
+    return Program(traced.lower(), traced.jaxpr, held)
 
 
 def needed_flops(config: ConfigDict, classes: int, program: str, method: str = "") -> int:
@@ -139,9 +158,10 @@ def estimated(
       DoesNotFit: the compiler says that the program needs more memory than a device has.
     """
     try:
-        found, held = lowered(config, classes, program, mesh, method)
+        found = lowered(config, classes, program, mesh, method)
         needed = needed_flops(config, classes, program, method)
-        compiled = compiled_afresh(found)
+        compiled = compiled_afresh(found.lowered)
+        kernels = kernel_cycles(found.jaxpr, target) if target.chip.clock else {}
     except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         if "RESOURCE_EXHAUSTED" in reason:
@@ -150,8 +170,9 @@ def estimated(
                 "ask for --largest-batch"
             ) from error
         raise UserError(f"{program} cannot be compiled for {target} ({reason})") from error
+    dtype = str(config.model.dtype)
     return estimate(
-        compiled, target, needed, config.batch_size, str(config.model.dtype), held, is_ours
+        compiled, target, needed, config.batch_size, dtype, found.held, is_ours, kernels
     )
 
 

@@ -172,7 +172,12 @@ def _resampled(planes: Array, matrix: Array) -> Array:
 
     def at(offset: int) -> Array:
         # "clip" spares the test for indices out of range; none is.
-        return jnp.take(flat, corner + offset, axis=1, mode="clip").astype(jnp.float32)
+        taken = jnp.take(flat, corner + offset, axis=1, mode="clip")
+        # A TPU's compiler would widen the bytes before it puts the planes in their order.
+        taken = jax.lax.platform_dependent(
+            taken, tpu=jax.lax.optimization_barrier, default=lambda taken: taken
+        )
+        return taken.astype(jnp.float32)
 
     upper = at(0) + right_share * (at(1) - at(0))
     lower = at(width) + right_share * (at(width + 1) - at(width))

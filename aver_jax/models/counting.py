@@ -58,7 +58,7 @@ def _of_equation(equation: core.JaxprEqn) -> int:
         # Per output channel: the kernel's window over the inputs of its group.
         window = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
         return math.prod(equation.outvars[0].aval.shape) * window
-    inner = [_of_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(params)]
+    inner = [_of_jaxpr(jaxpr) for jaxpr in inner_jaxprs(params)]
     if name == "scan":
         return params["length"] * sum(inner)
     if name == "cond":
@@ -69,7 +69,8 @@ def _of_equation(equation: core.JaxprEqn) -> int:
     return sum(inner)
 
 
-def _inner_jaxprs(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:
+def inner_jaxprs(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:
+    """Returns the jaxprs among an equation's parameters."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, core.ClosedJaxpr):

@@ -109,15 +109,15 @@ def explain(
     return Relevance(scaled if normalize else raw, *rest)
 
 
-def lowered(
+def traced(
     model: Any,
     variables: Any,
     inputs: Mapping[str, Any],
     method: str,
     path: str = "",
     modality: str = "",
-) -> jax.stages.Lowered:
-    """Returns the function behind `explain`, lowered for where the shapes of its inputs lie.
+) -> jax.stages.Traced:
+    """Returns the function behind `explain`, traced for where the shapes of its inputs lie.
 
     Args:
       model: as in `explain`.
@@ -134,7 +134,7 @@ def lowered(
     target = jax.ShapeDtypeStruct(batch.shape[:1], jnp.int32, sharding=batch.sharding)
     platform = next(iter(batch.sharding.device_set)).platform
     model = inference_form(model, platform)
-    return _compiled(model, method, path, array).lower(variables, inputs, target)
+    return _compiled(model, method, path, array).trace(variables, inputs, target)
 
 
 @functools.lru_cache(maxsize=32)

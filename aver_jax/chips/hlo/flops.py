@@ -6,6 +6,9 @@ import re
 
 from aver_jax.chips.hlo.text import Computation, Instruction, Shape
 
+#: Target of a Pallas kernel's custom call on a TPU.
+TPU_KERNEL = "tpu_custom_call"
+
 # Two matrix products forward; backward computes the scores again and has four gradients.
 _ATTENTION_PRODUCTS = {"forward": 2, "backward": 5}
 
@@ -15,6 +18,7 @@ def is_product(instruction: Instruction) -> bool:
     if instruction.opcode in ("dot", "convolution"):
         return True
     products = ("cublas", "onednn$matmul", "onednn$conv", "cudnn$conv", "cudnn$fmha", "gemm")
+    products += (TPU_KERNEL,)
     return any(part in instruction.target for part in products)
 
 
@@ -103,6 +107,9 @@ def _call(instruction: Instruction, inputs: list[Shape]) -> float:
             return _convolution(instruction, inputs[0], output, inputs[1])
         return _convolution(instruction, inputs[0], inputs[1], output)
     settings = _settings(instruction)
+    if target == TPU_KERNEL:
+        # What its author says of it.
+        return float(_found(settings, ("cost_estimate",))["flops"])
     if "fmha" in target:
         scores = _found(settings, ("intermediate_tensor_shape",))["dimensions"]
         direction = "backward" if "Backward" in target else "forward"
