@@ -54,7 +54,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.remat = "none"
     config.model.kernel = "auto"
     # Of size B a loop over the layers costs a sixth of a step on an H100, a third on a v5e.
-    config.model.unroll = SIZES["B"]["depth"] if arg.size == "B" else SIZES[arg.size].get("unroll", 1)
+    config.model.unroll = (
+        SIZES["B"]["depth"] if arg.size == "B" else SIZES[arg.size].get("unroll", 1)
+    )
     config.model.dtype = "float32" if small else "bfloat16"
 
     if small:

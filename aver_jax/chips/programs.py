@@ -17,7 +17,7 @@ from aver_jax.errors import UserError
 from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.frontend import evaluation_inputs
 from aver_jax.input import ClipShape
-from aver_jax.models import inference_form, init_variables
+from aver_jax.models import init_variables
 from aver_jax.models.counting import forward_multiply_adds
 from aver_jax.relevance.explain import methods_of, passes_of
 from aver_jax.relevance.explain import traced as traced_relevance

@@ -33,6 +33,11 @@ class Model(nn.Module):
         return False
 
     @property
+    def multiply_adds(self) -> int | None:
+        """Multiply-adds of one clip's forward pass, as published; None: what is computed."""
+        return None
+
+    @property
     def auxiliary_logits(self) -> tuple[str, ...]:
         """Taps whose cross-entropies are added to the loss."""
         return ()

@@ -54,6 +54,34 @@ ENTRY %main (q: bf16[32,200,12,64], k: bf16[32,200,12,64], v: bf16[32,200,12,64]
 }
 """
 
+# A sum that is sliced in the same fusion, as where one token of a row is read after a bias is added.
+SLICED = """HloModule jit_f, is_scheduled=true
+
+%fused (p: bf16[512,200,768], bias: bf16[768]) -> f32[512,1,768] {
+  %p = bf16[512,200,768]{2,1,0} parameter(0)
+  %bias = bf16[768]{0} parameter(1)
+  %wide = bf16[512,200,768]{2,1,0} broadcast(%bias), dimensions={2}
+  %sum = bf16[512,200,768]{2,1,0} add(%p, %wide)
+  %slice = bf16[512,1,768]{2,1,0} slice(%sum), slice={[0:512], [0:1], [0:768]}
+  ROOT %convert = f32[512,1,768]{2,1,0} convert(%slice)
+}
+
+ENTRY %main (x: bf16[512,200,768], b: bf16[768]) -> f32[512,1,768] {
+  %x = bf16[512,200,768]{2,1,0} parameter(0)
+  %b = bf16[768]{0} parameter(1)
+  ROOT %fusion = f32[512,1,768]{2,1,0} fusion(%x, %b), kind=kLoop, calls=%fused
+}
+"""
+
+# A Pallas kernel as jax 0.11 compiles it for a TPU, its body left out.
+KERNEL = """HloModule jit_f, is_scheduled=true
+
+ENTRY %main (q: bf16[64,1,200,768]) -> bf16[64,1,200,768] {
+  %q = bf16[64,1,200,768]{3,2,1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %kernel = bf16[64,1,200,768]{3,2,1,0:T(8,128)(2,1)} custom-call(%q), custom_call_target="tpu_custom_call", backend_config={"custom_call_config": {"body": "TUzv", "cost_estimate":{"flops":"7864320000","transcendentals":"30720000","bytes_accessed":"78643200"}}}
+}
+"""
+
 TPU = """HloModule jit_f, is_scheduled=true
 
 %body (t: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
@@ -104,3 +132,14 @@ def test_the_compilers_cycles_count_every_round_of_a_loop():
     (row,) = costs(parse(TPU)).rows
     assert (row.runs, row.cycles) == (12, 12 * 250)
     assert all(row.cycles is None for row in costs(parse(BESIDE)).rows)
+
+
+def test_of_what_is_added_to_and_then_sliced_the_slice_alone_is_read():
+    (row,) = costs(parse(SLICED)).rows
+    assert row.bytes == 512 * 768 * (2 + 4) + 768 * 2
+
+
+def test_a_pallas_kernel_multiplies_what_its_author_says():
+    (row,) = costs(parse(KERNEL)).rows
+    assert (row.kind, row.klass, row.flops) == ("tpu_custom_call", "matmul", 7864320000)
+    assert row.cycles is None

@@ -58,7 +58,9 @@ def captures(attention):
             arrays = [found.taps, found.gradient][: 1 + gradient]
             ways = [{tap: fuse(*(each[tap] for each in arrays)) for tap in taps}]
             if gradient:
-                ways += [fused_attention_maps(model, variables, inputs, taps, target, fuse).gradient]
+                ways += [
+                    fused_attention_maps(model, variables, inputs, taps, target, fuse).gradient
+                ]
             for path, through in PATHS[attention].items():
                 rows[f"{method}/{path}"] = [
                     cls_row({tap: maps[tap] for tap in through}, method, path, BATCH, FRAMES)

@@ -9,6 +9,11 @@ from aver_jax.chips.hlo.text import Computation, HloModule, Instruction, Shape
 
 VIEWS = {"bitcast", "reshape", "get-tuple-element", "opt-barrier"}
 SLICES = {"slice", "dynamic-slice", "gather"}
+# Every element of a result needs that element of the inputs alone.
+_POINTWISE = {
+    "add", "subtract", "multiply", "divide", "maximum", "minimum", "negate", "abs", "convert",
+    "select", "compare", "and", "or", "not", "exponential", "tanh", "erf", "rsqrt", "clamp",
+}  # fmt: skip
 # A fusion that runs beside others starts; its result is (inputs, output, context).
 FUSIONS = ("fusion", "fusion-start")
 COLLECTIVES = (
@@ -57,6 +62,10 @@ def _used(module: HloModule, inside: Computation, value: Instruction, whole: flo
             for number, name in enumerate(user.operands):
                 if name == value.name:
                     total += _used(module, within, within.parameters[number], whole)
+        elif user.opcode in _POINTWISE and user.name != inside.root.name:
+            # Computed where it is needed, which is where what follows takes a slice.
+            needed = _used(module, inside, user, user.shape.bytes) / max(user.shape.bytes, 1)
+            total += needed * value.shape.bytes
         else:
             return whole
     return min(total, whole)

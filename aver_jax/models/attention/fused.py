@@ -116,7 +116,12 @@ def fused_row_attention_with_map(
         return attend
 
     return _by_kernel(
-        kernel, (q, k, v, bias, probe), xla, with_map("cudnn"), with_map("pallas"), with_map("pallas")
+        kernel,
+        (q, k, v, bias, probe),
+        xla,
+        with_map("cudnn"),
+        with_map("pallas"),
+        with_map("pallas"),
     )
 
 

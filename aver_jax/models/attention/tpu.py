@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-#: Tokens of a row, which is one block: of more tokens, an attention matrix is too large for the chip's memory.
+#: Tokens of a row, which is one block: of more, an attention matrix is too large for the chip.
 MOST_TOKENS = 512
 #: Frames of a clip in attention over time: a block holds 16 of each.
 MOST_FRAMES = MOST_TOKENS // 16
@@ -204,7 +204,7 @@ class _Tiles:
         return x if self.together == 1 else jnp.where(self.is_head(head), x, jnp.zeros_like(x))
 
     def by_head(self, x):
-        """Returns x [tokens, columns] once for every head, one below the other, without the rest."""
+        """Returns x [tokens, columns] for each head without the others, one below the other."""
         return jnp.concatenate([self.of_head(x, head) for head in range(self.together)])
 
     def joined(self, x):

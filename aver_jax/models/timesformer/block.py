@@ -15,11 +15,11 @@ from aver_jax.models.timesformer.blocks import INIT_STD, Mlp, dense, normal_init
 class Block(nn.Module):
     """One layer.
 
-    Its tokens are rows x [A, S, D]. Divided attention has a frame in every row, [B*T, 1+N, D], whose
+    Its tokens are rows x [A, S, D]. Divided attention has a frame in every row, [B*T, 1+N, D], and
     token 0 is a copy of the clip's cls token: attention over space is along a row, over time from
     row to row, and no array changes its order. Joint attention has a clip in every row, [cls, then
-    p*T + t]; space-only attention a frame, [cls, then p]. Tokens from `length` on fill a row up, and
-    nothing is attended to there.
+    p*T + t]; space-only attention a frame, [cls, then p]. Tokens from `length` on fill a row up,
+    and nothing is attended to there.
     """
 
     num_frames: int

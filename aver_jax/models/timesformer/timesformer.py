@@ -13,6 +13,7 @@ from aver_jax.models.attention.fused import check_kernel
 from aver_jax.models.functions import Fuse
 from aver_jax.models.layers import PRODUCT, LayerNorm
 from aver_jax.models.model import Model
+from aver_jax.models.timesformer import cost
 from aver_jax.models.timesformer.block import Block
 from aver_jax.models.timesformer.blocks import (
     INIT_STD,
@@ -128,6 +129,11 @@ class TimeSformer(Model):
     def has_attention(self) -> bool:
         """Its attention explains it."""
         return True
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one clip's forward pass, as published."""
+        return cost.multiply_adds(self)
 
     @property
     def unstacked(self) -> dict[str, int]:
@@ -255,9 +261,7 @@ class TimeSformer(Model):
         cls = jnp.broadcast_to(cls, (patches.shape[0], 1, width))
         return jnp.concatenate([cls, patches], axis=1)
 
-    def _blocks(
-        self, capture: tuple[str, ...], length: int | None, fuse: Fuse | None
-    ) -> nn.Module:
+    def _blocks(self, capture: tuple[str, ...], length: int | None, fuse: Fuse | None) -> nn.Module:
         block = Block
         if self.remat != "none":
             policy = None
