@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from aver_jax.models import functions
 from aver_jax.models.functions import (
+    along_last,
     attention_softmax,
     layer_norm_statistics,
     mean_of_last,
@@ -21,6 +22,7 @@ from aver_jax.models.functions import (
 )
 
 affine = jax.custom_vjp(functions.affine)
+layer_norm = jax.custom_vjp(functions.layer_norm)
 standardized = jax.custom_vjp(functions.standardized)
 gelu = jax.custom_vjp(functions.gelu)
 attend = jax.custom_vjp(functions.attend)
@@ -39,6 +41,26 @@ affine.defvjp(
     lambda x, kernel, bias: (functions.affine(x, kernel, bias), (x, kernel, bias is not None)),
     _affine_backward,
 )
+
+
+def _layer_norm_forward(x, scale, bias):
+    mean, factor = layer_norm_statistics(x)
+    wide = x.astype(jnp.float32)
+    normed = (wide - mean) * factor * along_last(scale, x) + along_last(bias, x)
+    return normed, (x, mean, factor, scale)
+
+
+def _layer_norm_backward(kept, gradient):
+    x, mean, factor, scale = kept
+    unit = (x.astype(jnp.float32) - mean) * factor
+    of_unit = gradient * along_last(scale, x)
+    of_x = factor * (of_unit - mean_of_last(of_unit) - unit * mean_of_last(of_unit * unit))
+    size = x.shape[-1]
+    of_scale = _summed_rows((gradient * unit).reshape(-1, size))
+    return of_x.astype(x.dtype), of_scale, _summed_rows(gradient.reshape(-1, size))
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 def _standardized_forward(x):

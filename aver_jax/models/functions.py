@@ -25,6 +25,15 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array
     return product if bias is None else product + along_last(bias.astype(x.dtype), x)
 
 
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Returns float32 [..., D], x [..., D] centred and divided by its std, times scale, plus bias.
+
+    Layer normalisation (Ba et al. 2016), with float32 statistics.
+    """
+    mean, factor = layer_norm_statistics(x)
+    return (x.astype(jnp.float32) - mean) * factor * along_last(scale, x) + along_last(bias, x)
+
+
 def standardized(x: jax.Array) -> jax.Array:
     """Returns float32 [..., D]: x [..., D] less its mean over D, divided by its std.
 

@@ -8,11 +8,15 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 # The plain forms are those of `functions`; these have the same values and faster gradients.
-from aver_jax.models.custom_gradients import affine, standardized
-from aver_jax.models.functions import along_last
+from aver_jax.models.custom_gradients import affine, layer_norm, standardized
 
 # What a policy of jax.checkpoint calls the results of dense layers.
 PRODUCT = "product"
+
+
+def outnumber(x: jax.Array) -> bool:
+    """Returns whether tokens x [..., D] are so many that work on [D, D] is small beside theirs."""
+    return x.size >= 2 * x.shape[-1] ** 2
 
 
 def product(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
@@ -39,12 +43,6 @@ class Normed(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         """The value's shape."""
         return self.unit.shape
-
-    def value(self) -> jax.Array:
-        """Returns the norm's result [..., D], in the dtype of `unit`."""
-        wide = self.unit.astype(jnp.float32)
-        found = wide * along_last(self.scale, wide) + along_last(self.bias, wide)
-        return found.astype(self.unit.dtype)
 
 
 class Dense(nn.Module):
@@ -89,11 +87,19 @@ class LayerNorm(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises x [..., D]."""
-        return self.parts(x, jnp.float32).value().astype(self.dtype)
+        return layer_norm(x, *self.weights(x.shape[-1])).astype(self.dtype)
+
+    def parts(self, x: jax.Array) -> Normed | jax.Array:
+        """Returns the result for x [..., D] in two parts, for a dense layer (`Normed`).
+
+        In one where there are few tokens: the layer's weights are then larger than they.
+        """
+        if outnumber(x):
+            return Normed(standardized(x).astype(self.dtype), *self.weights(x.shape[-1]))
+        return self(x)
 
     @nn.compact
-    def parts(self, x: jax.Array, dtype: Any = None) -> Normed:
-        """Returns the result for x [..., D] in two parts, for a dense layer (`Normed`)."""
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return Normed(standardized(x).astype(dtype or self.dtype), scale, bias)
+    def weights(self, size: int) -> tuple[jax.Array, jax.Array]:
+        """Returns scale and bias, float32 [size]."""
+        scale = self.param("scale", nn.initializers.ones, (size,))
+        return scale, self.param("bias", nn.initializers.zeros, (size,))

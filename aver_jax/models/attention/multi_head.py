@@ -41,12 +41,21 @@ class _MultiHead(nn.Module):
         width = x.shape[-1]
         dense = self._dense(3 * width, "qkv")
         x, kernel, bias = dense.folded(x)
-        # Three products: q, k and v come out as arrays of their own, and their gradients go in so.
-        kernels, biases = jnp.split(kernel, 3, axis=1), jnp.split(bias, 3)
+        of_q, of_k, of_v = jnp.split(bias, 3)
+        biases = (of_q, of_k, of_v) if whole else (of_q, None, None)
+
+        def together(x, kernel, bias):
+            return tuple(jnp.split(product(x, kernel, bias), 3, axis=-1))
+
+        def apart(x, kernel, bias):
+            # q, k and v come out as arrays of their own, and their gradients go in so.
+            kernels = jnp.split(kernel, 3, axis=1)
+            return tuple(product(x, *part) for part in zip(kernels, biases, strict=True))
+
         if not whole:
-            biases, rest = [biases[0], None, None], biases[2]
-        parts = [product(x, *part) for part in zip(kernels, biases, strict=True)]
-        return parts, None if whole else rest
+            bias = jnp.concatenate([of_q, jnp.zeros(2 * width)])
+        parts = jax.lax.platform_dependent(x, kernel, bias, cpu=together, default=apart)
+        return parts, None if whole else of_v
 
     def _projection(self, width: int, rest: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Returns kernel and bias of `proj`, what is left to add to its input in the bias."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from aver_jax.models.attention.multi_head import Attention, TimeAttention
 from aver_jax.models.functions import Fuse
-from aver_jax.models.layers import LayerNorm, Normed, product
+from aver_jax.models.layers import LayerNorm, Normed, outnumber, product
 from aver_jax.models.timesformer.blocks import INIT_STD, Mlp, dense, normal_init, scaled
 
 
@@ -127,7 +127,7 @@ class Block(nn.Module):
         factor = drop.get("time")
         # Two products in a row, with nothing but a factor for every token between: where there
         # are more tokens than features, their matrices are multiplied instead.
-        if x.size >= 2 * width**2:
+        if outnumber(x):
             bias = jnp.matmul(bias, last_kernel, precision="highest")
             kernel = jnp.matmul(kernel, last_kernel, precision="highest")
             out = scaled(product(out, kernel, bias), factor)
