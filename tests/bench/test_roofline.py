@@ -37,7 +37,7 @@ def test_relevance_is_two_forward_passes():
 @pytest.mark.parametrize("task", ["train", "inference"])
 def test_xla_counts_the_same_flops_rolled_and_unrolled(task, unroll):
     # Wide enough that elementwise work, which XLA counts too, is a small share.
-    case = timesformer("S", task, 1, 2, 32, "float32")
+    case = timesformer("S", task, 1, 2, 112, "float32")
     case = dataclasses.replace(case, model=case.model | {"depth": 3, "unroll": unroll})
     assert roofline.xla_flops(case) / roofline.flops(case) == pytest.approx(1.0, abs=0.05)
 
