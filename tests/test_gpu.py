@@ -38,7 +38,7 @@ FUSION = {
 @pytest.fixture(scope="module")
 def accelerator():
     if jax.default_backend() == "cpu":
-        pytest.skip("no accelerator; tools/gpu_check.sh runs these on a GPU host")
+        pytest.skip("no accelerator; `tools/gpu_check.sh works` runs these on a GPU host")
     return jax.devices()[0]
 
 

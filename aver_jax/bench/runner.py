@@ -120,7 +120,27 @@ def _attempt(
     together: bool,
 ) -> dict[str, Any]:
     """Returns the record, with "crowded": whether workers ran out of the memory that they share."""
-    record: dict[str, Any] = {
+    record = new_record(case, together)
+    groups = [implementations] if together else [[each] for each in implementations]
+    rounds: timing.Rounds = {}
+    with tempfile.TemporaryDirectory(prefix="aver_bench_") as folder:
+        for number, group in enumerate(groups):
+            left = (deadline - time.monotonic()) / (len(groups) - number)
+            end = time.monotonic() + left
+            try:
+                rounds |= timed_group(case, group, settings, Path(folder), record, end)
+            except (WorkerError, Disagreement) as error:
+                record["error"] = str(error)
+                break
+            if record["crowded"]:
+                return record
+    add_ratios(record, rounds)
+    return record
+
+
+def new_record(case: Case, together: bool) -> dict[str, Any]:
+    """Returns the record of a case that nothing has run yet; see `run_case`."""
+    return {
         "case": dataclasses.asdict(case),
         "sides": {},
         "ratios": {},
@@ -130,24 +150,9 @@ def _attempt(
         "error": None,
         "crowded": False,
     }
-    groups = [implementations] if together else [[each] for each in implementations]
-    rounds: timing.Rounds = {}
-    with tempfile.TemporaryDirectory(prefix="aver_bench_") as folder:
-        for number, group in enumerate(groups):
-            left = (deadline - time.monotonic()) / (len(groups) - number)
-            end = time.monotonic() + left
-            try:
-                rounds |= _timed(case, group, settings, Path(folder), record, end)
-            except (WorkerError, Disagreement) as error:
-                record["error"] = str(error)
-                break
-            if record["crowded"]:
-                return record
-    _add_ratios(record, rounds)
-    return record
 
 
-def _timed(
+def timed_group(
     case: Case,
     implementations: Sequence[Implementation],
     settings: Settings,
@@ -155,7 +160,19 @@ def _timed(
     record: dict[str, Any],
     deadline: float,
 ) -> timing.Rounds:
-    """Times the calls of implementations that run at the same time; fills the record."""
+    """Times the calls of implementations that run at the same time, and returns them.
+
+    Args:
+      case, settings: as in `run_case`.
+      implementations: a group; those after the group of `OURS` find its files in `folder`.
+      folder: for the files of the case.
+      record: of `new_record`; filled.
+      deadline: on the clock of `time.monotonic`, for timing.
+
+    Raises:
+      WorkerError: `OURS` fails.
+      Disagreement: outputs differ too much from those of `OURS`.
+    """
     with contextlib.ExitStack() as stack:
         # All start now: while one prepares, the others import their libraries.
         workers = {
@@ -224,6 +241,8 @@ def _prepare(
         "data": str(settings.data) if settings.data else None,
         "threads": settings.threads,
     }
+    if (seconds := settings.preparation_seconds()) < settings.timeout:
+        request["seconds"] = seconds
     if implementation.clips:
         request["clips"] = min(implementation.clips, case.batch_size)
     try:
@@ -260,7 +279,8 @@ def _measurements(rounds: Sequence[Sequence[float]], clips: int) -> dict[str, An
     }
 
 
-def _add_ratios(record: dict[str, Any], rounds: timing.Rounds) -> None:
+def add_ratios(record: dict[str, Any], rounds: timing.Rounds) -> None:
+    """Puts the ratios of the speeds into a record; `rounds` are those of all its groups."""
     for name in rounds:
         if name != OURS and OURS in rounds:
             clips = [record["sides"][each]["clips"] for each in (OURS, name)]

@@ -85,6 +85,23 @@ CHIPS = {
 }
 
 
+# In the names of GPUs: other rates than those of the catalog, or a part of a GPU.
+_SLOWER = re.compile(r"pcie|nvl|mig|40gb")
+
+
+def chip_of_device(kind: str) -> Chip | None:
+    """Returns the GPU of the catalog that a device is, or None.
+
+    Args:
+      kind: `device_kind` of a jax device, as "NVIDIA H100 80GB HBM3".
+    """
+    words = kind.lower()
+    if _SLOWER.search(words):
+        return None
+    named = (c for c in CHIPS.values() if c.platform == "cuda")
+    return next((c for c in named if re.search(rf"\b{c.name}\b", words)), None)
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """A chip, the number of its devices, and `topology` as XLA's description takes it."""

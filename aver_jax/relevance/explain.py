@@ -131,7 +131,8 @@ def traced(
     path, modality = path or paths_of(model)[0], modality or str(model.modalities[0])
     array = _check(model, inputs, method, path, modality)
     batch = inputs[array]
-    target = jax.ShapeDtypeStruct(batch.shape[:1], jnp.int32, sharding=batch.sharding)
+    # Laid out by the compiler, as that of `explain` is, so that both have one executable.
+    target = jax.ShapeDtypeStruct(batch.shape[:1], jnp.int32)
     platform = next(iter(batch.sharding.device_set)).platform
     model = inference_form(model, platform)
     return _compiled(model, method, path, array).trace(variables, inputs, target)

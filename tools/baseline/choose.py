@@ -10,6 +10,10 @@ from aver_jax.bench.timing import seconds_of_calls
 
 SECONDS = 4.0  # of timing, each variant
 _LEAST_ROUNDS = 3
+# Of the time left: what the timing of a variant may take of it.
+_SHARE = 0.01
+# Than the slowest variant so far, the next one.
+_LONGER = 1.3
 
 
 class Work(Protocol):
@@ -44,18 +48,32 @@ class Choice:
         return "; ".join([self.name, *times, *reasons])
 
 
-def fastest(variants: Mapping[str, Callable[[], Work]], seconds: float = SECONDS) -> Choice:
+def fastest(
+    variants: Mapping[str, Callable[[], Work]],
+    until: float = float("inf"),
+    longest: float = 0.0,
+    seconds: float = SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> Choice:
     """Times variants in turn and returns the one with the shortest median.
 
     Args:
       variants: by name, a function that constructs each.
+      until: when all must be done, on the clock. A variant that would not be ready by then, if it
+        took somewhat longer than the slowest before it, is not tried; less is timed as well.
+      longest: seconds that the slowest before these took.
       seconds: of timing each variant; three rounds at least.
+      clock: returns seconds.
 
     Raises:
       Exception: what the first variant raises; others that fail are left out.
     """
     works, first, failed = {}, {}, {}
+    seconds = min(seconds, _SHARE * max(0.0, until - clock()))
     for name, make in variants.items():
+        if works and clock() + _LONGER * max(longest, *first.values()) > until:
+            failed[name] = "not tried, no time was left"
+            continue
         began = time.perf_counter()
         try:
             work = make()

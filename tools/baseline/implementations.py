@@ -21,6 +21,9 @@ from tools.baseline.inference import Inference, frozen
 from tools.baseline.models.classifier import Classifier, Mode
 from tools.baseline.train import Training
 
+# Times as long as compiling takes compiling and trying every product's kernels, at a guess.
+_AUTOTUNING = 3.0
+
 IMPLEMENTATIONS = ("torch_tuned", "torch_transformers", "torch_hooks")
 
 
@@ -46,7 +49,11 @@ class Prepared:
 
 
 def prepare_case(
-    name: str, files: CaseFiles, device: torch.device, clips: int | None = None
+    name: str,
+    files: CaseFiles,
+    device: torch.device,
+    clips: int | None = None,
+    until: float = float("inf"),
 ) -> Prepared:
     """Returns a case prepared by an implementation.
 
@@ -55,6 +62,7 @@ def prepare_case(
       files: the case.
       device: to run on.
       clips: per call of torch_hooks; the whole batch by default.
+      until: when the choice among variants must be done, on the clock of `time.monotonic`.
 
     Raises:
       NotSupported: the implementation does not do this case.
@@ -71,9 +79,9 @@ def prepare_case(
         raise NotSupported("relevance of attention needs a TimeSformer")
     prepare = {"train": _train, "inference": _inference, "relevance": _relevance}.get(task)
     if prepare:
-        return prepare(name, files, device, clips)
+        return prepare(name, files, device, clips, until)
     return {"spectrogram": _spectrogram, "augmentation": _augmentation, "input": _input}[task](
-        files, device
+        files, device, until
     )
 
 
@@ -94,16 +102,19 @@ def modes(files: CaseFiles, device: torch.device) -> list[Mode]:
     return [Mode(compiled=True), Mode()]
 
 
-def _fastest_mode(make: Callable[[Mode], Any], files: CaseFiles, device: torch.device) -> Choice:
+def _fastest_mode(
+    make: Callable[[Mode], Any], files: CaseFiles, device: torch.device, until: float
+) -> Choice:
     """Returns the fastest mode; on a GPU it is also tried autotuned, then as a CUDA graph."""
     tried = {str(mode): mode for mode in modes(files, device)}
-    choice = fastest({name: lambda m=mode: make(m) for name, mode in tried.items()})
+    choice = fastest({name: lambda m=mode: make(m) for name, mode in tried.items()}, until)
     if device.type != "cuda":
         return choice
     best = tried[choice.name]
     if best.compiled:
         tuned = dataclasses.replace(best, autotuned=True)
-        again = fastest({choice.name: lambda: choice.work, str(tuned): lambda: make(tuned)})
+        again = {choice.name: lambda: choice.work, str(tuned): lambda: make(tuned)}
+        again = fastest(again, until, _AUTOTUNING * choice.first_call_seconds)
         choice, best = _joined(choice, again), tuned if again.name == str(tuned) else best
 
     def graph() -> Any:
@@ -112,7 +123,7 @@ def _fastest_mode(make: Callable[[Mode], Any], files: CaseFiles, device: torch.d
         work.use_graph()
         return work
 
-    again = fastest({choice.name: lambda: choice.work, f"{best}, CUDA graph": graph})
+    again = fastest({choice.name: lambda: choice.work, f"{best}, CUDA graph": graph}, until)
     return _joined(choice, again, on_top=True)
 
 
@@ -132,7 +143,9 @@ def _host_batch(files: CaseFiles, device: torch.device) -> HostBatch:
     return HostBatch(files.batch, files.settings["frontend"]["spectrogram"], device)
 
 
-def _train(name: str, files: CaseFiles, device: torch.device, clips: int | None) -> Prepared:
+def _train(
+    name: str, files: CaseFiles, device: torch.device, clips: int | None, until: float
+) -> Prepared:
     batch = _host_batch(files, device)
 
     def make(mode: Mode) -> Training:
@@ -142,13 +155,15 @@ def _train(name: str, files: CaseFiles, device: torch.device, clips: int | None)
     if name == "torch_transformers":
         choice = fastest({"eager": lambda: make(Mode())})
     else:
-        choice = _fastest_mode(make, files, device)
+        choice = _fastest_mode(make, files, device, until)
     choice.work.reset()
     losses = [choice.work.call() for _ in range(files.settings["steps"])]
     return Prepared(choice.work.call, {"losses": np.float32(losses)}, choice, len(batch))
 
 
-def _inference(name: str, files: CaseFiles, device: torch.device, clips: int | None) -> Prepared:
+def _inference(
+    name: str, files: CaseFiles, device: torch.device, clips: int | None, until: float
+) -> Prepared:
     batch = _host_batch(files, device)
 
     def make(mode: Mode) -> Inference:
@@ -160,7 +175,7 @@ def _inference(name: str, files: CaseFiles, device: torch.device, clips: int | N
     if name == "torch_transformers":
         choice = fastest({"eager": lambda: make(Mode())})
     else:
-        choice = _fastest_mode(make, files, device)
+        choice = _fastest_mode(make, files, device, until)
     return Prepared(choice.work.call, {"logits": choice.work.call().numpy()}, choice, len(batch))
 
 
@@ -199,7 +214,9 @@ class _Explaining:
         return found
 
 
-def _relevance(name: str, files: CaseFiles, device: torch.device, clips: int | None) -> Prepared:
+def _relevance(
+    name: str, files: CaseFiles, device: torch.device, clips: int | None, until: float
+) -> Prepared:
     batch, half = _host_batch(files, device), files.half
     target = torch.tensor(files.settings["target"], device=device)
 
@@ -225,7 +242,7 @@ def _relevance(name: str, files: CaseFiles, device: torch.device, clips: int | N
         return _Explaining([batch], [target], explain, frames_of)
 
     tried = [Mode()] if name == "torch_hooks" else [Mode(), Mode(compiled=True)]
-    choice = fastest({str(mode): lambda m=mode: make(m) for mode in tried})
+    choice = fastest({str(mode): lambda m=mode: make(m) for mode in tried}, until)
     found = choice.work.call()
     outputs = {
         name: torch.cat([getattr(of_batch, name) for of_batch in found]).cpu().numpy()
@@ -250,29 +267,32 @@ class _OnDevice:
 
 
 def _eager_or_compiled(
-    function: Callable[..., Tensor], arguments: tuple[Any, ...], device: torch.device
+    function: Callable[..., Tensor],
+    arguments: tuple[Any, ...],
+    device: torch.device,
+    until: float,
 ) -> Choice:
     def variant(function: Callable[..., Tensor]) -> Callable[[], _OnDevice]:
         return lambda: _OnDevice(lambda: function(*arguments), device.type == "cuda")
 
     # Here the shapes never change.
     compiled = torch.compile(function, dynamic=False)
-    return fastest({"eager": variant(function), "compiled": variant(compiled)})
+    return fastest({"eager": variant(function), "compiled": variant(compiled)}, until)
 
 
-def _spectrogram(files: CaseFiles, device: torch.device) -> Prepared:
+def _spectrogram(files: CaseFiles, device: torch.device, until: float) -> Prepared:
     settings = files.settings["frontend"]["spectrogram"]
     batch = _host_batch(files, device).on_device()
 
     def work(audio: Tensor, length: Tensor) -> Tensor:
         return segments(settings, audio, length).contiguous()
 
-    choice = _eager_or_compiled(work, (batch.audio, batch.length), device)
+    choice = _eager_or_compiled(work, (batch.audio, batch.length), device, until)
     outputs = {"audio": choice.work.call().cpu().numpy()}
     return Prepared(choice.work.call, outputs, choice, len(batch.label))
 
 
-def _augmentation(files: CaseFiles, device: torch.device) -> Prepared:
+def _augmentation(files: CaseFiles, device: torch.device, until: float) -> Prepared:
     amounts = files.settings["frontend"]["augment"]
     frames = _host_batch(files, device).on_device().frames
     clips, _, height, width, _ = frames.shape
@@ -282,7 +302,7 @@ def _augmentation(files: CaseFiles, device: torch.device) -> Prepared:
         # In the order of axes of aver_jax.
         return augment.augmented(frames, factors, amounts).contiguous()
 
-    choice = _eager_or_compiled(work, (frames,), device)
+    choice = _eager_or_compiled(work, (frames,), device, until)
     # The noise of aver_jax cannot be drawn here.
     given = augment.Factors(
         *(torch.tensor(files.factors[name], device=device) for name in augment.Factors._fields)
@@ -302,7 +322,7 @@ class _Loading:
         return [next(self._batches) for _ in range(self.count)]
 
 
-def _input(files: CaseFiles, device: torch.device) -> Prepared:
+def _input(files: CaseFiles, device: torch.device, until: float) -> Prepared:
     # Here, since other tasks do without tensorflow_datasets.
     from tools.baseline.data import Clips, loader
 

@@ -4,11 +4,13 @@
 
 One JSON object a line, as in `aver_jax.bench.worker`: "prepare" with "folder" and "implementation"
 gets a case ready from the files that aver_jax wrote into the folder, and writes outputs there (with
-"clips": n, torch_hooks does n clips per call); "time", "metadata", "drop" and "quit".
+"clips": n, torch_hooks does n clips per call; with "seconds": s, variants that would take longer
+are not tried); "time", "metadata", "drop" and "quit".
 """
 
 import gc
 import platform
+import time
 from importlib import metadata
 from typing import Any
 
@@ -19,6 +21,9 @@ from aver_jax.bench.worker import protocol
 from aver_jax.bench.worker.case_files import CaseFiles, write_outputs
 from aver_jax.runtime.cpu_allocator import keep_freed_memory
 from tools.baseline.implementations import NotSupported, Prepared, prepare_case
+
+# Of the seconds that a preparation may take, for the choice among variants.
+_FOR_CHOICE = 0.8
 
 
 class Worker:
@@ -32,7 +37,9 @@ class Worker:
         """Gets a case ready; see the module."""
         files, name = CaseFiles.read(request["folder"]), request["implementation"]
         try:
-            prepared = prepare_case(name, files, self.device, request.get("clips"))
+            # What is left then is for the outputs that are compared.
+            until = time.monotonic() + _FOR_CHOICE * request.get("seconds", float("inf"))
+            prepared = prepare_case(name, files, self.device, request.get("clips"), until)
         except NotSupported as reason:
             return {"skip": str(reason)}
         self._prepared = prepared

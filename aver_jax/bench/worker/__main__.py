@@ -36,11 +36,11 @@ from aver_jax.runtime.cpu_allocator import computes_on_cpu, keep_freed_memory
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
-class _Worker:
+class Worker:
     """The handlers, one method per request."""
 
     def __init__(self) -> None:
-        self._prepared: tasks.PreparedCase | None = None
+        self.prepared: tasks.PreparedCase | None = None
         self._compile_seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._add_compile_seconds)
 
@@ -49,11 +49,12 @@ class _Worker:
             self._compile_seconds += seconds
 
     def prepare(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Gets a case ready; see the module."""
         case, self._compile_seconds = case_from_dict(request["case"]), 0.0
         data = Path(request["data"]) if request.get("data") else None
         threads = request.get("threads", 2)
         prepared = tasks.prepare_case(case, request.get("devices", 1), data, threads)
-        self._prepared = prepared
+        self.prepared = prepared
         reply = {
             "first_call_seconds": prepared.first_call_seconds,
             "compile_seconds": self._compile_seconds,
@@ -69,9 +70,11 @@ class _Worker:
         return reply | {"peak_bytes": peak_memory()[0]}
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {"seconds": seconds_of_calls(self._prepared.call, request["repeats"])}
+        """Returns the seconds of some calls."""
+        return {"seconds": seconds_of_calls(self.prepared.call, request["repeats"])}
 
     def metadata(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns peak memory, device and versions."""
         peak, kind = peak_memory()
         device = jax.devices()[0]
         versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")}
@@ -86,6 +89,7 @@ class _Worker:
         }
 
     def costs(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns FLOPs and bytes of a call."""
         case = case_from_dict(request["case"])
         reply: dict[str, Any] = {"flops": roofline.flops(case)}
         if request.get("brief"):
@@ -96,17 +100,20 @@ class _Worker:
         return reply
 
     def rates(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns the measured rates of the device."""
         return dataclasses.asdict(roofline.measured_rates(request["dtypes"]))
 
     def drop(self, request: dict[str, Any]) -> dict[str, Any]:
-        if self._prepared:
-            self._prepared.close()
-        self._prepared = None
+        """Forgets the case."""
+        if self.prepared:
+            self.prepared.close()
+        self.prepared = None
         jax.clear_caches()
         gc.collect()
         return {}
 
     def handlers(self) -> protocol.Handlers:
+        """Returns the methods by request."""
         names = ("prepare", "time", "metadata", "costs", "rates", "drop")
         return {name: getattr(self, name) for name in names}
 
@@ -123,15 +130,16 @@ def peak_memory() -> tuple[int, str]:
     return protocol.peak_memory(), "resident set"
 
 
-def _start() -> protocol.Handlers:
+def start(worker: type[Worker] = Worker) -> protocol.Handlers:
+    """Sets the process up for timing and returns the handlers of a worker."""
     if computes_on_cpu():
         keep_freed_memory()  # as the `aver` commands do
     # Compile time is reported, so nothing may come from an earlier run.
     jax.config.update("jax_enable_compilation_cache", False)
-    return _Worker().handlers()
+    return worker().handlers()
 
 
 if __name__ == "__main__":
-    protocol.serve(_start)
+    protocol.serve(start)
     # Threads of the input pipeline must not delay the exit.
     os._exit(0)

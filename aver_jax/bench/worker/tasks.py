@@ -30,6 +30,8 @@ from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.frontend import augment, evaluation_inputs, spectrogram
 from aver_jax.frontend.keys import AUGMENTATION, example_keys, stream_keys
 from aver_jax.input import ClipShape, Dataset, Loader, open_dataset, training_batches
+from aver_jax.relevance.explain import methods_of
+from aver_jax.relevance.explain import traced as traced_relevance
 from aver_jax.runtime.data_parallel import make_mesh, replicated, to_devices, to_host
 from aver_jax.training.optimizer import decay_mask
 from aver_jax.training.settings import StepSettings
@@ -52,6 +54,9 @@ class PreparedCase:
       batch: host arrays it works on; {} for the input task.
       variables: float32 numpy arrays; {} without a model.
       factors: of the compared augmentation; {} for other tasks.
+      on_device: a model's call without the batch's way from the host and the results' way back.
+      lowered: returns the program that `call` and `on_device` run, as jax lowered it; compiling
+        it gives the executable that is there already. None without a model.
       close: ends background threads.
     """
 
@@ -61,6 +66,8 @@ class PreparedCase:
     batch: dict[str, np.ndarray]
     variables: dict[str, Any] = dataclasses.field(default_factory=dict)
     factors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    on_device: Callable[[], Any] | None = None
+    lowered: Callable[[], jax.stages.Lowered] | None = None
     close: Callable[[], None] = lambda: None
 
 
@@ -136,7 +143,20 @@ def _train(case: Case, mesh: jax.sharding.Mesh) -> PreparedCase:
 
     first, seconds = _timed(call)
     losses = [first, *(call() for _ in range(_COMPARED_STEPS - 1))]
-    return PreparedCase(call, {"losses": np.float32(losses)}, seconds, batch, variables)
+    placed = to_devices(batch, mesh)
+
+    def on_device() -> None:
+        nonlocal state
+        state, metrics = training.step.jitted(state, placed, None)
+        jax.block_until_ready(metrics)
+
+    def lowered() -> jax.stages.Lowered:
+        return training.step.jitted.lower(state, placed, None)
+
+    outputs = {"losses": np.float32(losses)}
+    return PreparedCase(
+        call, outputs, seconds, batch, variables, on_device=on_device, lowered=lowered
+    )
 
 
 def _inference(case: Case, mesh: jax.sharding.Mesh) -> PreparedCase:
@@ -148,7 +168,16 @@ def _inference(case: Case, mesh: jax.sharding.Mesh) -> PreparedCase:
         return to_host(forward(placed, batch)["logits"])
 
     logits, seconds = _timed(call)
-    return PreparedCase(call, {"logits": np.float32(logits)}, seconds, batch, variables)
+    laid = to_devices(batch, mesh)
+    return PreparedCase(
+        call,
+        {"logits": np.float32(logits)},
+        seconds,
+        batch,
+        variables,
+        on_device=lambda: jax.block_until_ready(forward.jitted(placed, laid)),
+        lowered=lambda: forward.jitted.lower(placed, laid),
+    )
 
 
 def _relevance(case: Case, mesh: jax.sharding.Mesh) -> PreparedCase:
@@ -163,7 +192,16 @@ def _relevance(case: Case, mesh: jax.sharding.Mesh) -> PreparedCase:
 
     found, seconds = _timed(call)
     outputs = {name: np.asarray(getattr(found, name)) for name in ("maps", "logits", "target")}
-    return PreparedCase(call, outputs, seconds, batch, variables)
+    inputs = inputs_of(to_devices(batch, mesh))
+    return PreparedCase(
+        call,
+        outputs,
+        seconds,
+        batch,
+        variables,
+        on_device=lambda: jax.block_until_ready(relevance.explain(model, placed, inputs)),
+        lowered=lambda: traced_relevance(model, placed, inputs, methods_of(model)[0]).lower(),
+    )
 
 
 def _spectrogram(case: Case) -> PreparedCase:

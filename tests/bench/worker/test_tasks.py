@@ -88,7 +88,7 @@ def test_shapes_are_those_of_the_batch(case):
 
 
 def test_a_worker_replies_in_one_line_also_when_it_fails(tmp_path):
-    handlers = worker._Worker().handlers()
+    handlers = worker.Worker().handlers()
     case = dataclasses.asdict(MINI["spectrogram"])
     words = {"do": "prepare", "case": case, "folder": str(tmp_path), "implementation": "aver_jax"}
     reply = reply_to(handlers, json.dumps(words))

@@ -1,0 +1,1 @@
+"""What tools/gpu_check.sh runs: `check` runs a mode; `attention`, `steps`, `fast` work."""
