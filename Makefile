@@ -71,13 +71,13 @@ bench: $(PARITY_VENV)/installed
 
 $(CHIPS_VENV)/installed: pyproject.toml constraints.txt
 	@command -v $(CHIPS_PYTHON) > /dev/null || { echo "make chips needs Python 3.12, found no $(CHIPS_PYTHON); set CHIPS_PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@echo "Setting up $(CHIPS_VENV) (compilers for chips, about 1.4 GB) ..."
+	@echo "Setting up $(CHIPS_VENV) (compilers for chips, about 4 GB) ..."
 	@test -x $(CHIPS_VENV)/bin/python || $(CHIPS_PYTHON) -m venv $(CHIPS_VENV)
 	@$(CHIPS_VENV)/bin/python -m pip --disable-pip-version-check --quiet install \
 	  --constraint constraints.txt --editable '.[chips]'
 	@touch $@
 
-# About an hour on two cores; goes on where it was stopped. The row with cuDNN needs its library.
+# About half an hour on two cores; goes on where it was stopped.
 chips: $(CHIPS_VENV)/installed
 	@$(CHIPS_VENV)/bin/python tools/chips_table.py --out $(CHIPS_OUT)
 

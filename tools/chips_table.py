@@ -30,12 +30,12 @@ class Program(NamedTuple):
 
 
 _B = "--config timesformer.py:size=B"
-_OPEN = "--config.model.remat=none --config.model.unroll=12"
+_SMALL = "--config.model.remat=block --config.model.unroll=1"
 _N2 = "--config mrpn.py:network=n2,size=thesis,dataset=crema_d --config.batch_size={batch}"
 PROGRAMS = (
     Program("TimeSformer-B train", _B, "h100"),
-    Program("TimeSformer-B train, remat=none, unrolled", f"{_B} {_OPEN}", "h100"),
-    Program("TimeSformer-B train, and cuDNN", f"{_B} {_OPEN} --config.model.kernel=cudnn", "h100"),
+    Program("TimeSformer-B train, kernel=xla", f"{_B} --config.model.kernel=xla", "h100"),
+    Program("TimeSformer-B train, remat=block, loop", f"{_B} {_SMALL}", "h100"),
     Program("TimeSformer-B inference", f"{_B} --program inference", "h100"),
     Program("TimeSformer-B TIBAV", f"{_B} --config.batch_size=32 --program relevance", "h100"),
     Program("MRPN n2 train", _N2.format(batch=32), "h100"),
@@ -45,6 +45,7 @@ PROGRAMS = (
     Program("TimeSformer-B inference", f"{_B} --config.batch_size=8 --program inference", "v5e"),
     Program("MRPN n2 train", _N2.format(batch=8), "v5e"),
     Program("TimeSformer-B train", f"{_B} --config.batch_size=512", "h100:8"),
+    Program("MRPN n2 train", _N2.format(batch=256), "h100:8"),
     Program("TimeSformer-B train", f"{_B} --config.batch_size=2048", "v5e:16x16"),
 )
 
