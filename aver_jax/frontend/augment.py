@@ -5,6 +5,7 @@ come first, then blur, contrast and noise: the thesis applies its list in random
 before the resampling would be smoothed away.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -168,20 +169,37 @@ def _resampled(planes: Array, matrix: Array) -> Array:
     top = jnp.minimum(jnp.floor(source_y), height - 2)
     right_share, bottom_share = (source_x - left)[None], (source_y - top)[None]
     corner = top.astype(jnp.int32) * width + left.astype(jnp.int32)
-    flat = planes.reshape(planes.shape[0], height * width)
-
-    def at(offset: int) -> Array:
-        # "clip" spares the test for indices out of range; none is.
-        taken = jnp.take(flat, corner + offset, axis=1, mode="clip")
-        # A TPU's compiler would widen the bytes before it puts the planes in their order.
-        taken = jax.lax.platform_dependent(
-            taken, tpu=jax.lax.optimization_barrier, default=lambda taken: taken
-        )
-        return taken.astype(jnp.float32)
-
-    upper = at(0) + right_share * (at(1) - at(0))
-    lower = at(width) + right_share * (at(width + 1) - at(width))
+    # "clip" spares the test for indices out of range; none is.
+    taken = jnp.take(_squares(planes), corner, axis=1, mode="clip")
+    # A TPU's compiler would widen the bytes before it puts the planes in their order.
+    taken = jax.lax.platform_dependent(
+        taken, tpu=jax.lax.optimization_barrier, default=lambda taken: taken
+    )
+    upper_left, upper_right, lower_left, lower_right = (
+        (taken >> shift & 255).astype(jnp.float32) for shift in (0, 8, 16, 24)
+    )
+    upper = upper_left + right_share * (upper_right - upper_left)
+    lower = lower_left + right_share * (lower_right - lower_left)
     return upper + bottom_share * (lower - upper)
+
+
+def _squares(planes: Array) -> Array:
+    """Returns every pixel with its right, lower and lower right neighbour in the bytes of a uint32.
+
+    Reading them at once takes a CPU two thirds of the time of reading four bytes at four places.
+
+    Args:
+      planes: uint8 [P,H,W].
+
+    Returns:
+      uint32 [P, H*W]; neighbours beyond the last row or column mean nothing.
+    """
+    size, width = planes.shape[1] * planes.shape[2], planes.shape[2]
+    flat = planes.reshape(planes.shape[0], size).astype(jnp.uint32)
+    padded = jnp.pad(flat, ((0, 0), (0, width + 1)))
+    offsets = (0, 1, width, width + 1)
+    found = (padded[:, at : at + size] << 8 * index for index, at in enumerate(offsets))
+    return functools.reduce(jnp.bitwise_or, found)
 
 
 def _blurred(planes: Array, sigma: Array, radius: int) -> Array:
