@@ -39,46 +39,46 @@ def kernel_cycles(jaxpr: Any, target: Target) -> dict[str, float]:
       {shape as `hlo.costs` has it: cycles}; kernels that cannot be compiled by themselves are not
       in it.
     """
-    import jax
-    from jax.extend import core
-
     kernels = {}
     for equation in _kernels(jaxpr):
         kernels.setdefault(_shape(equation), equation)
-    if not kernels:
-        return {}
+    bundles = _bundles(list(kernels.values()), target) if kernels else []
+    return {
+        shape: count * math.prod(equation.params["grid_mapping"].grid)
+        for (shape, equation), count in zip(kernels.items(), bundles, strict=True)
+        if count
+    }
+
+
+def _bundles(kernels: list[Any], target: Target) -> list[int]:
+    """Returns the bundles of a block of every kernel, 0 where it cannot be compiled by itself."""
+    import jax
+    from jax.extend import core
+
+    one = f"{target.chip.name}:{'x'.join('1' for _ in target.topology.split('x'))}"
     with tempfile.TemporaryDirectory() as folder:
-        for index, equation in enumerate(kernels.values()):
+        for index, equation in enumerate(kernels):
             avals = [variable.aval for variable in equation.invars]
             alone = core.jaxpr_as_fun(_closed(equation))
             exported = jax.export.export(jax.jit(alone), platforms=("tpu",))(
                 *(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals)
             )
             Path(folder, f"{index}.kernel").write_bytes(exported.serialize())
-        bundles = _bundles(folder, target)
-    return {
-        shape: bundles[str(index)] * math.prod(equation.params["grid_mapping"].grid)
-        for index, (shape, equation) in enumerate(kernels.items())
-        if str(index) in bundles
-    }
-
-
-def _bundles(folder: str, target: Target) -> dict[str, int]:
-    one = f"{target.chip.name}:{'x'.join('1' for _ in target.topology.split('x'))}"
-    flags = (
-        f"--xla_jf_dump_to={folder}",
-        "--xla_jf_dump_llo_text=true",
-        "--xla_jf_dump_llo_pass_label_regex=final_bundles",
-    )
-    environment = {"LIBTPU_INIT_ARGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-m", __spec__.name, one, folder],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-    )
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
+        flags = (
+            f"--xla_jf_dump_to={folder}",
+            "--xla_jf_dump_llo_text=true",
+            "--xla_jf_dump_llo_pass_label_regex=final_bundles",
+        )
+        environment = {"LIBTPU_INIT_ARGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(
+            [sys.executable, "-m", __spec__.name, one, folder],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )
+    found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
+    return [found.get(str(index), 0) for index in range(len(kernels))]
 
 
 def _kernels(jaxpr: Any) -> Iterator[Any]:
