@@ -26,7 +26,7 @@ layer_norm = jax.custom_vjp(functions.layer_norm)
 standardized = jax.custom_vjp(functions.standardized)
 gelu = jax.custom_vjp(functions.gelu)
 attend = jax.custom_vjp(functions.attend)
-attend_with_map = jax.custom_vjp(functions.attend_with_map, nondiff_argnums=(5,))
+attend_with_map = jax.custom_vjp(functions.attend_with_map, nondiff_argnums=(6,))
 
 
 def _affine_backward(kept, gradient):
@@ -119,17 +119,19 @@ def _of_products(q, k, softmax, of_softmax, valid):
 attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _attend_with_map_forward(q, k, v, valid, probe, fuse):
-    (out, _), kept = _attend_forward(q, k, v, valid, None)
-    return out, kept
+def _attend_with_map_forward(q, k, v, bias, valid, probe, fuse):
+    (out, _), (*arrays, _, softmax) = _attend_forward(q, k, v, valid, None)
+    return out, (*arrays, bias, softmax)
 
 
 def _attend_with_map_backward(fuse, kept, gradient):
-    q, k, v, valid, _, softmax = kept
+    q, k, v, valid, bias, softmax = kept
     of_v = _transposed(softmax) @ gradient
-    of_softmax = jnp.einsum("ahqd,ahkd->ahqk", gradient, v, preferred_element_type=jnp.float32)
+    of_softmax = jnp.einsum(
+        "ahqd,ahkd->ahqk", gradient, v + bias[None], preferred_element_type=jnp.float32
+    )
     of_q, of_k = _of_products(q, k, softmax, of_softmax, valid)
-    return of_q, of_k, of_v, None, fuse(softmax.astype(jnp.float32), of_softmax)
+    return of_q, of_k, of_v, None, None, fuse(softmax.astype(jnp.float32), of_softmax)
 
 
 attend_with_map.defvjp(_attend_with_map_forward, _attend_with_map_backward)

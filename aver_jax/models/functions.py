@@ -97,6 +97,7 @@ def attend_with_map(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
+    bias: jax.Array,
     valid: jax.Array | None,
     probe: jax.Array,
     fuse: Fuse,
@@ -108,11 +109,12 @@ def attend_with_map(
 
     Args:
       q, k, v, valid: as `attend`.
+      bias: [h, 1, d], what all of v lacks: it is in the gradient of the softmax alone, and has none.
       probe: float32 [A, S, S], not read.
       fuse: makes a map float32 [A, S, S] of the softmax and its gradient, both [A, h, S, S]: what
         the gradient with respect to `probe` is.
     """
-    del probe, fuse
+    del bias, probe, fuse
     return attend(q, k, v, valid, None)[0]
 
 

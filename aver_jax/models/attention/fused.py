@@ -90,8 +90,9 @@ def fused_row_attention_with_map(
         return (x.reshape(by_head).swapaxes(1, 2) for x in arrays)
 
     def xla(q, k, v, bias, probe):
-        out = attend_with_map(*split(q, k, v + bias), _valid(q, length), probe, fuse)
-        return out.swapaxes(1, 2).reshape(*by_head[:2], -1) - bias
+        of_heads = bias.reshape(heads, 1, -1)
+        out = attend_with_map(*split(q, k, v), of_heads, _valid(q, length), probe, fuse)
+        return out.swapaxes(1, 2).reshape(*by_head[:2], -1)
 
     def attended(kernel):
         return lambda q, k, v: fused_row_attention(q, k, v, heads, length, kernel)

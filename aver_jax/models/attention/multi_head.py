@@ -141,7 +141,7 @@ class TimeAttention(_MultiHead):
           kernel [D, D] and bias [D] of `proj`, which the caller multiplies with what follows.
         """
         rows, tokens, width = x.shape
-        parts, rest = self._qkv(x, whole=probe is not None)
+        parts, rest = self._qkv(x, whole=probe is not None and not fuse)
         q, k, v = (part.reshape(-1, frames, tokens, width) for part in parts)
         weights = None
         if not explicit and probe is None:
@@ -150,7 +150,8 @@ class TimeAttention(_MultiHead):
             heads = (*q.shape[:3], self.num_heads, width // self.num_heads)
             q, k, v = (part.reshape(heads) for part in (q, k, v))
             if fuse and probe is not None:
-                out = attend_over_time_with_map(q, k, v, probe, fuse)
+                bias = jax.lax.stop_gradient(rest).astype(v.dtype).reshape(heads[-2:])
+                out = attend_over_time_with_map(q, k, v, bias, probe, fuse)
             else:
                 if probe is not None:
                     probe = probe.transpose(0, 3, 4, 1, 2)

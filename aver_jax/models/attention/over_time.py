@@ -49,38 +49,46 @@ def _backward(kept, gradients):
     weights = softmax if probe is None else (softmax + probe).astype(q.dtype)
     of_v = _weighted(weights.swapaxes(1, 2), of_out)
     of_weights += _similarity(of_out, v)
-    softmax = softmax.astype(jnp.float32)
-    along = (of_weights * softmax).sum(2, keepdims=True)
-    of_scores = (softmax * (of_weights - along) * q.shape[-1] ** -0.5).astype(q.dtype)
-    of_q, of_k = _weighted(of_scores, k), _weighted(of_scores.swapaxes(1, 2), q)
+    of_q, of_k = _of_products(q, k, softmax, of_weights)
     return of_q, of_k, of_v, None if probe is None else of_weights
+
+
+def _of_products(q, k, softmax, of_softmax):
+    """Returns the gradients of q and k, from that of the softmax of their products."""
+    softmax = softmax.astype(jnp.float32)
+    along = (of_softmax * softmax).sum(2, keepdims=True)
+    of_scores = (softmax * (of_softmax - along) * q.shape[-1] ** -0.5).astype(q.dtype)
+    return _weighted(of_scores, k), _weighted(of_scores.swapaxes(1, 2), q)
 
 
 attend_over_time.defvjp(_forward, _backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def attend_over_time_with_map(
-    q: jax.Array, k: jax.Array, v: jax.Array, probe: jax.Array, fuse: Fuse
+    q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, probe: jax.Array, fuse: Fuse
 ) -> jax.Array:
     """Returns attention [B, T, S, h, d] with a map for the gradient of `probe` [B, S, T, T].
 
-    As `functions.attend_with_map`: `fuse` is given softmax and gradient as [B, S, h, T, T].
+    As `functions.attend_with_map`: `bias` is [h, d], and `fuse` is given softmax and gradient as
+    [B, S, h, T, T].
     """
-    del probe, fuse
+    del bias, probe, fuse
     return _attended(q, k, v, None)[0]
 
 
-def _forward_with_map(q, k, v, probe, fuse):
-    (out, _), kept = _forward(q, k, v, None)
-    return out, kept
+def _forward_with_map(q, k, v, bias, probe, fuse):
+    (out, _), (*arrays, _, softmax) = _forward(q, k, v, None)
+    return out, (*arrays, bias, softmax)
 
 
 def _backward_with_map(fuse, kept, gradient):
-    _, _, v, _, softmax = kept
-    of_q, of_k, of_v, _ = _backward(kept, (gradient, jnp.zeros(softmax.shape)))
-    arrays = (softmax.astype(jnp.float32), _similarity(gradient, v))
-    return of_q, of_k, of_v, fuse(*(x.transpose(0, 3, 4, 1, 2) for x in arrays))
+    q, k, v, bias, softmax = kept
+    of_v = _weighted(softmax.swapaxes(1, 2), gradient)
+    of_softmax = _similarity(gradient, v + bias[None, None, None])
+    arrays = (softmax.astype(jnp.float32), of_softmax)
+    of_probe = fuse(*(x.transpose(0, 3, 4, 1, 2) for x in arrays))
+    return *_of_products(q, k, softmax, of_softmax), of_v, None, of_probe
 
 
 attend_over_time_with_map.defvjp(_forward_with_map, _backward_with_map)
