@@ -109,7 +109,7 @@ def attend_with_map(
 
     Args:
       q, k, v, valid: as `attend`.
-      bias: [h, 1, d], what all of v lacks: it is in the gradient of the softmax alone, and has none.
+      bias: [h, 1, d], what all of v lacks: it changes the gradient of the softmax, and has none.
       probe: float32 [A, S, S], not read.
       fuse: makes a map float32 [A, S, S] of the softmax and its gradient, both [A, h, S, S]: what
         the gradient with respect to `probe` is.
