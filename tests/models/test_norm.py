@@ -1,7 +1,9 @@
 """Batch normalisation: the same numbers on any number of devices, whatever is masked."""
 
 import functools
+import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +88,7 @@ def test_masked_rows_change_nothing_whatever_they_hold(rows):
     apply = functools.partial(norm.apply, variables, train=True, mutable="batch_stats")
     y, updated = apply(spoilt, mask=mask)
     alone, updated_alone = apply(rows[mask], mask=None)
-    np.testing.assert_allclose(np.asarray(y)[mask], alone, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(y)[mask], alone, rtol=1e-6, atol=1e-6)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), updated, updated_alone)
 
 
@@ -143,3 +145,123 @@ def test_low_precision_keeps_statistics_in_float32(rows):
 def test_a_mask_of_another_shape_is_refused(rows):
     with pytest.raises(ValueError, match="expected bool"):
         BatchNorm().init_with_output(jax.random.key(0), rows, train=True, mask=np.ones(7, bool))
+
+
+@pytest.mark.parametrize("shape", [(16, 9, 7, 3), (16, 3)])
+def test_one_read_keeps_the_digits_of_a_mean_far_from_0(shape):
+    rng = np.random.default_rng(0)
+    std = 2.0 ** np.arange(-2, 1)
+    x = (1e4 * std + std * rng.normal(size=shape)).astype(np.float32)
+    mask = rng.random(16) < 0.7
+    axes = tuple(range(x.ndim - 1))
+    exact = x[mask].astype(np.float64)
+    norm = BatchNorm(use_scale=False, use_bias=False)
+    variables = norm.init(jax.random.key(0), x, train=False)
+    y, updated = norm.apply(variables, x, train=True, mask=mask, mutable="batch_stats")
+    count = exact[..., 0].size
+    unbiased = exact.var(axes) * count / (count - 1)
+    moved = {"mean": 0.1 * exact.mean(axes), "var": 0.9 + 0.1 * unbiased}
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-6), updated["batch_stats"], moved
+    )
+    expected = (exact - exact.mean(axes)) / np.sqrt(exact.var(axes) + 1e-5)
+    np.testing.assert_allclose(np.asarray(y)[mask], expected, rtol=1e-5, atol=1e-5)
+
+
+def plainly_normalized(x, scale, bias, added, mask, relu, pool):
+    """Batch norm of float64 numbers as it is written, for automatic differentiation."""
+    axes = tuple(range(x.ndim - 1))
+    weights = mask.reshape(-1, *(1,) * (x.ndim - 1)) * jnp.ones_like(x)
+    mean = (weights * x).sum(axes) / weights.sum(axes)
+    var = (weights * jnp.square(x - mean)).sum(axes) / weights.sum(axes)
+    y = (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias + (0 if added is None else added)
+    y = jnp.maximum(y, 0) if relu else y
+    return nn.max_pool(y, (3, 3), (2, 2), ((1, 1), (1, 1))) if pool else y
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("what", ["norm", "added", "relu", "added and relu", "relu and pool"])
+def test_gradients_by_hand_are_those_of_the_plain_form(what, devices):
+    rng = np.random.default_rng(1)
+    mask, shape = MASKS["uneven"], (8, 5, 6, 3)
+    x, added = (rng.normal(size=shape) for _ in range(2))
+    relu, pool = "relu" in what, "pool" in what
+    params = {"scale": np.array([0.5, -2.0, 1.0]), "bias": np.array([0.3, -0.1, 0.0])}
+    arguments = {"params": params, "x": x} | ({"added": added} if "added" in what else {})
+    weights = rng.normal(size=(8, 3, 3, 3) if pool else shape)
+
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
+
+        def plain_total(a):
+            parts = (a["params"]["scale"], a["params"]["bias"], a.get("added"))
+            return (plainly_normalized(a["x"], *parts, mask, relu, pool) * weights).sum()
+
+        expected = jax.grad(plain_total)(jax.tree.map(jnp.asarray, arguments))
+
+    norm = BatchNorm(relu=relu, pool=pool, axis_name=AXIS)
+    stats = {"mean": jnp.zeros(3), "var": jnp.ones(3)}
+
+    def gradient(arguments, mask, weights):
+        # With pool, what is normalised comes from a kernel times the sign of the scale.
+        sign = jnp.where(arguments["params"]["scale"] < 0, -1.0, 1.0) if pool else jnp.ones(3)
+
+        def total(a):
+            y, _ = norm.apply(
+                {"params": a["params"], "batch_stats": stats},
+                a["x"] * sign.reshape(1, 1, 1, -1),
+                train=True,
+                mask=mask,
+                added=a.get("added"),
+                mutable="batch_stats",
+            )
+            return (y * weights).sum()
+
+        found = jax.grad(total)(arguments)
+        return found | {"params": jax.lax.psum(found["params"], AXIS)}
+
+    split = {name: P() if name == "params" else P(AXIS) for name in arguments}
+    mapped = jax.shard_map(
+        gradient,
+        mesh=make_mesh(devices),
+        in_specs=(split, P(AXIS), P(AXIS)),
+        out_specs=split,
+        check_vma=False,
+    )
+    floats = jax.tree.map(np.float32, (arguments, weights))
+    found = jax.jit(mapped)(floats[0], mask, floats[1])
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected
+    )
+
+
+def test_what_masked_rows_hold_is_in_no_gradient(rows):
+    mask = MASKS["uneven"]
+    norm = BatchNorm()
+    variables = start(norm, rows)
+    target = np.where(mask[:, None, None, None], 1.0, 0.0) * rows
+    spoilt = np.where(mask[:, None, None, None], rows, np.inf)
+    _, (of_params, of_x), _ = step(norm, variables, rows, mask, target)
+    _, (found, found_x), _ = step(norm, variables, spoilt, mask, target)
+    jax.tree.map(np.testing.assert_array_equal, found, of_params)
+    np.testing.assert_array_equal(found_x, of_x)
+
+
+def test_devices_exchange_once_forward_and_once_backward(rows):
+    norm = BatchNorm(relu=True, axis_name=AXIS)
+    variables = start(norm.clone(axis_name=None), rows)
+
+    def gradient(x):
+        def total(x):
+            y, updated = norm.apply(
+                variables, x, train=True, mask=x[:, 0, 0, 0] > 0, mutable="batch_stats"
+            )
+            return jnp.square(y).sum(), updated
+
+        return jax.grad(total, has_aux=True)(x)
+
+    mapped = jax.shard_map(
+        gradient, mesh=make_mesh(4), in_specs=P(AXIS), out_specs=(P(AXIS), P()), check_vma=False
+    )
+    text = jax.jit(mapped).lower(rows).as_text()
+    found = re.findall(r'stablehlo\.(all_\w+|reduce_scatter|collective_\w+)"', text)
+    assert sorted(found) == ["all_gather", "all_reduce"]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import ResNetConfig, ResNetModel
 
-from aver_jax.models.resnet.resnet import ResNet, max_pool
+from aver_jax.models.max_pool import max_pool
+from aver_jax.models.resnet.resnet import ResNet
 from aver_jax.models.weights.resnet import convert_resnet
 from aver_jax.runs.run_folder import load_run
 from tools import convert_checkpoint
@@ -113,20 +114,17 @@ def test_resnet18_is_that_of_transformers(case, train):
 
     module.train(train)
     module.zero_grad()
-    stem = []
-    hook = module.embedder.embedder.normalization.register_forward_hook(
-        lambda *call: stem.append(call[-1].detach().clone())  # its relu works in place
-    )
     theirs_x = channels_first(x).requires_grad_()
     theirs = module(theirs_x, output_hidden_states=True)
-    hook.remove()
     theirs.pooler_output.flatten(1).backward(torch.tensor(cotangent))
     expected = convert_resnet(tensors(module, gradients=True)).variables
     module.load_state_dict({name: torch.tensor(value) for name, value in start.items()})
 
-    layers = {"stem": (ours["inner"]["bn1"]["__call__"][0], channels_last(stem[0]))}
-    pooled_stem = max_pool(jax.nn.relu(layers["stem"][0]))
-    layers["max-pool"] = (pooled_stem, channels_last(theirs.hidden_states[0]))
+    # Without stages, the maps are the stem's, after its max-pool.
+    (_, stem), _ = jax.jit(
+        functools.partial(ResNet(stage_sizes=()).apply, train=train, mutable=["batch_stats"])
+    )(converted.variables, x)
+    layers = {"max-pool": (stem, channels_last(theirs.hidden_states[0]))}
     for stage in range(4):
         found = ours["inner"][f"layer{stage + 1}_1"]["__call__"][0]
         layers[f"stage {stage + 1}"] = (found, channels_last(theirs.hidden_states[stage + 1]))

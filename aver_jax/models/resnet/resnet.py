@@ -1,7 +1,5 @@
 """ResNet of basic blocks, over images or over clips (He et al., 2016; Hara et al., 2018)."""
 
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from aver_jax.models.norm import BatchNorm
+from aver_jax.models.resnet.conv_norm import conv_norm
 
 STEMS = ("conv7", "conv3")
 
@@ -69,12 +68,14 @@ class ResNet(nn.Module):
             raise ValueError(f"x has shape {x.shape}, expected {axes} with dims={self.dims}")
         size, stride = (7, 2) if self.stem == "conv7" else (3, 2)
         strides = (stride,) * 2 if self.dims == 2 else (1, stride, stride)
-        x = _conv(self.width, size, strides, self.dtype, "conv1")(x)
-        x = nn.relu(
-            BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="bn1")(x, train, mask)
+        norm = BatchNorm(
+            relu=True,
+            pool=self.stem == "conv7",
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            name="bn1",
         )
-        if self.stem == "conv7":
-            x = max_pool(x)
+        x = conv_norm(norm, "conv1", self.width, size, strides, x, train, mask)
         for stage, blocks in enumerate(self.stage_sizes):
             for block in range(blocks):
                 x = BasicBlock(
@@ -104,82 +105,14 @@ class BasicBlock(nn.Module):
         """Maps [N, ..., C] to [N, ..., features], every axis between divided by the stride."""
         strides = (self.stride,) * (x.ndim - 2)
 
-        def normed(x: jax.Array, size: int, strides: Sequence[int], conv: str, norm: str):
-            x = _conv(self.features, size, strides, self.dtype, conv)(x)
-            return BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name=norm)(x, train, mask)
+        def layer(x, conv: str, norm: str, size: int, strides, relu: bool, added=None):
+            norm = BatchNorm(relu=relu, axis_name=self.axis_name, dtype=self.dtype, name=norm)
+            return conv_norm(norm, conv, self.features, size, strides, x, train, mask, added)
 
-        y = nn.relu(normed(x, 3, strides, "conv1", "bn1"))
-        y = normed(y, 3, (1,) * len(strides), "conv2", "bn2")
+        y = layer(x, "conv1", "bn1", 3, strides, relu=True)
         if self.stride > 1 or x.shape[-1] != self.features:
-            x = normed(x, 1, strides, "downsample_conv", "downsample_bn")
-        return nn.relu(y + x)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """Returns the maxima of windows 3 wide, 2 apart, from 1 before the start, of [N, ..., C].
-
-    One axis after the other, by slices: the gradient of `nn.max_pool` takes 4 to 7 times as long
-    on a CPU. Of equal values the first has the gradient, as in torch.
-    """
-    for axis in range(x.ndim - 2, 0, -1):
-        steps = (x.shape[axis] + 1) // 2
-        padding = [(0, 0, 0)] * x.ndim
-        padding[axis] = (1, 1, 0)
-        padded = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), padding)
-        first, second, third = (
-            jax.lax.slice_in_dim(padded, start, start + 2 * steps - 1, 2, axis)
-            for start in range(3)
-        )
-        x = _first_maximum(_first_maximum(first, second), third)
-    return x
-
-
-def _first_maximum(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where((b > a) | jnp.isnan(b), b, a)
-
-
-def _conv(features: int, size: int, strides: Sequence[int], dtype: Any, name: str) -> nn.Conv:
-    # Padding in numbers: at stride 2, "SAME" pads other sides than torch.
-    return nn.Conv(
-        features,
-        (size,) * len(strides),
-        strides=strides,
-        padding=((size // 2, size // 2),) * len(strides),
-        use_bias=False,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        dtype=dtype,
-        name=name,
-        conv_general_dilated=_convolved,
-    )
-
-
-def _convolved(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    **options: Any,
-) -> jax.Array:
-    """Returns the convolution of x [N, *sizes, D] with a kernel [*window, D, E], channels last.
-
-    A kernel wider than the whole result, as over the last maps of small pictures, is one matrix
-    product with the windows side by side: XLA's convolutions, made to slide, take up to fifty times
-    as long there on a CPU (docs/benchmarks/log.md).
-    """
-    window, channels = kernel.shape[:-2], x.shape[-1]
-    sizes = [
-        (size + sum(sides) - width) // stride + 1
-        for size, sides, width, stride in zip(x.shape[1:-1], padding, window, strides, strict=True)
-    ]
-    if any(size >= width for size, width in zip(sizes, window, strict=True)):
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
-    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-
-    def seen_at(offset: Sequence[int]) -> jax.Array:
-        """Returns every result's pixel at one place of its window."""
-        last = [o + (n - 1) * s + 1 for o, n, s in zip(offset, sizes, strides, strict=True)]
-        start, stop = (0, *offset, 0), (x.shape[0], *last, channels)
-        return jax.lax.slice(padded, start, stop, (1, *strides, 1))
-
-    windows = [seen_at(offset) for offset in itertools.product(*map(range, window))]
-    return jnp.concatenate(windows, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+            x = layer(x, "downsample_conv", "downsample_bn", 1, strides, relu=False)
+        else:
+            # x is in memory, for conv1. A GPU would compute it again, from what is larger.
+            x = jax.lax.optimization_barrier(x)
+        return layer(y, "conv2", "bn2", 3, (1,) * len(strides), relu=True, added=x)

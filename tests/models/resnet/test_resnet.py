@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aver_jax.models.resnet import resnet
+from aver_jax.models.resnet.conv_norm import convolved
 from aver_jax.models.resnet.resnet import ResNet
 
 SMALL = {"stage_sizes": (1, 1), "width": 4}
@@ -149,7 +149,7 @@ def test_a_kernel_wider_than_its_result_gives_the_same_as_any(sizes, window, str
     letters = "DHW"[-len(sizes) :]
     call = ((stride,) * len(sizes), [(window // 2, window // 2)] * len(sizes))
     numbers = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
-    found = resnet._convolved(x, kernel, *call, dimension_numbers=numbers)
+    found = convolved(x, kernel, *call)
     expected = jax.lax.conv_general_dilated(x, kernel, *call, dimension_numbers=numbers)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     assert found.shape == expected.shape
