@@ -53,14 +53,12 @@ def kernel_cycles(jaxpr: Any, target: Target) -> dict[str, float]:
 def _bundles(kernels: list[Any], target: Target) -> list[int]:
     """Returns the bundles of a block of every kernel, 0 where it cannot be compiled by itself."""
     import jax
-    from jax.extend import core
 
     one = f"{target.chip.name}:{'x'.join('1' for _ in target.topology.split('x'))}"
     with tempfile.TemporaryDirectory() as folder:
         for index, equation in enumerate(kernels):
             avals = [variable.aval for variable in equation.invars]
-            alone = core.jaxpr_as_fun(_closed(equation))
-            exported = jax.export.export(jax.jit(alone), platforms=("tpu",))(
+            exported = jax.export.export(jax.jit(_call_of(equation)), platforms=("tpu",))(
                 *(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals)
             )
             Path(folder, f"{index}.kernel").write_bytes(exported.serialize())
@@ -92,12 +90,13 @@ def _kernels(jaxpr: Any) -> Iterator[Any]:
                 yield from _kernels(inner)
 
 
-def _closed(equation: Any) -> Any:
-    """Returns a jaxpr of one equation alone."""
-    from jax.extend import core
+def _call_of(equation: Any) -> Any:
+    """Returns a function of an equation's inputs that does what it does."""
 
-    jaxpr = core.Jaxpr((), equation.invars, equation.outvars, [equation], equation.effects)
-    return core.ClosedJaxpr(jaxpr, ())
+    def call(*inputs):
+        return equation.primitive.bind(*inputs, **equation.params)
+
+    return call
 
 
 def _shape(equation: Any) -> str:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
 from aver_jax.modality import Modality
 from aver_jax.models import inference_form
@@ -105,7 +106,8 @@ def explain(
     array = _check(model, inputs, method, path, modality)
     batch, model = inputs[array].shape[0], inference_form(model, jax.default_backend())
     chosen = _checked_target(target, batch, model.num_classes)
-    raw, scaled, *rest = _compiled(model, method, path, array)(variables, inputs, chosen)
+    compiled = _compiled(model, method, path, array, _shared_out(inputs[array]))
+    raw, scaled, *rest = compiled(variables, inputs, chosen)
     return Relevance(scaled if normalize else raw, *rest)
 
 
@@ -135,12 +137,20 @@ def traced(
     target = jax.ShapeDtypeStruct(batch.shape[:1], jnp.int32)
     platform = next(iter(batch.sharding.device_set)).platform
     model = inference_form(model, platform)
-    return _compiled(model, method, path, array).trace(variables, inputs, target)
+    compiled = _compiled(model, method, path, array, _shared_out(batch))
+    return compiled.trace(variables, inputs, target)
+
+
+def _shared_out(batch: Any) -> NamedSharding | None:
+    """Returns how clips lie on several devices, None where they lie on one."""
+    sharding = getattr(batch, "sharding", None)
+    several = isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1
+    return sharding if several and not sharding.is_fully_replicated else None
 
 
 @functools.lru_cache(maxsize=32)
 def _compiled(
-    model: Any, method: str, path: str, modality: str
+    model: Any, method: str, path: str, modality: str, sharding: NamedSharding | None
 ) -> Callable[..., tuple[Array, ...]]:
     of_inputs = _attention_maps
     if method in grad_cam.METHODS:
@@ -153,7 +163,14 @@ def _compiled(
         # Both come back: compiling again for the other costs seconds, scaling next to nothing.
         return raw, _scaled(raw, valid), found.logits, found.target, raw.max(axis=(1, 2, 3))
 
-    return jax.jit(maps)
+    if sharding is None:
+        return jax.jit(maps)
+    # Every device explains its clips: kernels are not divided by the compiler.
+    clips = PartitionSpec(sharding.spec[0])
+    specs = (PartitionSpec(), clips, clips)
+    return jax.jit(
+        jax.shard_map(maps, mesh=sharding.mesh, in_specs=specs, out_specs=clips, check_vma=False)
+    )
 
 
 def _attention_maps(model, variables, inputs, target, method, path, modality):

@@ -194,3 +194,17 @@ def test_what_cannot_be_explained_is_one_clear_line(attention, arguments, messag
     model, variables, inputs, _ = reference(attention)
     with pytest.raises(ValueError, match=message):
         explain(model, variables, inputs, **arguments)
+
+
+def test_clips_on_several_devices_are_explained_where_they_lie():
+    model, variables, inputs, _ = reference("divided_space_time")
+    inputs = {name: array[:2] for name, array in inputs.items()}
+    alone = explain(model, variables, inputs, normalize=False)
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((2,), ("data",), auto, devices=jax.devices()[:2])
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    spread = {name: jax.device_put(array, sharding) for name, array in inputs.items()}
+    shared = explain(model, variables, spread, normalize=False)
+    assert len(shared.maps.sharding.device_set) == 2
+    np.testing.assert_allclose(shared.maps, alone.maps, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(shared.target, alone.target)
