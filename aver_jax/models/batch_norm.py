@@ -51,7 +51,37 @@ class Moments(NamedTuple):
     centred: jax.Array
 
 
-def affine(
+class _Kept(NamedTuple):
+    """What the backward pass of `normalized_batch` needs.
+
+    Fields:
+      x, scale, bias, mask: arguments.
+      picked, places: of `maxima`, with `pool`.
+      shown: the result, where that alone tells what ReLU let through.
+      kind: of the dtype of `added`, None without it.
+      shift, apart: of the mean, see `Moments`.
+      inverse, factor, offset: float32 [D]; the result is (x - shift) * factor + offset, and factor
+        is inverse * scale.
+      count: of `Moments`.
+    """
+
+    x: jax.Array
+    picked: jax.Array | None
+    places: jax.Array | None
+    shown: jax.Array | None
+    kind: jax.Array | None
+    shift: jax.Array
+    apart: jax.Array
+    inverse: jax.Array
+    factor: jax.Array
+    offset: jax.Array
+    scale: jax.Array | None
+    bias: jax.Array | None
+    count: jax.Array
+    mask: jax.Array | None
+
+
+def centred_affine(
     x: jax.Array,
     mean: jax.Array,
     factor: jax.Array,
@@ -105,80 +135,65 @@ def _forward(options, x, scale, bias, added, running, mask, near):
         # Of x, which the gradient needs: the largest gives the largest result.
         picked, places = maxima(x)
     read = x if picked is None else picked
-    y = affine(read, shift, factor, offset)
+    y = centred_affine(read, shift, factor, offset)
     y = y if added is None else y + added.astype(jnp.float32)
     y = (jax.nn.relu(y) if options.relu else y).astype(options.dtype)
     # The sign of the result tells what relu let through; without `added` x tells it too.
     shown = y if options.relu and added is not None else None
-    kind = None if added is None else jnp.zeros((), added.dtype)
-    kept = (
-        x,
-        picked,
-        places,
-        shown,
-        kind,
-        shift,
-        apart,
-        inverse,
-        factor,
-        offset,
-        scale,
-        bias,
-        moments.count,
-        mask,
+    kept = _Kept(
+        x=x,
+        picked=picked,
+        places=places,
+        shown=shown,
+        kind=None if added is None else jnp.zeros((), added.dtype),
+        shift=shift,
+        apart=apart,
+        inverse=inverse,
+        factor=factor,
+        offset=offset,
+        scale=scale,
+        bias=bias,
+        count=moments.count,
+        mask=mask,
     )
     return (y, moments), kept
 
 
 def _backward(options, kept, cotangents):
-    (
-        x,
-        picked,
-        places,
-        shown,
-        kind,
-        shift,
-        apart,
-        inverse,
-        factor,
-        offset,
-        scale,
-        bias,
-        count,
-        mask,
-    ) = kept
+    x, gradient = kept.x, cotangents[0]
     axes = tuple(range(x.ndim - 1))
-    read = x if picked is None else picked
-    gradient = cotangents[0]
+    read = x if kept.picked is None else kept.picked
     if options.relu:
-        seen = affine(read, shift, factor, offset) if shown is None else shown
+        seen = kept.shown
+        if seen is None:
+            seen = centred_affine(read, kept.shift, kept.factor, kept.offset)
         gradient = jnp.where(seen > 0, gradient, 0)
     summed = gradient.astype(jnp.float32)
-    product = summed * (read.astype(jnp.float32) - along_last(shift, x))
-    if mask is not None:
+    product = summed * (read.astype(jnp.float32) - along_last(kept.shift, x))
+    if kept.mask is not None:
         # A masked row whose result nobody uses may hold anything.
         product = jnp.where(summed == 0, 0, product)
     of_offset = summed.sum(axes)
-    of_inverse = product.sum(axes) - apart * of_offset
+    of_inverse = product.sum(axes) - kept.apart * of_offset
     sums = jnp.concatenate([of_offset, of_inverse])
     if _shared(options.axis_name):
         sums = jax.lax.psum(sums, options.axis_name)
-    slope = jnp.where(count > 1, sums / jnp.maximum(count, 1), 0)
+    slope = jnp.where(kept.count > 1, sums / jnp.maximum(kept.count, 1), 0)
     slope, curve = jnp.split(slope, 2)
-    curve *= jnp.square(inverse)
-    direct = summed if picked is None else spread(gradient, places, x)
+    curve *= jnp.square(kept.inverse)
+    direct = summed if kept.picked is None else spread(gradient, kept.places, x)
     # Less slope + curve * (x - mean). One after the other: where all rows have about the same
     # gradient, the first difference is exact.
-    of_x = direct - along_last(slope - curve * apart, x)
-    of_x -= along_last(curve, x) * (x.astype(jnp.float32) - along_last(shift, x))
-    if mask is not None:
-        of_x = jnp.where(_per_row(mask, x), of_x, direct)
-    of_x *= along_last(factor, x)
+    of_x = direct - along_last(slope - curve * kept.apart, x)
+    of_x -= along_last(curve, x) * (x.astype(jnp.float32) - along_last(kept.shift, x))
+    if kept.mask is not None:
+        of_x = jnp.where(_per_row(kept.mask, x), of_x, direct)
+    of_x *= along_last(kept.factor, x)
     return (
         of_x.astype(x.dtype),
-        None if scale is None else of_inverse * inverse,
-        None if bias is None else of_offset,
-        None if kind is None else gradient.astype(kind.dtype),
+        None if kept.scale is None else of_inverse * kept.inverse,
+        None if kept.bias is None else of_offset,
+        None if kept.kind is None else gradient.astype(kept.kind.dtype),
         None,
         None,
         None,

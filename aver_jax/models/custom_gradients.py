@@ -30,37 +30,17 @@ attend_with_map = jax.custom_vjp(functions.attend_with_map, nondiff_argnums=(6,)
 
 
 def _affine_backward(kept, gradient):
-    x, kernel, has_bias = kept
+    x, kernel, bias = kept
     rows = gradient.reshape(-1, gradient.shape[-1])
     of_kernel = jnp.matmul(x.reshape(-1, x.shape[-1]).T, rows, preferred_element_type=kernel.dtype)
-    of_bias = _summed_rows(rows) if has_bias else None
+    of_bias = None if bias is None else _summed_rows(rows)
     return gradient @ kernel.astype(x.dtype).T, of_kernel, of_bias
 
 
 affine.defvjp(
-    lambda x, kernel, bias: (functions.affine(x, kernel, bias), (x, kernel, bias is not None)),
+    lambda x, kernel, bias: (functions.affine(x, kernel, bias), (x, kernel, bias)),
     _affine_backward,
 )
-
-
-def _layer_norm_forward(x, scale, bias):
-    mean, factor = layer_norm_statistics(x)
-    wide = x.astype(jnp.float32)
-    normed = (wide - mean) * factor * along_last(scale, x) + along_last(bias, x)
-    return normed, (x, mean, factor, scale)
-
-
-def _layer_norm_backward(kept, gradient):
-    x, mean, factor, scale = kept
-    unit = (x.astype(jnp.float32) - mean) * factor
-    of_unit = gradient * along_last(scale, x)
-    of_x = factor * (of_unit - mean_of_last(of_unit) - unit * mean_of_last(of_unit * unit))
-    size = x.shape[-1]
-    of_scale = _summed_rows((gradient * unit).reshape(-1, size))
-    return of_x.astype(x.dtype), of_scale, _summed_rows(gradient.reshape(-1, size))
-
-
-layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 def _standardized_forward(x):
@@ -69,13 +49,39 @@ def _standardized_forward(x):
 
 
 def _standardized_backward(kept, gradient):
-    x, mean, factor = kept
-    unit = (x.astype(jnp.float32) - mean) * factor
-    of_x = factor * (gradient - mean_of_last(gradient) - unit * mean_of_last(gradient * unit))
-    return (of_x.astype(x.dtype),)
+    return (_of_standardized(kept, _unit(kept), gradient),)
 
 
 standardized.defvjp(_standardized_forward, _standardized_backward)
+
+
+def _layer_norm_forward(x, scale, bias):
+    unit, kept = _standardized_forward(x)
+    return unit * along_last(scale, x) + along_last(bias, x), (kept, scale)
+
+
+def _layer_norm_backward(kept, gradient):
+    kept, scale = kept
+    unit, size = _unit(kept), scale.shape[0]
+    of_x = _of_standardized(kept, unit, gradient * along_last(scale, unit))
+    of_scale = _summed_rows((gradient * unit).reshape(-1, size))
+    return of_x, of_scale, _summed_rows(gradient.reshape(-1, size))
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+def _unit(kept):
+    """Returns what was standardized, again."""
+    x, mean, factor = kept
+    return (x.astype(jnp.float32) - mean) * factor
+
+
+def _of_standardized(kept, unit, of_unit):
+    """Returns the gradient of x, from that of the standardized x."""
+    x, _, factor = kept
+    of_x = factor * (of_unit - mean_of_last(of_unit) - unit * mean_of_last(of_unit * unit))
+    return of_x.astype(x.dtype)
 
 
 def _gelu_backward(x, gradient):

@@ -30,8 +30,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
 
     Layer normalisation (Ba et al. 2016), with float32 statistics.
     """
-    mean, factor = layer_norm_statistics(x)
-    return (x.astype(jnp.float32) - mean) * factor * along_last(scale, x) + along_last(bias, x)
+    return standardized(x) * along_last(scale, x) + along_last(bias, x)
 
 
 def standardized(x: jax.Array) -> jax.Array:
@@ -91,6 +90,11 @@ def attend(
     softmax = attention_softmax(q, k, valid)
     weights = softmax if probe is None else softmax + probe
     return weights.astype(q.dtype) @ v, weights
+
+
+def map_shape(attention: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape [..., query, key] of a map of attention [..., heads, query, key]."""
+    return (*attention[:-3], *attention[-2:])
 
 
 def attend_with_map(

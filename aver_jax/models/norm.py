@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aver_jax.models.batch_norm import Options, affine, normalized_batch
+from aver_jax.models.batch_norm import Options, centred_affine, normalized_batch
 from aver_jax.models.max_pool import max_pool
 
 STATISTICS = "batch_stats"
@@ -64,7 +64,7 @@ class BatchNorm(nn.Module):
           ValueError: a mask that is not bool [N].
         """
         if not train:
-            return self.finished(affine(x, *self.running(x.shape[-1])), added)
+            return self.finished(centred_affine(x, *self.running(x.shape[-1])), added)
         mean, var, scale, bias = self._held(x.shape[-1])
         options = Options(self.epsilon, self.relu, self.pool, self.axis_name, self.dtype)
         sign = self.sign(x.shape[-1]) if self.pool else 1
@@ -79,7 +79,7 @@ class BatchNorm(nn.Module):
         return y
 
     def running(self, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns mean, factor and bias of `batch_norm.affine` in evaluation, of `size` channels.
+        """Returns mean, factor and bias of `centred_affine` in evaluation, of `size` channels.
 
         What follows it is `finished`.
         """

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from aver_jax.models.functions import Fuse, map_shape
+
 
 class Captured(NamedTuple):
     """What one pass over a batch leaves behind.
@@ -34,7 +36,7 @@ def fused_attention_maps(
     inputs: Mapping[str, Array],
     taps: Sequence[str],
     target: Array,
-    fuse: Callable[[Array, Array], Array],
+    fuse: Fuse,
 ) -> Captured:
     """Runs `model` and its backward pass once, and fuses heads where their gradients arise.
 
@@ -51,13 +53,11 @@ def fused_attention_maps(
       Captured without taps, whose gradient is the maps, float32 [L, ..., query, key].
     """
     shapes = model.tap_shapes(next(iter(inputs.values())).shape[0])
-    probes = {name: jnp.zeros((*shapes[name][:-3], *shapes[name][-2:])) for name in taps}
+    probes = {name: jnp.zeros(map_shape(shapes[name])) for name in taps}
     logits, pullback = jax.vjp(
         lambda probes: model.apply(variables, inputs, probes=probes, fuse=fuse)[0], probes
     )
-    chosen = resolved(target, logits)
-    (maps,) = pullback(jax.nn.one_hot(chosen, logits.shape[-1], dtype=logits.dtype))
-    return Captured(logits, chosen, {}, maps)
+    return _pulled_back(logits, target, {}, pullback)
 
 
 def captured(
@@ -95,6 +95,13 @@ def captured(
     shapes = jax.eval_shape(lambda: run(None)[1])
     probes = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
     logits, pullback, given = jax.vjp(run, probes, has_aux=True)
+    return _pulled_back(logits, target, given, pullback)
+
+
+def _pulled_back(
+    logits: Array, target: Array, given: dict[str, Array], pullback: Callable[[Array], Any]
+) -> Captured:
+    """Returns what a pass leaves behind, with the gradient of the target's logits."""
     chosen = resolved(target, logits)
     (gradient,) = pullback(jax.nn.one_hot(chosen, logits.shape[-1], dtype=logits.dtype))
     return Captured(logits, chosen, given, gradient)

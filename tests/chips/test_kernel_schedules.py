@@ -30,9 +30,9 @@ def test_kernels_are_found_once_each_and_count_for_every_block(monkeypatch):
     monkeypatch.setattr(kernel_schedules, "_bundles", lambda kernels, target: [100, 10])
     found = kernel_schedules.kernel_cycles(jaxpr, parse_target("v5e"))
     assert found == {
-        "(bf16[4,1,40,32], f32[4,1,40,2])": 4 * 100,
+        "bf16[4,1,40,32]": 4 * 100,
         # Blocks of 16 positions, of which there are 40.
-        "(bf16[1,4,40,32], f32[1,4,40,2])": 3 * 10,
+        "bf16[1,4,40,32]": 3 * 10,
     }
 
 

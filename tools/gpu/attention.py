@@ -7,9 +7,7 @@ compared with it as well: what cuDNN's may differ by is of that kind. Where ther
 cuDNN is "not here".
 """
 
-import argparse
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +15,7 @@ import numpy as np
 
 from aver_jax.models.attention.fused import fused_row_attention
 from tools.gpu.findings import NOT_HERE, Findings
-from tools.gpu.sizes import SIZES, Sizes
+from tools.gpu.sizes import SIZES, Sizes, arguments
 
 # Relative to the largest value, and of the whole array's norm. bfloat16 rounds by 2^-9 = 2e-3 at
 # most: the result, the weights of the softmax, and in the backward pass the gradient of the scores.
@@ -96,10 +94,7 @@ def _worst(pairs) -> tuple[float, float]:
 
 def main() -> int:
     """Compares; 1 if something differs."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", choices=tuple(SIZES), default="full")
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = arguments(__doc__).parse_args()
     findings, sizes = Findings(args.out), SIZES[args.sizes]
     on_gpu = jax.default_backend() == "gpu"
     for kernel in ("cudnn", "auto"):

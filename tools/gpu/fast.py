@@ -8,7 +8,6 @@ clips, its outputs compared. So the sides do not alternate: a GPU that nobody el
 of it, and a compiled program of ours is not compiled twice. DIR/fast.json is written after each.
 """
 
-import argparse
 import dataclasses
 import importlib.util
 import json
@@ -27,7 +26,7 @@ from aver_jax.bench.worker.protocol import WorkerError
 from aver_jax.errors import UserError
 from aver_jax.runtime.atomic_files import write_whole
 from tools.bench_throughput import WORKER, torch_implementations
-from tools.gpu.sizes import SIZES
+from tools.gpu.sizes import SIZES, arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCH = "torch_tuned"
@@ -140,11 +139,9 @@ def _rates(side: runner.Implementation, cases: Sequence[Case], settings: runner.
 
 def main() -> int:
     """Times; 1 if a case of ours was not reached, or something failed."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", choices=tuple(SIZES), default="full")
+    parser = arguments(__doc__)
     parser.add_argument("--cases", default="*", help="cases whose name matches this glob")
     parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     deadline, sizes = time.monotonic() + args.seconds, SIZES[args.sizes]
     try:

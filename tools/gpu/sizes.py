@@ -1,6 +1,8 @@
 """The cases of tools/gpu_check.sh: SIZES=full, or small to rehearse on a CPU. Imports no jax."""
 
+import argparse
 import dataclasses
+from pathlib import Path
 from typing import NamedTuple
 
 from aver_jax.bench.cases import Case, resnet, timesformer
@@ -78,6 +80,14 @@ SIZES = {
         rounds=5,
     ),
 }
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """Returns a parser of what every step takes: "sizes", a key of `SIZES`, and "out", a path."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
+    parser.add_argument("--sizes", choices=tuple(SIZES), default="full")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
 
 
 def with_dtype(case: Case, dtype: str) -> Case:

@@ -8,9 +8,7 @@ Without an accelerator the CPU is compared with itself: a rehearsal, which prove
 so.
 """
 
-import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,7 +24,7 @@ from aver_jax.runtime.data_parallel import AXIS, replicated
 from aver_jax.training.settings import StepSettings
 from aver_jax.training.step import train_step
 from tools.gpu.findings import NOT_HERE, Findings
-from tools.gpu.sizes import SIZES, with_dtype
+from tools.gpu.sizes import SIZES, arguments, with_dtype
 
 # In float32. Losses relative; gradients, updates and statistics of batch norms by the norm of the
 # difference over all of them. The first update of AdamW has the sign of the gradient, also where
@@ -138,10 +136,7 @@ def compare_maps(findings: Findings, case: Case, here: jax.Device, cpu: jax.Devi
 
 def main() -> int:
     """Compares; 1 if something differs."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", choices=tuple(SIZES), default="full")
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = arguments(__doc__).parse_args()
     findings, sizes = Findings(args.out), SIZES[args.sizes]
     here, cpu = jax.devices()[0], jax.devices("cpu")[0]
     if here == cpu:

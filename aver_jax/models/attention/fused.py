@@ -1,5 +1,6 @@
 """Attention that nobody looks into, by the kernel of the device it is compiled for."""
 
+import functools
 import importlib.util
 
 import jax
@@ -38,27 +39,22 @@ def fused_row_attention(
     Raises:
       ValueError: cuDNN is not installed, or does not do this.
     """
+    # Pallas takes a fifth of a second to import: commands that compute nothing do without.
     from aver_jax.models.attention import tpu
 
-    by_head = (*q.shape[:2], heads, q.shape[2] // heads)
-
     def xla(q, k, v):
-        valid = _valid(q, length)
-        q, k, v = (x.reshape(by_head).swapaxes(1, 2) for x in (q, k, v))
-        return attend(q, k, v, valid, None)[0].swapaxes(1, 2).reshape(*by_head[:2], -1)
+        arrays = (by_head(x, heads).swapaxes(1, 2) for x in (q, k, v))
+        out, _ = attend(*arrays, valid_keys(q.shape[1], length), None)
+        return joined(out.swapaxes(1, 2))
 
     def cudnn(q, k, v):
-        q, k, v = (x.reshape(by_head) for x in (q, k, v))
-        return cudnn_attention(q, k, v, length).reshape(*by_head[:2], -1)
+        return joined(cudnn_attention(*(by_head(x, heads) for x in (q, k, v)), length))
 
-    def pallas(q, k, v):
-        return tpu.row_attention(q, k, v, heads, length)
-
-    def interpreted(q, k, v):
-        return tpu.row_attention(q, k, v, heads, length, interpret=True)
-
-    fits = q.shape[1] <= tpu.MOST_TOKENS
-    return _by_kernel(kernel, (q, k, v), xla, cudnn, pallas if fits else xla, interpreted)
+    pallas = xla
+    if q.shape[1] <= tpu.MOST_TOKENS:
+        anywhere = kernel == "pallas"
+        pallas = functools.partial(tpu.row_attention, heads=heads, length=length, anywhere=anywhere)
+    return _by_kernel(kernel, (q, k, v), xla, cudnn, pallas)
 
 
 def fused_row_attention_with_map(
@@ -82,33 +78,31 @@ def fused_row_attention_with_map(
       q, k, v, heads, length, kernel: as `fused_row_attention`.
       probe, fuse: as `functions.attend_with_map`.
     """
-    by_head = (*q.shape[:2], heads, q.shape[2] // heads)
-
     bias = jax.lax.stop_gradient(bias.astype(v.dtype))[None, None]
 
     def split(*arrays):
-        return (x.reshape(by_head).swapaxes(1, 2) for x in arrays)
+        return (by_head(x, heads).swapaxes(1, 2) for x in arrays)
 
     def xla(q, k, v, bias, probe):
-        of_heads = bias.reshape(heads, 1, -1)
-        out = attend_with_map(*split(q, k, v), of_heads, _valid(q, length), probe, fuse)
-        return out.swapaxes(1, 2).reshape(*by_head[:2], -1)
-
-    def attended(kernel):
-        return lambda q, k, v: fused_row_attention(q, k, v, heads, length, kernel)
+        of_heads, valid = bias.reshape(heads, 1, -1), valid_keys(q.shape[1], length)
+        out = attend_with_map(*split(q, k, v), of_heads, valid, probe, fuse)
+        return joined(out.swapaxes(1, 2))
 
     def with_map(kernel):
+        def attended(q, k, v):
+            return fused_row_attention(q, k, v, heads, length, kernel)
+
         @jax.custom_vjp
         def attend(q, k, v, bias, probe):
-            return attended(kernel)(q, k, v)
+            return attended(q, k, v)
 
         def forward(q, k, v, bias, probe):
-            out, pullback = jax.vjp(attended(kernel), q, k, v)
+            out, pullback = jax.vjp(attended, q, k, v)
             return out, (q, k, v, bias, pullback)
 
         def backward(kept, gradient):
             q, k, v, bias, pullback = kept
-            softmax = attention_softmax(*split(q, k), _valid(q, length))
+            softmax = attention_softmax(*split(q, k), valid_keys(q.shape[1], length))
             of_out, values = split(gradient, v + bias)
             of_softmax = (of_out @ values.swapaxes(-1, -2)).astype(jnp.float32)
             return *pullback(gradient), None, fuse(softmax, of_softmax)
@@ -116,14 +110,7 @@ def fused_row_attention_with_map(
         attend.defvjp(forward, backward)
         return attend
 
-    return _by_kernel(
-        kernel,
-        (q, k, v, bias, probe),
-        xla,
-        with_map("cudnn"),
-        with_map("pallas"),
-        with_map("pallas"),
-    )
+    return _by_kernel(kernel, (q, k, v, bias, probe), xla, with_map("cudnn"), with_map("pallas"))
 
 
 def fused_time_attention(
@@ -137,37 +124,40 @@ def fused_time_attention(
     """
     from aver_jax.models.attention import tpu
 
-    by_head = (*q.shape[:3], heads, q.shape[3] // heads)
-
     def xla(q, k, v):
-        out, _ = attend_over_time(*(x.reshape(by_head) for x in (q, k, v)), None)
-        return out.reshape(*by_head[:3], -1)
+        return joined(attend_over_time(*(by_head(x, heads) for x in (q, k, v)), None)[0])
 
-    def pallas(q, k, v):
-        return tpu.time_attention(q, k, v, heads)
-
-    def interpreted(q, k, v):
-        return tpu.time_attention(q, k, v, heads, interpret=True)
-
-    fits = q.shape[1] <= tpu.MOST_FRAMES
-    return _by_kernel(kernel, (q, k, v), xla, xla, pallas if fits else xla, interpreted)
+    pallas = xla
+    if q.shape[1] <= tpu.MOST_FRAMES:
+        anywhere = kernel == "pallas"
+        pallas = functools.partial(tpu.time_attention, heads=heads, anywhere=anywhere)
+    return _by_kernel(kernel, (q, k, v), xla, xla, pallas)
 
 
-def _valid(rows: jax.Array, length: int) -> jax.Array | None:
-    """Returns which tokens of rows [A, S, D] are attended to, bool [1, 1, 1, S]; None for all."""
-    if length == rows.shape[1]:
+def by_head(x: jax.Array, heads: int) -> jax.Array:
+    """Returns x [..., D] as [..., h, d]."""
+    return x.reshape(*x.shape[:-1], heads, -1)
+
+
+def joined(x: jax.Array) -> jax.Array:
+    """Returns x [..., h, d] as [..., D]."""
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def valid_keys(tokens: int, lengths: jax.Array | int) -> jax.Array | None:
+    """Returns which of a row's tokens are attended to, bool [A, 1, 1, S]; None for all.
+
+    `lengths`: those before it are; int32 [A], or one number for all rows (A is 1).
+    """
+    if isinstance(lengths, int) and lengths == tokens:
         return None
-    return (jnp.arange(rows.shape[1]) < length)[None, None, None]
+    return jnp.arange(tokens)[None, None, None] < jnp.reshape(lengths, (-1, 1, 1, 1))
 
 
-def _by_kernel(kernel, arrays, xla, cudnn, pallas, interpreted):
-    if kernel == "xla":
-        return xla(*arrays)
-    if kernel == "cudnn":
-        return cudnn(*arrays)
-    if kernel == "pallas":
-        other = xla if pallas is xla else interpreted
-        return jax.lax.platform_dependent(*arrays, tpu=pallas, default=other)
+def _by_kernel(kernel, arrays, xla, cudnn, pallas):
+    """Returns what one of three functions gives of the arrays, or "auto", the device's."""
+    if kernel != "auto":
+        return {"xla": xla, "cudnn": cudnn, "pallas": pallas}[kernel](*arrays)
     use_cudnn = arrays[0].dtype == jnp.bfloat16 and _has_cudnn()
     return jax.lax.platform_dependent(
         *arrays, tpu=pallas, cuda=cudnn if use_cudnn else xla, default=xla

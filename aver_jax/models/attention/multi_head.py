@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from aver_jax.models.attention.fused import (
+    by_head,
     fused_row_attention,
     fused_row_attention_with_map,
     fused_time_attention,
+    joined,
+    valid_keys,
 )
 from aver_jax.models.attention.over_time import attend_over_time, attend_over_time_with_map
 from aver_jax.models.custom_gradients import attend
@@ -33,7 +36,9 @@ class _MultiHead(nn.Module):
     def _dense(self, features: int, name: str) -> Dense:
         return Dense(features, self.dtype, self.kernel_init, name=name)
 
-    def _qkv(self, x: jax.Array | Normed, whole: bool) -> tuple[list[jax.Array], jax.Array | None]:
+    def _qkv(
+        self, x: jax.Array | Normed, whole: bool
+    ) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
         """Returns q, k and v [..., D] of x [..., D], and what is left to add to what is attended.
 
         `whole`: q, k and v with their biases, for attention whose weights do not sum to 1.
@@ -91,7 +96,7 @@ class Attention(_MultiHead):
             number for all rows.
           fuse: as `functions.attend_with_map`.
         """
-        batch, tokens, width = x.shape
+        _, tokens, width = x.shape
         # A softmax with a probe on it does not sum to 1.
         (q, k, v), rest = self._qkv(x, whole=probe is not None and not fuse)
         weights = None
@@ -101,14 +106,9 @@ class Attention(_MultiHead):
                 q, k, v, rest, probe, self.num_heads, length, self.kernel, fuse
             )
         elif explicit or probe is not None or not isinstance(length, int):
-            valid = None
-            if lengths is not None:
-                ends = jnp.asarray(lengths).reshape(-1, 1, 1, 1)
-                valid = jnp.arange(tokens)[None, None, None] < ends
-            heads = (batch, tokens, self.num_heads, width // self.num_heads)
-            q, k, v = (part.reshape(heads).swapaxes(1, 2) for part in (q, k, v))
-            out, softmax = attend(q, k, v, valid, probe)
-            out = out.swapaxes(1, 2).reshape(batch, tokens, width)
+            q, k, v = (by_head(part, self.num_heads).swapaxes(1, 2) for part in (q, k, v))
+            out, softmax = attend(q, k, v, valid_keys(tokens, length), probe)
+            out = joined(out.swapaxes(1, 2))
             weights = softmax if explicit else None
         else:
             out = fused_row_attention(q, k, v, self.num_heads, length, self.kernel)
@@ -147,10 +147,9 @@ class TimeAttention(_MultiHead):
         if not explicit and probe is None:
             out = fused_time_attention(q, k, v, self.num_heads, self.kernel)
         else:
-            heads = (*q.shape[:3], self.num_heads, width // self.num_heads)
-            q, k, v = (part.reshape(heads) for part in (q, k, v))
+            q, k, v = (by_head(part, self.num_heads) for part in (q, k, v))
             if fuse and probe is not None:
-                bias = jax.lax.stop_gradient(rest).astype(v.dtype).reshape(heads[-2:])
+                bias = by_head(jax.lax.stop_gradient(rest).astype(v.dtype), self.num_heads)
                 out = attend_over_time_with_map(q, k, v, bias, probe, fuse)
             else:
                 if probe is not None:

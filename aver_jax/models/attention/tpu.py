@@ -25,7 +25,7 @@ _MEMORY = 64 * 2**20
 
 
 def row_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, heads: int, length: int, interpret: bool = False
+    q: jax.Array, k: jax.Array, v: jax.Array, heads: int, length: int, anywhere: bool = False
 ) -> jax.Array:
     """Returns scaled dot-product attention along axis 1 [A, S, D] of q, k and v [A, S, D].
 
@@ -33,14 +33,14 @@ def row_attention(
       q, k, v: their features are `heads` heads side by side; S at most `MOST_TOKENS`.
       heads: number of heads, a divisor of D.
       length: tokens from there on are not attended to.
-      interpret: whether the kernel is interpreted, as it is on devices that are no TPU.
+      anywhere: whether it also runs where there is no TPU: there the kernel is interpreted.
     """
     arrays = [x[:, None] for x in (q, k, v)]
-    return _attention(*arrays, heads, length, q.shape[1], interpret)[:, 0]
+    return _attention(*arrays, heads, length, q.shape[1], anywhere)[:, 0]
 
 
 def time_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, heads: int, interpret: bool = False
+    q: jax.Array, k: jax.Array, v: jax.Array, heads: int, anywhere: bool = False
 ) -> jax.Array:
     """Returns attention over axis 1 [B, T, S, D] of q, k and v [B, T, S, D], for every S by itself.
 
@@ -49,38 +49,40 @@ def time_attention(
 
     Args:
       q, k, v: as `row_attention`; T at most `MOST_FRAMES`.
-      heads, interpret: as `row_attention`.
+      heads, anywhere: as `row_attention`.
     """
-    return _attention(q, k, v, heads, q.shape[2], _POSITIONS, interpret)
+    return _attention(q, k, v, heads, q.shape[2], _POSITIONS, anywhere)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
-def _attention(q, k, v, heads, length, positions, interpret):
+def _attention(q, k, v, heads, length, positions, anywhere):
     """Returns attention within blocks [T, positions, D] of arrays [A, T, S, D].
 
     With T > 1 a token attends to its own position alone.
     """
-    return _forward(q, k, v, heads, length, positions, interpret)[0]
+    return _call(_forward_kernel, (q, k, v), [_like(q)], 2, heads, length, positions, anywhere)[0]
 
 
-def _forward(q, k, v, heads, length, positions, interpret):
+def _forward(q, k, v, heads, length, positions, anywhere):
     sums = jax.ShapeDtypeStruct((*q.shape[:3], heads), jnp.float32)
-    results = [jax.ShapeDtypeStruct(q.shape, q.dtype), sums]
-    settings = (heads, length, positions, interpret)
-    out, log_sum = _call(_forward_kernel, (q, k, v), results, 2, *settings)
+    settings = (heads, length, positions, anywhere)
+    out, log_sum = _call(_forward_kernel, (q, k, v), [_like(q), sums], 2, *settings)
     return out, (q, k, v, out, log_sum)
 
 
-def _backward(heads, length, positions, interpret, kept, gradient):
-    results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in kept[:3]]
-    settings = (heads, length, positions, interpret)
-    return tuple(_call(_backward_kernel, (*kept, gradient), results, 5, *settings))
+def _backward(heads, length, positions, anywhere, kept, gradient):
+    results, settings = [_like(x) for x in kept[:3]], (heads, length, positions, anywhere)
+    return _call(_backward_kernel, (*kept, gradient), results, 5, *settings)
 
 
 _attention.defvjp(_forward, _backward)
 
 
-def _call(kernel, arrays, results, products, heads, length, positions, interpret):
+def _like(x):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def _call(kernel, arrays, results, products, heads, length, positions, anywhere):
     """Runs a kernel over blocks of positions of arrays [A, T, S, ...], which gives `results`."""
     rows, frames, tokens, width = arrays[0].shape
     grid = (rows, pl.cdiv(tokens, positions))
@@ -89,25 +91,32 @@ def _call(kernel, arrays, results, products, heads, length, positions, interpret
         return pl.BlockSpec((1, frames, positions, x.shape[-1]), lambda a, s: (a, 0, s, 0))
 
     size = frames * positions
-    return pl.pallas_call(
-        functools.partial(kernel, heads=heads, length=length),
-        grid=grid,
-        in_specs=[block(x) for x in arrays],
-        out_specs=[block(x) for x in results],
-        out_shape=results,
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=_MEMORY
-        ),
-        cost_estimate=pl.CostEstimate(
-            flops=2 * products * math.prod(grid) * size**2 * width,
-            bytes_accessed=sum(x.size * x.dtype.itemsize for x in (*arrays, *results)),
-            transcendentals=math.prod(grid) * heads * size**2,
-        ),
-        interpret=interpret,
-    )(*arrays)
+
+    def call(interpret):
+        return pl.pallas_call(
+            functools.partial(kernel, heads=heads, length=length),
+            grid=grid,
+            in_specs=[block(x) for x in arrays],
+            out_specs=[block(x) for x in results],
+            out_shape=results,
+            compiler_params=pltpu.CompilerParams(
+                dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=_MEMORY
+            ),
+            cost_estimate=pl.CostEstimate(
+                flops=2 * products * math.prod(grid) * size**2 * width,
+                bytes_accessed=sum(x.size * x.dtype.itemsize for x in (*arrays, *results)),
+                transcendentals=math.prod(grid) * heads * size**2,
+            ),
+            interpret=interpret,
+        )
+
+    if not anywhere:
+        return tuple(call(interpret=False)(*arrays))
+    run = functools.partial(jax.lax.platform_dependent, *arrays)
+    return tuple(run(tpu=call(interpret=False), default=call(interpret=True)))
 
 
-def _forward_kernel(q, k, v, out, log_sum, *, heads, length):
+def _forward_kernel(q, k, v, out, log_sum=None, *, heads, length):
     tile = _Tiles(q, heads, length)
     q, k, v = (tile.tokens(x) for x in (q, k, v))
     index = jax.lax.broadcasted_iota(jnp.int32, (1, heads), 1)
@@ -121,11 +130,13 @@ def _forward_kernel(q, k, v, out, log_sum, *, heads, length):
             summed = powers.sum(-1, keepdims=True)
             found = _dot(powers.astype(v.dtype), v[:, columns], 1, 0) * (1 / summed)
             attended = found if head == 0 else jnp.where(tile.is_head(head), found, attended)
-            is_head = index == columns.start // tile.head_width + head
-            largest = jnp.where(is_head, most, largest)
-            total = jnp.where(is_head, summed, total)
+            if log_sum is not None:
+                is_head = index == columns.start // tile.head_width + head
+                largest = jnp.where(is_head, most, largest)
+                total = jnp.where(is_head, summed, total)
         out[0, :, :, columns] = tile.block(attended, out.dtype)
-    log_sum[0] = tile.block(largest + jnp.log(total), log_sum.dtype)
+    if log_sum is not None:  # which the backward pass needs
+        log_sum[0] = tile.block(largest + jnp.log(total), log_sum.dtype)
 
 
 def _backward_kernel(q, k, v, out, log_sum, gradient, of_q, of_k, of_v, *, heads, length):

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aver_jax.models.batch_norm import affine, pixel_mean, row_mean
+from aver_jax.models.batch_norm import centred_affine, pixel_mean, row_mean
 from aver_jax.models.functions import along_last
 from aver_jax.models.norm import BatchNorm
 
@@ -59,7 +59,7 @@ def conv_norm(
             kernel,
             *norm.running(features),
             # A CPU is slow with kernels that are computed.
-            cpu=lambda x, kernel, *running: affine(
+            cpu=lambda x, kernel, *running: centred_affine(
                 convolved(x, kernel.astype(x.dtype), strides, padding), *running
             ).astype(x.dtype),
             default=lambda *args: _folded(*args, strides, padding),

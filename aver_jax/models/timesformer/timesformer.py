@@ -10,7 +10,7 @@ import numpy as np
 
 from aver_jax.modality import Modality
 from aver_jax.models.attention.fused import check_kernel
-from aver_jax.models.functions import Fuse
+from aver_jax.models.functions import Fuse, map_shape
 from aver_jax.models.layers import PRODUCT, LayerNorm
 from aver_jax.models.model import Model
 from aver_jax.models.timesformer import cost
@@ -212,18 +212,15 @@ class TimeSformer(Model):
         batch = frames.shape[0]
         self._check_taps(batch, capture, probes, fuse)
         head_probe = probes.pop("features", None)
-        drop = {}
-        if train and self.drop_path > 0:
-            drop = self._drop_factors(checked_keys(keys, batch))
 
         x = self._embedded(frames)
         tokens = x.shape[1]
         looked_into = capture or (probes and not fuse)
         fill = 0 if self.kernel == "xla" or looked_into else _fill(tokens)
-        if fill:
-            x = jnp.pad(x, ((0, 0), (0, fill), (0, 0)))
-            if "time" in drop:
-                drop["time"] = jnp.pad(drop["time"], ((0, 0), (0, 0), (0, fill)))
+        x = jnp.pad(x, ((0, 0), (0, fill), (0, 0)))
+        drop = {}
+        if train and self.drop_path > 0:
+            drop = self._drop_factors(checked_keys(keys, batch), fill)
         blocks = self._blocks(tuple(capture), tokens if fill else None, fuse)
         x, taps = blocks(x, {"drop": drop, "probes": probes})
         cls = x[:, 0]
@@ -289,8 +286,11 @@ class TimeSformer(Model):
             name="blocks",
         )
 
-    def _drop_factors(self, keys: jax.Array) -> dict[str, jax.Array]:
-        """Returns {site: float32 [L, rows, ...]}, 0 or 1/(1 - rate), from keys [B] alone."""
+    def _drop_factors(self, keys: jax.Array, fill: int = 0) -> dict[str, jax.Array]:
+        """Returns {site: float32 [L, rows, ...]}, 0 or 1/(1 - rate), from keys [B] alone.
+
+        `fill`: of `_fill`, tokens at the end of a row.
+        """
         positions = (self.image_size // self.patch_size) ** 2
         sites = {
             "divided_space_time": {"time": (positions,), "space": (self.num_frames,), "mlp": ()},
@@ -303,8 +303,9 @@ class TimeSformer(Model):
         if self.attention == "space_only":
             return {name: factor.reshape(self.depth, -1) for name, factor in factors.items()}
         if self.attention == "divided_space_time":
-            # A row of the block is a frame; the cls token takes no part in attention over time.
-            time = jnp.pad(factors["time"], ((0, 0), (0, 0), (1, 0)))
+            # A row of the block is a frame. Its first token, cls, and those that fill it up have no
+            # part in attention over time.
+            time = jnp.pad(factors["time"], ((0, 0), (0, 0), (1, fill)))
             return {
                 "time": jnp.repeat(time, self.num_frames, axis=1),
                 "space": factors["space"].reshape(self.depth, -1),
@@ -346,11 +347,6 @@ class TimeSformer(Model):
                 raise ValueError(
                     f"probe {name!r} has shape {jnp.shape(probe)}, expected {expected}"
                 )
-
-
-def map_shape(attention: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape [..., query, key] of a map of attention [..., heads, query, key]."""
-    return (*attention[:-3], *attention[-2:])
 
 
 def _fill(tokens: int) -> int:

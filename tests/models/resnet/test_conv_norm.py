@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aver_jax.models.batch_norm import affine, pixel_mean
+from aver_jax.models.batch_norm import centred_affine, pixel_mean
 from aver_jax.models.resnet.conv_norm import _folded, _pixel_mean_ahead, convolved
 
 SHAPES = {
@@ -39,5 +39,5 @@ def test_a_norm_in_the_kernel_is_the_norm_after_it(case):
     mean, factor, bias = (jnp.asarray(rng.normal(size=5), jnp.float32) for _ in range(3))
     x, kernel, *how = case
     found = _folded(x, kernel, mean, factor, bias, *how)
-    expected = affine(convolved(x, kernel, *how), mean, factor, bias)
+    expected = centred_affine(convolved(x, kernel, *how), mean, factor, bias)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
