@@ -45,7 +45,7 @@ class Forward:
             return output | ({"features": taps["features"]} if features else {})
 
         self._mesh = mesh
-        self.jitted = map_forward(of_one_device, mesh)
+        self.jitted = map_forward(of_one_device, mesh, model.compiler_options)
 
     def __call__(self, variables: Any, batch: Batch) -> dict[str, Any]:
         """Dispatches one batch.

@@ -52,6 +52,11 @@ class Model(nn.Module):
         """Stacks of layers that no loop runs over: subtree of the parameters -> layers."""
         return {}
 
+    @property
+    def compiler_options(self) -> dict[str, bool | int | str]:
+        """What its programs are compiled with (`jax.jit`'s argument), on any device."""
+        return {}
+
     def input_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns shapes and dtypes of inputs that it can be initialised with."""
         raise NotImplementedError

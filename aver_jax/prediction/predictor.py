@@ -58,7 +58,7 @@ class Predictor:
         self._views = view_slices(run.config.evaluation.views)
         self._model = inference_form(run.model, jax.default_backend())
         self.takes_one_modality = run.model.takes_one_modality
-        self._forward = jax.jit(self._logits)
+        self._forward = jax.jit(self._logits, compiler_options=self._model.compiler_options)
         self._inputs = jax.jit(lambda batch: evaluation_inputs(run.config, batch))
         self._assembled = jax.jit(self._whole_map)
 

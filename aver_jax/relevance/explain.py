@@ -106,7 +106,9 @@ def explain(
     array = _check(model, inputs, method, path, modality)
     batch, model = inputs[array].shape[0], inference_form(model, jax.default_backend())
     chosen = _checked_target(target, batch, model.num_classes)
-    compiled = _compiled(model, method, path, array, _shared_out(inputs[array]))
+    # Under a caller's jit, where arrays are traced, that one's options are the compiler's.
+    outermost = not isinstance(jnp.zeros(()), jax.core.Tracer)
+    compiled = _compiled(model, method, path, array, _shared_out(inputs[array]), outermost)
     raw, scaled, *rest = compiled(variables, inputs, chosen)
     return Relevance(scaled if normalize else raw, *rest)
 
@@ -150,7 +152,12 @@ def _shared_out(batch: Any) -> NamedSharding | None:
 
 @functools.lru_cache(maxsize=32)
 def _compiled(
-    model: Any, method: str, path: str, modality: str, sharding: NamedSharding | None
+    model: Any,
+    method: str,
+    path: str,
+    modality: str,
+    sharding: NamedSharding | None,
+    outermost: bool = True,
 ) -> Callable[..., tuple[Array, ...]]:
     of_inputs = _attention_maps
     if method in grad_cam.METHODS:
@@ -163,13 +170,15 @@ def _compiled(
         # Both come back: compiling again for the other costs seconds, scaling next to nothing.
         return raw, _scaled(raw, valid), found.logits, found.target, raw.max(axis=(1, 2, 3))
 
+    options = model.compiler_options if outermost else None
     if sharding is None:
-        return jax.jit(maps)
+        return jax.jit(maps, compiler_options=options)
     # Every device explains its clips: kernels are not divided by the compiler.
     clips = PartitionSpec(sharding.spec[0])
     specs = (PartitionSpec(), clips, clips)
     return jax.jit(
-        jax.shard_map(maps, mesh=sharding.mesh, in_specs=specs, out_specs=clips, check_vma=False)
+        jax.shard_map(maps, mesh=sharding.mesh, in_specs=specs, out_specs=clips, check_vma=False),
+        compiler_options=options,
     )
 
 

@@ -95,13 +95,16 @@ def to_devices(batch: Batch, mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
     }
 
 
-def map_forward(forward: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+def map_forward(
+    forward: Callable[..., Any], mesh: Mesh, options: dict[str, Any] | None = None
+) -> Callable[..., Any]:
     """Returns `forward(variables, batch)` jitted and mapped over the devices.
 
     Args:
       forward: takes replicated variables and one device's batch [B / n, ...], returns arrays
         [B / n, ...].
       mesh: from `make_mesh`.
+      options: of the compiler.
 
     Returns:
       A function of variables and a batch laid out by `to_devices`, which gives arrays [B, ...].
@@ -109,7 +112,7 @@ def map_forward(forward: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     mapped = jax.shard_map(
         forward, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False
     )
-    return jax.jit(mapped)
+    return jax.jit(mapped, compiler_options=options)
 
 
 def to_host(array: jax.Array) -> np.ndarray:
@@ -127,6 +130,7 @@ def map_step(
     *,
     layout: str | None = None,
     steps: int = 1,
+    options: dict[str, Any] | None = None,
 ) -> Callable[..., Any]:
     """Returns the train step `(state, host batch, clips) -> (state, metrics)`, data-parallel.
 
@@ -142,6 +146,7 @@ def map_step(
         there are none, and it may be left out.
       steps: K, train steps that one call does; above 1 the batch is one of K steps behind each
         other, arrays [K, B, ...], and the metrics are arrays [K].
+      options: of the compiler; "pmap" knows none.
 
     Returns:
       The step; by "shard_map" its attribute `jitted` is the compiled function, which takes a batch
@@ -178,7 +183,7 @@ def map_step(
             grads, metrics = mapped(state, batch, clips)
             return update(state, grads), metrics
 
-        jitted = jax.jit(repeated(sharded_step), donate_argnums=0)
+        jitted = jax.jit(repeated(sharded_step), donate_argnums=0, compiler_options=options)
         axis = 1 if steps > 1 else 0
 
         def laid_out(state, batch, clips=None):

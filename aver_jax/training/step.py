@@ -235,6 +235,14 @@ def train_step(
 
     @functools.cache
     def compiled(layout: str | None, count: int):
-        return map_step(gradients, update, mesh, settings.parallel, layout=layout, steps=count)
+        return map_step(
+            gradients,
+            update,
+            mesh,
+            settings.parallel,
+            layout=layout,
+            steps=count,
+            options=model.compiler_options,
+        )
 
     return TrainStep(shapes, schedule, init, compiled, jax.jit(make_plateau_update(settings)))

@@ -192,6 +192,8 @@ def test_one_clip_alone_is_refused_in_one_line():
 class Fused:
     """Adds up what the first frame's brightness and the sound's loudness say, by `weights`."""
 
+    compiler_options = None
+
     def for_inference(self, unrolled):
         return self
 

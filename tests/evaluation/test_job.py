@@ -30,6 +30,7 @@ class BrightnessModel:
     """Recognises a clip by its mean brightness; `sharpness` is its one parameter."""
 
     traces = 0
+    compiler_options = None
 
     def for_inference(self, unrolled):
         return self

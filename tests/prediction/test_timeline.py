@@ -112,6 +112,8 @@ class ReadsPixelsAndSamples:
     def __init__(self):
         self.compiled = 0
 
+    compiler_options = None
+
     def for_inference(self, unrolled):
         return self
 

@@ -22,6 +22,7 @@ class TwoBranches:
     num_classes: int = CLASSES
     modalities = (Modality.VIDEO, Modality.AUDIO)
     has_attention = False
+    compiler_options = None
 
     def for_inference(self, unrolled):
         return self

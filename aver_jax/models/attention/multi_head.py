@@ -84,8 +84,8 @@ class Attention(_MultiHead):
         probe: jax.Array | None = None,
         lengths: jax.Array | int | None = None,
         fuse: Fuse | None = None,
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """Returns the output [A, S, D] and, if explicit, the softmax, float32 [A, h, S, S].
+    ) -> tuple[jax.Array, jax.Array | None, tuple[jax.Array, jax.Array]]:
+        """Returns heads' outputs before their projection, what they attend to, and the projection.
 
         Args:
           x: [A, S, D].
@@ -95,6 +95,10 @@ class Attention(_MultiHead):
           lengths: tokens from there on are not attended to (by default, all are); int32 [A], or one
             number for all rows.
           fuse: as `functions.attend_with_map`.
+
+        Returns:
+          The outputs [A, S, D]; the softmax and the probe, float32 [A, h, S, S], if explicit;
+          kernel [D, D] and bias [D] of `proj`, to multiply the outputs with (`layers.product`).
         """
         _, tokens, width = x.shape
         # A softmax with a probe on it does not sum to 1.
@@ -112,7 +116,7 @@ class Attention(_MultiHead):
             weights = softmax if explicit else None
         else:
             out = fused_row_attention(q, k, v, self.num_heads, length, self.kernel)
-        return product(out, *self._projection(width, rest)), weights
+        return out, weights, self._projection(width, rest)
 
 
 class TimeAttention(_MultiHead):

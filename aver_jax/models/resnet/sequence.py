@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aver_jax.models.attention.multi_head import Attention
-from aver_jax.models.layers import LayerNorm
+from aver_jax.models.layers import LayerNorm, product
 from aver_jax.models.timesformer.blocks import INIT_STD, Mlp, dense, normal_init
 
 AGGREGATORS = ("lstm", "bilstm", "transformer", "mean")
@@ -95,7 +95,9 @@ class EncoderLayer(nn.Module):
     def __call__(self, x: jax.Array, lengths: jax.Array) -> jax.Array:
         """Maps x [B, T, D] to [B, T, D]; steps past lengths int32 [B] are not attended to."""
         attention = Attention(self.num_heads, self.dtype, normal_init(INIT_STD), name="attn")
-        x = x + attention(LayerNorm(self.dtype, name="norm1").parts(x), lengths=lengths)[0]
+        normed = LayerNorm(self.dtype, name="norm1").parts(x)
+        out, _, projection = attention(normed, lengths=lengths)
+        x = x + product(out, *projection)
         mlp = Mlp(4 * x.shape[-1], self.dtype, name="mlp")
         return x + mlp(LayerNorm(self.dtype, name="norm2").parts(x))
 

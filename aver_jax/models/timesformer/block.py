@@ -10,6 +10,7 @@ from aver_jax.models.attention.multi_head import Attention, TimeAttention
 from aver_jax.models.functions import Fuse
 from aver_jax.models.layers import LayerNorm, Normed, outnumber, product
 from aver_jax.models.timesformer.blocks import INIT_STD, Mlp, dense, normal_init, scaled
+from aver_jax.models.timesformer.rows import add_to_patches, clip_tokens, frame_rows
 
 
 class Block(nn.Module):
@@ -53,7 +54,7 @@ class Block(nn.Module):
         probe = probes.get(tap)
         if probe is not None and (fill := x.shape[1] - probe.shape[-1]):
             probe = jnp.pad(probe, ((0, 0), (0, fill), (0, fill)))
-        out, weights = attention(
+        out, weights, (kernel, bias) = attention(
             self._normed(x, probes, taps),
             tap in self.capture,
             probe,
@@ -62,14 +63,13 @@ class Block(nn.Module):
         )
         if tap in self.capture:
             taps[tap] = weights
-        out = scaled(out, drop.get("space" if divided else "attention"))
+        factor = drop.get("space" if divided else "attention")
+        cls = jax.lax.stop_gradient((out[:, 0], kernel, bias))
+        out = scaled(product(out, kernel, bias), factor)
         if divided:
-            # All copies of the cls token get the mean of what the frames give theirs.
-            of_frames = out[:, 0].reshape(-1, self.num_frames, x.shape[-1])
-            mean = of_frames.mean(axis=1, keepdims=True)
-            mean = jnp.broadcast_to(mean, of_frames.shape).reshape(-1, 1, x.shape[-1])
-            out = jnp.where(_is_cls(x), mean, out)
-        x = x + out
+            x = add_to_patches(x, out, scaled(product(*cls), factor), self.num_frames)
+        else:
+            x = x + out
         out = Mlp(self.mlp_hidden, self.dtype, self.init_std, name="mlp")(
             LayerNorm(self.dtype, name="norm2").parts(x)
         )
@@ -130,30 +130,12 @@ class Block(nn.Module):
         if outnumber(x):
             bias = jnp.matmul(bias, last_kernel, precision="highest")
             kernel = jnp.matmul(kernel, last_kernel, precision="highest")
-            out = scaled(product(out, kernel, bias), factor)
-            out = out + last_bias.astype(out.dtype)[None, None]
+            if factor is None:
+                out = product(out, kernel, bias + last_bias)
+            else:
+                out = scaled(product(out, kernel, bias), factor)
+                out = out + last_bias.astype(out.dtype)[None, None]
         else:
             out = scaled(product(out, kernel, bias), factor)
             out = product(out, last_kernel, last_bias)
-        return jnp.where(_is_cls(x), x, x + out)
-
-
-def _is_cls(x: jax.Array) -> jax.Array:
-    """Returns bool [1, 1+N, 1], which tokens of x [B*T, 1+N, D] are copies of the cls token."""
-    return (jnp.arange(x.shape[1]) == 0)[None, :, None]
-
-
-def frame_rows(tokens: jax.Array, frames: int) -> jax.Array:
-    """Returns rows [B*T, 1+N, D], a copy of cls before each, of tokens [B, 1 + N*T, D]."""
-    batch, _, width = tokens.shape
-    cls = jnp.broadcast_to(tokens[:, None, :1], (batch, frames, 1, width))
-    patches = tokens[:, 1:].reshape(batch, -1, frames, width).swapaxes(1, 2)
-    return jnp.concatenate([cls, patches], axis=2).reshape(batch * frames, -1, width)
-
-
-def clip_tokens(rows: jax.Array, frames: int) -> jax.Array:
-    """Returns [cls, then p*T + t], [B, 1 + N*T, D], of rows [B*T, 1+N, D]."""
-    width = rows.shape[-1]
-    rows = rows.reshape(-1, frames, *rows.shape[1:])
-    patches = rows[:, :, 1:].swapaxes(1, 2).reshape(len(rows), -1, width)
-    return jnp.concatenate([rows[:, 0, :1], patches], axis=1)
+        return add_to_patches(x, out, None, self.num_frames)

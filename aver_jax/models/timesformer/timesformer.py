@@ -140,6 +140,16 @@ class TimeSformer(Model):
         """The layers, where no loop runs over them."""
         return {"blocks": self.depth} if self.unroll >= self.depth else {}
 
+    @property
+    def compiler_options(self) -> dict[str, bool | int | str]:
+        """On NVIDIA GPUs all products by cuBLAS.
+
+        cuBLASLt adds a bias or another array where it has a product. XLA's own kernels for products
+        do not: on an H100 they are dearer by 2.6 of 50 ms (inference of the base model, counted;
+        docs/benchmarks/log.md).
+        """
+        return {"xla_gpu_enable_triton_gemm": False}
+
     def for_inference(self, unrolled: bool) -> "TimeSformer":
         """Returns the network without recomputation, its layers in a loop or not."""
         return self.clone(remat="none", unroll=self.depth if unrolled else 1)

@@ -44,9 +44,9 @@ def test_tokens_past_the_length_are_not_attended_to(random_variables):
     x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
     lengths = np.array([5, 2], np.int32)
     variables = random_variables(attention, x)
-    out, weights = attention.apply(variables, x, explicit=True, lengths=lengths)
+    out, weights, _ = attention.apply(variables, x, explicit=True, lengths=lengths)
     np.testing.assert_array_equal(np.asarray(weights)[1, :, :, 2:], 0)
-    alone, _ = attention.apply(variables, x[1:, :2])
+    alone, *_ = attention.apply(variables, x[1:, :2])
     np.testing.assert_allclose(out[1:, :2], alone, atol=1e-6)
 
 
