@@ -117,6 +117,25 @@ def test_a_fusion_beside_others_moves_what_it_slices_and_updates():
     assert update.kind == "fusion-start kLoop"
 
 
+# A projection of a ResNet's, as jax 0.11 for CUDA 13 compiles it.
+PROJECTION = """HloModule jit_f
+
+ENTRY %main (x: bf16[8,56,56,64], w: bf16[128,SIZE,SIZE,64], b: bf16[128]) -> (bf16[8,28,28,128], u8[0]) {
+  %x = bf16[8,56,56,64]{3,2,1,0} parameter(0)
+  %w = bf16[128,SIZE,SIZE,64]{3,2,1,0} parameter(1)
+  %b = bf16[128]{0} parameter(2)
+  ROOT %conv = (bf16[8,28,28,128]{3,2,1,0}, u8[0]{0}) custom-call(%x, %w, %b), window={size=SIZExSIZE stride=2x2PAD}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convBiasActivationForward"
+}
+"""
+
+
+@pytest.mark.parametrize(("size", "pad", "share"), [(1, "", 0.25), (3, " pad=1_1x1_1", 1)])
+def test_a_convolution_reads_what_lies_in_its_windows(size, pad, share):
+    (row,) = costs(parse(PROJECTION.replace("SIZE", str(size)).replace("PAD", pad))).rows
+    read = share * 8 * 56 * 56 * 64 + 128 * size * size * 64 + 128
+    assert row.bytes == 2 * (read + 8 * 28 * 28 * 128)
+
+
 @pytest.mark.parametrize(("number", "products"), [(0, 2), (1, 5)])
 def test_attention_of_cudnn_counts_its_products_and_no_scratch_memory(number, products):
     row = costs(parse(ATTENTION)).rows[number]

@@ -53,7 +53,7 @@ def _convolution(instruction: Instruction, data: Shape, kernel: Shape, output: S
     """Returns multiply-adds of a convolution given its forward input, kernel and output."""
     labels = instruction.attributes["dim_labels"]
     of_data, of_kernel, of_output = re.match(r"(\w+)_(\w+)->(\w+)", labels).groups()
-    window = _window(instruction.attributes.get("window", ""))
+    window = window_of(instruction)
     spatial = sorted(set(of_kernel) - set("io"))
     taps = 1
     for number, axis in enumerate(spatial):
@@ -68,8 +68,9 @@ def _convolution(instruction: Instruction, data: Shape, kernel: Shape, output: S
     return 2 * rows * kernel.dims[of_kernel.index("i")] * taps
 
 
-def _window(text: str) -> dict[str, list]:
-    """Parses {size=3x3 stride=2x2 pad=1_1x1_1 lhs_dilate=1x1 rhs_dilate=1x1}."""
+def window_of(instruction: Instruction) -> dict[str, list]:
+    """Returns a convolution's window: {size=3x3 stride=2x2 pad=1_1x1_1 ...} by field and axis."""
+    text = instruction.attributes.get("window", "")
     fields = dict(pair.split("=") for pair in text.strip("{}").split() if "=" in pair)
     return {
         name: [

@@ -5,6 +5,9 @@ itself moves nothing. Of a value that is sliced, the slice alone is read, and wh
 buffer is updated in place, that part alone is written.
 """
 
+import math
+
+from aver_jax.chips.hlo.flops import window_of
 from aver_jax.chips.hlo.text import Computation, HloModule, Instruction, Shape
 
 VIEWS = {"bitcast", "reshape", "get-tuple-element", "opt-barrier"}
@@ -44,7 +47,22 @@ def read(module: HloModule, computation: Computation, each: Instruction) -> floa
         return min(each.shape.bytes, shapes[0].bytes) + sum(shape.bytes for shape in shapes[1:])
     if each.opcode == "dynamic-update-slice":
         return sum(shape.bytes for shape in shapes[1:])
-    return sum(shape.bytes for shape in shapes)
+    of_first = _share_in_windows(each) if _convolves(each) else 1.0
+    return sum(shape.bytes for shape in shapes) - (1 - of_first) * shapes[0].bytes
+
+
+def _convolves(each: Instruction) -> bool:
+    """Returns whether its first input is what a convolution's windows slide over."""
+    return "cudnn$conv" in each.target and "BackwardInput" not in each.target
+
+
+def _share_in_windows(each: Instruction) -> float:
+    """Returns the share of a convolution's input in windows: those of size 1 step over some."""
+    window = window_of(each)
+    sizes = window.get("size", [])
+    strides = window.get("stride", ["1"] * len(sizes))
+    pairs = zip(map(int, sizes), map(int, strides), strict=True)
+    return math.prod(min(1.0, size / stride) for size, stride in pairs)
 
 
 def _used(module: HloModule, inside: Computation, value: Instruction, whole: float) -> float:
