@@ -140,12 +140,15 @@ def augmented(frames: Array, factors: Factors, amounts: Mapping[str, Any]) -> Ar
     # neighbours in memory (4 times faster on a CPU than gathering pixels of 3 colours).
     planes = frames.transpose(0, 3, 1, 2).reshape(num_frames * channels, height, width)
     geometry = ("flip", "crop", "scale", "translate", "rotate", "shear")
+    # Beyond 4 sigma a Gaussian is below 1/2000 of its peak.
+    radius = math.ceil(4 * amounts["blur_sigma"]) if amounts["blur"] else 0
     if any(amounts[name] != OFF[name] for name in geometry):
-        planes = _resampled(planes, factors.matrix)
+        planes = _resampled(planes, factors.matrix, radius)
+    elif radius:
+        planes = jnp.pad(planes, ((0, 0), (radius, radius), (radius, radius)), mode="edge")
     planes = planes.astype(jnp.float32)
-    if amounts["blur"] and amounts["blur_sigma"]:
-        # Beyond 4 sigma a Gaussian is below 1/2000 of its peak.
-        planes = _blurred(planes, factors.sigma, math.ceil(4 * amounts["blur_sigma"]))
+    if radius:
+        planes = _blurred(planes, factors.sigma, radius)
     if amounts["contrast"] != OFF["contrast"]:
         planes = jnp.clip(factors.contrast * (planes - 128) + 128, 0, 255)
     if amounts["noise"]:
@@ -154,15 +157,22 @@ def augmented(frames: Array, factors: Factors, amounts: Mapping[str, Any]) -> Ar
     return planes.reshape(num_frames, channels, height, width).transpose(0, 2, 3, 1)
 
 
-def _resampled(planes: Array, matrix: Array) -> Array:
+def _resampled(planes: Array, matrix: Array, margin: int) -> Array:
     """Reads planes [P,H,W] bilinearly at `matrix` (x, y, 1); outside, the nearest edge pixel.
 
     Edge pixels are repeated because black corners would tell the angle, and shift the mean that
     per-clip standardisation subtracts.
+
+    Returns:
+      float32 [P, H + 2 margin, W + 2 margin]: the pixels [P,H,W], those at their edges repeated.
+      To pad them afterwards takes GPUs and TPUs two more passes over memory.
     """
     height, width = planes.shape[1:]
-    x = jnp.arange(width, dtype=jnp.float32)[None, :]
-    y = jnp.arange(height, dtype=jnp.float32)[:, None]
+    columns, rows = (
+        jnp.clip(jnp.arange(-margin, size + margin, dtype=jnp.float32), 0, size - 1)
+        for size in (width, height)
+    )
+    x, y = columns[None, :], rows[:, None]
     source_x = jnp.clip(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2], 0, width - 1)
     source_y = jnp.clip(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2], 0, height - 1)
     left = jnp.minimum(jnp.floor(source_x), width - 2)
@@ -171,9 +181,9 @@ def _resampled(planes: Array, matrix: Array) -> Array:
     corner = top.astype(jnp.int32) * width + left.astype(jnp.int32)
     # "clip" spares the test for indices out of range; none is.
     taken = jnp.take(_squares(planes), corner, axis=1, mode="clip")
-    # A TPU's compiler would widen the bytes before it puts the planes in their order.
+    # Compilers for GPUs and TPUs would write the four bytes to memory as four arrays of float32.
     taken = jax.lax.platform_dependent(
-        taken, tpu=jax.lax.optimization_barrier, default=lambda taken: taken
+        taken, cpu=lambda taken: taken, default=jax.lax.optimization_barrier
     )
     upper_left, upper_right, lower_left, lower_right = (
         (taken >> shift & 255).astype(jnp.float32) for shift in (0, 8, 16, 24)
@@ -203,13 +213,14 @@ def _squares(planes: Array) -> Array:
 
 
 def _blurred(planes: Array, sigma: Array, radius: int) -> Array:
-    """Returns planes [P,H,W] under a Gaussian of `sigma` pixels, edge pixels repeated outside."""
+    """Returns the inside [P,H,W] of planes [P, H + 2 radius, W + 2 radius] under a Gaussian.
+
+    `sigma` is in pixels.
+    """
     offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
     # The floor makes sigma 0 an exact identity: exp(-large) is 0 beside the centre's 1.
     weights = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-3)) ** 2)
     weights = weights / jnp.sum(weights)
-    height, width = planes.shape[1:]
-    # Padded once for both passes: padding in between makes XLA compute the first pass 5 times.
-    padded = jnp.pad(planes, ((0, 0), (radius, radius), (radius, radius)), mode="edge")
-    rows = sum(weights[i] * padded[:, i : i + height] for i in range(2 * radius + 1))
+    height, width = (size - 2 * radius for size in planes.shape[1:])
+    rows = sum(weights[i] * planes[:, i : i + height] for i in range(2 * radius + 1))
     return sum(weights[i] * rows[:, :, i : i + width] for i in range(2 * radius + 1))

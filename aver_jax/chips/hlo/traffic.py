@@ -47,8 +47,8 @@ def read(module: HloModule, computation: Computation, each: Instruction) -> floa
         return min(each.shape.bytes, shapes[0].bytes) + sum(shape.bytes for shape in shapes[1:])
     if each.opcode == "dynamic-update-slice":
         return sum(shape.bytes for shape in shapes[1:])
-    of_first = _share_in_windows(each) if _convolves(each) else 1.0
-    return sum(shape.bytes for shape in shapes) - (1 - of_first) * shapes[0].bytes
+    unread = (1 - _share_in_windows(each)) * shapes[0].bytes if _convolves(each) else 0
+    return sum(shape.bytes for shape in shapes) - unread
 
 
 def _convolves(each: Instruction) -> bool:
