@@ -1,12 +1,13 @@
 """Batch normalisation that is exact over devices and masks (Ioffe & Szegedy, 2015)."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aver_jax.models.batch_norm import Options, centred_affine, normalized_batch
+from aver_jax.models.batch_norm import Moments, Options, centred_affine, normalized_batch
 from aver_jax.models.max_pool import max_pool
 
 STATISTICS = "batch_stats"
@@ -70,7 +71,13 @@ class BatchNorm(nn.Module):
         sign = self.sign(x.shape[-1]) if self.pool else 1
         scale = scale * sign if self.pool and scale is not None else scale
         running = (mean.value * sign, var.value)
-        y, moments = normalized_batch(options, x, scale, bias, added, running, mask, near)
+        arguments = (x, scale, bias, added, running, mask, near)
+        together = functools.partial(normalized_batch, options)
+        if self.pool:
+            apart = functools.partial(_normalized_then_pooled, options)
+            y, moments = jax.lax.platform_dependent(*arguments, cpu=apart, default=together)
+        else:
+            y, moments = together(*arguments)
         if not self.is_initializing():
             step = jnp.where(moments.count > 1, 1 - self.decay, 0)
             unbiased = moments.centred / jnp.maximum(moments.count - 1, 1)
@@ -110,6 +117,12 @@ class BatchNorm(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (size,), jnp.float32)
         return mean, var, scale, bias
+
+
+def _normalized_then_pooled(options: Options, *arguments: Any) -> tuple[jax.Array, Moments]:
+    """Returns `normalized_batch` with `pool`, in two steps: the faster way of CPUs."""
+    y, moments = normalized_batch(options._replace(pool=False), *arguments)
+    return max_pool(y), moments
 
 
 def feature_norm(axis_name: str | None, dtype: Any, name: str) -> BatchNorm:
