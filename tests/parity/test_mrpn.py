@@ -18,7 +18,7 @@ from aver_jax.models.fusion.mrpn import Mrpn
 pytestmark = pytest.mark.parity
 
 # So many clips that float32 can hold the gradients through their statistics to 1e-5.
-CLIPS, FRAMES, SEGMENTS, CLASSES = 20, 3, 4, 5
+CLIPS, FRAMES, SEGMENTS, CLASSES = 32, 3, 4, 5
 LENGTHS = np.resize([4, 1, 2, 4, 3, 2, 1], CLIPS).astype(np.int32)
 
 
