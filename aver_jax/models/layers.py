@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 # The plain forms are those of `functions`; these have the same values and faster gradients.
-from aver_jax.models.custom_gradients import affine, layer_norm, standardized
+from aver_jax.models.custom_gradients import affine
+from aver_jax.models.gradient_rules import TRUE, GradientRules
 
 # What a policy of jax.checkpoint calls the results of dense layers.
 PRODUCT = "product"
@@ -80,14 +81,16 @@ class Dense(nn.Module):
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis (Ba et al. 2016), with float32 statistics.
 
-    Parameters `scale` and `bias`, float32 [D], as flax.linen.LayerNorm's; `dtype` is the result's.
+    Parameters `scale` and `bias`, float32 [D], as flax.linen.LayerNorm's; `dtype` is the result's,
+    `rules` say what its gradient is.
     """
 
     dtype: Any
+    rules: GradientRules = TRUE
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises x [..., D]."""
-        return layer_norm(x, *self.weights(x.shape[-1])).astype(self.dtype)
+        return self.rules.layer_norm(x, *self.weights(x.shape[-1])).astype(self.dtype)
 
     def parts(self, x: jax.Array) -> Normed | jax.Array:
         """Returns the result for x [..., D] in two parts, for a dense layer (`Normed`).
@@ -95,7 +98,7 @@ class LayerNorm(nn.Module):
         In one where there are few tokens: the layer's weights are then larger than they.
         """
         if outnumber(x):
-            return Normed(standardized(x).astype(self.dtype), *self.weights(x.shape[-1]))
+            return Normed(self.rules.standardized(x).astype(self.dtype), *self.weights(x.shape[-1]))
         return self(x)
 
     @nn.compact

@@ -5,20 +5,23 @@ from typing import NamedTuple
 
 from jax import Array
 
+from aver_jax.models.gradient_rules import LIBRA, TRUE, GradientRules
 from aver_jax.relevance import head_fusion
 from aver_jax.relevance.rollout import attention_row, space_time_row
 
 
 class Method(NamedTuple):
-    """How heads are fused, whether that takes the gradient, and whether rows are scaled."""
+    """How heads are fused, whether that takes the gradient, whether rows are scaled, and rules."""
 
     fuse: Callable[..., Array]
     gradient: bool
     rollout: bool
+    rules: GradientRules = TRUE
 
 
 METHODS = {
     "tibav": Method(head_fusion.tibav, gradient=True, rollout=False),
+    "libra_tibav": Method(head_fusion.tibav, gradient=True, rollout=False, rules=LIBRA),
     "rollout_grad": Method(head_fusion.rollout_grad, gradient=True, rollout=True),
     "rollout_min": Method(head_fusion.rollout_min, gradient=False, rollout=True),
     "rollout_mean": Method(head_fusion.rollout_mean, gradient=False, rollout=True),
@@ -49,7 +52,7 @@ def cls_row(maps: Mapping[str, Array], method: str, path: str, batch: int, frame
     Returns:
       float32 [B,T,N], non-negative.
     """
-    _, gradient, rollout = METHODS[method]
+    _, gradient, rollout, _ = METHODS[method]
     if "attention_joint" in maps:
         row = attention_row(maps["attention_joint"], rollout)
         # Tokens run with time fastest: 1 + p*T + t.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from aver_jax.models.functions import Fuse, map_shape
+from aver_jax.models.gradient_rules import TRUE, GradientRules
 
 
 class Captured(NamedTuple):
@@ -37,6 +38,7 @@ def fused_attention_maps(
     taps: Sequence[str],
     target: Array,
     fuse: Fuse,
+    rules: GradientRules = TRUE,
 ) -> Captured:
     """Runs `model` and its backward pass once, and fuses heads where their gradients arise.
 
@@ -44,10 +46,11 @@ def fused_attention_maps(
     is kept longer than the layer takes.
 
     Args:
-      model: has `apply(variables, inputs, probes=..., fuse=...)` and `tap_shapes(B)`.
+      model: has `apply(variables, inputs, probes=..., fuse=..., rules=...)` and `tap_shapes(B)`.
       variables, inputs, target: as in `captured`.
       taps: names of attentions.
       fuse: makes a map [..., query, key] of weights and gradient, both [..., heads, query, key].
+      rules: what gradients are; static.
 
     Returns:
       Captured without taps, whose gradient is the maps, float32 [L, ..., query, key].
@@ -55,7 +58,8 @@ def fused_attention_maps(
     shapes = model.tap_shapes(next(iter(inputs.values())).shape[0])
     probes = {name: jnp.zeros(map_shape(shapes[name])) for name in taps}
     logits, pullback = jax.vjp(
-        lambda probes: model.apply(variables, inputs, probes=probes, fuse=fuse)[0], probes
+        lambda probes: model.apply(variables, inputs, probes=probes, fuse=fuse, rules=rules)[0],
+        probes,
     )
     return _pulled_back(logits, target, {}, pullback)
 

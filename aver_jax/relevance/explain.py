@@ -12,10 +12,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from aver_jax.modality import Modality
 from aver_jax.models import inference_form
-from aver_jax.relevance import attention, grad_cam, input_gradient
+from aver_jax.relevance import attention, grad_cam, input_gradient, legrad, propagation
 from aver_jax.relevance.capture import Captured, captured, fused_attention_maps
+from aver_jax.relevance.head_fusion import without_lowest
 
-METHODS = (*attention.METHODS, *grad_cam.METHODS, *input_gradient.METHODS)
+_OF_TRANSFORMERS = (*attention.METHODS, *legrad.METHODS, *propagation.METHODS)
+_OF_ALL = (*grad_cam.METHODS, *input_gradient.METHODS)
+METHODS = (*_OF_TRANSFORMERS, *_OF_ALL)
 
 
 class Relevance(NamedTuple):
@@ -33,8 +36,7 @@ class Relevance(NamedTuple):
 
 def methods_of(model: Any) -> tuple[str, ...]:
     """Returns the methods that explain a model, its default first."""
-    of_attention = tuple(attention.METHODS) if model.has_attention else ()
-    return (*of_attention, *grad_cam.METHODS, *input_gradient.METHODS)
+    return METHODS if model.has_attention else _OF_ALL
 
 
 def passes_of(method: str) -> int:
@@ -60,13 +62,18 @@ def explain(
     modality: str = "video",
     target: Any = None,
     normalize: bool = True,
+    chunk: int | None = None,
+    discard_ratio: float = 0.0,
 ) -> Relevance:
     """Explains a batch: the relevance of every place for a class, in one jitted call.
 
-    A TimeSformer is explained by its attention (du Toit 2022; `head_fusion` and `rollout` have the
-    equations): `tibav` (Chefer et al., ICCV 2021) and `rollout_grad` (Gildenblat) explain a class;
-    `rollout_min`, `rollout_mean` and `rollout_max` (Abnar & Zuidema 2020) know attention alone, so
-    that the class plays no part.
+    docs/relevance.md is an introduction. A TimeSformer is explained by its attention (du Toit 2022;
+    `head_fusion` and `rollout` have the equations): `tibav` (Chefer et al., ICCV 2021) and
+    `rollout_grad` (Gildenblat) explain a class; `rollout_min`, `rollout_mean` and `rollout_max`
+    (Abnar & Zuidema 2020) know attention alone, so that the class plays no part. `legrad`
+    (Bousselham et al. 2024) takes the gradient of attention in each layer by itself. Rules for
+    gradients (`propagation`, `models.gradient_rules`) give `libra_grad` and `libra_tibav` (Mehri et
+    al. 2024) and `attn_lrp` (Achtibat et al. 2024).
 
     Every network is explained by `grad_cam`, `grad_cam_plus_plus` and `eigen_cam`, which knows no
     class (`grad_cam` has the equations): of the last maps of a ResNet, and the logits of the
@@ -77,7 +84,8 @@ def explain(
     Paths: `space_time` goes through all attentions of the model; `spatial` treats every frame on
     its own, by its spatial attention alone (du Toit's form). Joint attention has only the first,
     space-only attention only the second. For Grad-CAM they say what a channel's weight is the mean
-    over: the clip, or each frame. For the gradient of the input they play no part.
+    over: the clip, or each frame. For the gradient of the input, `libra_grad` and `attn_lrp` they
+    play no part.
 
     Args:
       model: hashable, as Linen modules are.
@@ -91,6 +99,10 @@ def explain(
       normalize: min-max scaled to 0..1 over a clip's whole volume, so that its frames compare (a
         constant map becomes 0). False gives the cls row of the recursion, the class activation
         map or the gradient's map as it is (non-negative).
+      chunk: clips that are explained at a time, so that memory does not grow with the batch; of
+        clips on several devices, at a time on each. None: all of them.
+      discard_ratio: of rollouts, the share of each fused map's lowest entries that become 0
+        (Gildenblat; `head_fusion.without_lowest`).
 
     Returns:
       Maps [B,T,h,w]: h x w patches of a frame, places of the network's last maps (T may then be
@@ -100,15 +112,18 @@ def explain(
 
     Raises:
       ValueError: for a method or path that the model lacks, a modality that it lacks or the inputs
-        do not hold, or a target that does not fit the batch and the classes.
+        do not hold, a target that does not fit the batch and the classes, a chunk of no clips, or
+        a discard ratio out of range or of another method.
     """
     method = method or methods_of(model)[0]
     array = _check(model, inputs, method, path, modality)
+    how = _checked_options(method, chunk, discard_ratio)
     batch, model = inputs[array].shape[0], inference_form(model, jax.default_backend())
     chosen = _checked_target(target, batch, model.num_classes)
     # Under a caller's jit, where arrays are traced, that one's options are the compiler's.
     outermost = not isinstance(jnp.zeros(()), jax.core.Tracer)
-    compiled = _compiled(model, method, path, array, _shared_out(inputs[array]), outermost)
+    shared = _shared_out(inputs[array])
+    compiled = _compiled(model, method, path, array, shared, outermost, *how)
     raw, scaled, *rest = compiled(variables, inputs, chosen)
     return Relevance(scaled if normalize else raw, *rest)
 
@@ -120,6 +135,7 @@ def traced(
     method: str,
     path: str = "",
     modality: str = "",
+    chunk: int | None = None,
 ) -> jax.stages.Traced:
     """Returns the function behind `explain`, traced for where the shapes of its inputs lie.
 
@@ -128,18 +144,20 @@ def traced(
       variables, inputs: arrays or their shapes with shardings.
       method, path: as in `explain`; "" is the model's default path.
       modality: "video" or "audio"; "" is the model's first.
+      chunk: as in `explain`.
 
     Raises:
       ValueError: as `explain`.
     """
     path, modality = path or paths_of(model)[0], modality or str(model.modalities[0])
     array = _check(model, inputs, method, path, modality)
+    how = _checked_options(method, chunk, 0.0)
     batch = inputs[array]
     # Laid out by the compiler, as that of `explain` is, so that both have one executable.
     target = jax.ShapeDtypeStruct(batch.shape[:1], jnp.int32)
     platform = next(iter(batch.sharding.device_set)).platform
     model = inference_form(model, platform)
-    compiled = _compiled(model, method, path, array, _shared_out(batch))
+    compiled = _compiled(model, method, path, array, _shared_out(batch), True, *how)
     return compiled.trace(variables, inputs, target)
 
 
@@ -157,13 +175,13 @@ def _compiled(
     path: str,
     modality: str,
     sharding: NamedSharding | None,
-    outermost: bool = True,
+    outermost: bool,
+    chunk: int | None,
+    discard_ratio: float,
 ) -> Callable[..., tuple[Array, ...]]:
-    of_inputs = _attention_maps
-    if method in grad_cam.METHODS:
-        of_inputs = _class_activation
-    elif method in input_gradient.METHODS:
-        of_inputs = _input_gradient
+    of_inputs = next(family for methods, family in _FAMILIES if method in methods)
+    if discard_ratio:
+        of_inputs = functools.partial(of_inputs, discard_ratio=discard_ratio)
 
     def maps(variables: Any, inputs: Mapping[str, Array], target: Array) -> tuple[Array, ...]:
         found, raw, valid = of_inputs(model, variables, inputs, target, method, path, modality)
@@ -171,6 +189,7 @@ def _compiled(
         return raw, _scaled(raw, valid), found.logits, found.target, raw.max(axis=(1, 2, 3))
 
     options = model.compiler_options if outermost else None
+    maps = _in_chunks(maps, chunk) if chunk else maps
     if sharding is None:
         return jax.jit(maps, compiler_options=options)
     # Every device explains its clips: kernels are not divided by the compiler.
@@ -182,18 +201,62 @@ def _compiled(
     )
 
 
-def _attention_maps(model, variables, inputs, target, method, path, modality):
+def _in_chunks(maps: Callable[..., Any], chunk: int) -> Callable[..., Any]:
+    """Returns a function like `maps`, which explains a number of clips at a time."""
+
+    def chunked(variables: Any, inputs: Mapping[str, Array], target: Array) -> tuple[Array, ...]:
+        batch = len(target)
+        if batch <= chunk:
+            return maps(variables, inputs, target)
+        fill = -batch % chunk
+
+        def split(x: Array) -> Array:
+            if fill:
+                x = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)])
+            return x.reshape(-1, chunk, *x.shape[1:])
+
+        parts = jax.tree.map(split, (inputs, target))
+        found = jax.lax.map(lambda part: maps(variables, *part), parts)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:batch], found)
+
+    return chunked
+
+
+def _attention_maps(model, variables, inputs, target, method, path, modality, discard_ratio=0.0):
     taps, how = attention.PATHS[model.attention][path], attention.METHODS[method]
     if how.gradient:
-        found = fused_attention_maps(model, variables, inputs, taps, target, how.fuse)
+        found = fused_attention_maps(model, variables, inputs, taps, target, how.fuse, how.rules)
         fused = found.gradient
     else:
         found = captured(model, variables, inputs, taps, target, False)
         fused = {tap: how.fuse(found.taps[tap]) for tap in taps}
-    batch, frames, height, width = inputs[modality].shape[:4]
-    grid = (height // model.patch_size, width // model.patch_size)
+    if discard_ratio:
+        fused = {tap: without_lowest(maps, discard_ratio) for tap, maps in fused.items()}
+    batch, frames = inputs[modality].shape[:2]
     row = attention.cls_row(fused, method, path, batch, frames)
-    return found, row.reshape(batch, frames, *grid), jnp.ones((batch, frames), bool)
+    return found, _on_grid(row, model, inputs[modality]), jnp.ones((batch, frames), bool)
+
+
+def _legrad(model, variables, inputs, target, method, path, modality):
+    del method  # there is one
+    taps = attention.PATHS[model.attention][path]
+    found = legrad.sensitivity(model, variables, inputs, taps, target)
+    batch, frames = inputs[modality].shape[:2]
+    row = legrad.patch_relevance(found.gradient, batch, frames)
+    return found, _on_grid(row, model, inputs[modality]), jnp.ones((batch, frames), bool)
+
+
+def _on_grid(row: Array, model: Any, frames: Array) -> Array:
+    """Returns the relevance of patches [B,T,N] as maps [B,T,h,w]."""
+    height, width = (side // model.patch_size for side in frames.shape[2:4])
+    return row.reshape(*row.shape[:2], height, width)
+
+
+def _propagation(model, variables, inputs, target, method, path, modality):
+    del path  # all of the network
+    logits, chosen, pixels = propagation.propagated(model, variables, inputs, target, method)
+    raw = jnp.maximum(propagation.patch_sums(pixels, model.patch_size), 0)
+    return Captured(logits, chosen, {}, {}), raw, _valid(inputs, raw, modality)
 
 
 def _class_activation(model, variables, inputs, target, method, path, modality):
@@ -217,6 +280,15 @@ def _input_gradient(model, variables, inputs, target, method, path, modality):
         model, variables, inputs, target, method, modality, valid
     )
     return Captured(logits, chosen, {}, {}), raw, valid
+
+
+_FAMILIES = (
+    (attention.METHODS, _attention_maps),
+    (legrad.METHODS, _legrad),
+    (propagation.METHODS, _propagation),
+    (grad_cam.METHODS, _class_activation),
+    (input_gradient.METHODS, _input_gradient),
+)
 
 
 def _valid(inputs: Mapping[str, Array], maps: Array, array: str) -> Array:
@@ -266,6 +338,21 @@ def _check(model: Any, inputs: Mapping[str, Array], method: str, path: str, moda
             "the classes of models with one"
         )
     return array
+
+
+def _checked_options(
+    method: str, chunk: int | None, discard_ratio: float
+) -> tuple[int | None, float]:
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}; expected at least 1 clip, or None for all")
+    if not 0 <= discard_ratio < 1:
+        raise ValueError(f"discard_ratio is {discard_ratio}; expected at least 0, less than 1")
+    rollouts = [name for name, how in attention.METHODS.items() if how.rollout]
+    if discard_ratio and method not in rollouts:
+        raise ValueError(
+            f"discard_ratio is of {', '.join(rollouts)}; method {method!r} discards nothing"
+        )
+    return chunk, float(discard_ratio)
 
 
 def _checked_target(target: Any, batch: int, num_classes: int) -> Array:

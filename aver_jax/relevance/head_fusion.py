@@ -4,6 +4,8 @@ A is the attention after softmax, dA the gradient of the explained logit with re
 [..., heads, query, key].
 """
 
+import math
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -31,3 +33,24 @@ def rollout_mean(attention: Array) -> Array:
 def rollout_max(attention: Array) -> Array:
     """Returns max_h A."""
     return jnp.max(attention, axis=-3)
+
+
+def without_lowest(fused: Array, ratio: float) -> Array:
+    """Returns maps [..., query, key] whose lowest entries are 0, a share `ratio` of each map.
+
+    Gildenblat's `discard_ratio`: what remains is what most attention is given to. As in his code,
+    the first entry, which is cls attending to itself where a map has a cls token, is never among
+    them, and counts as one where it is low.
+
+    Args:
+      fused: non-negative.
+      ratio: at least 0, less than 1; static.
+    """
+    flat = fused.reshape(-1, math.prod(fused.shape[-2:]))
+    number = int(flat.shape[1] * ratio)
+    if not number:
+        return fused
+    lowest = jnp.argsort(flat, axis=1)[:, :number]
+    rows = jnp.arange(len(flat))[:, None]
+    kept = flat.at[rows, lowest].set(0).at[:, 0].set(flat[:, 0])
+    return kept.reshape(fused.shape)

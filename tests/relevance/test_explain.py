@@ -54,12 +54,14 @@ def captures(attention):
     def run(variables):
         found = captured(model, variables, inputs, taps, target, True)
         rows = {}
-        for method, (fuse, gradient, _) in METHODS.items():
+        for method, (fuse, gradient, _, rules) in METHODS.items():
             arrays = [found.taps, found.gradient][: 1 + gradient]
             ways = [{tap: fuse(*(each[tap] for each in arrays)) for tap in taps}]
             if gradient:
                 ways += [
-                    fused_attention_maps(model, variables, inputs, taps, target, fuse).gradient
+                    fused_attention_maps(
+                        model, variables, inputs, taps, target, fuse, rules
+                    ).gradient
                 ]
             for path, through in PATHS[attention].items():
                 rows[f"{method}/{path}"] = [

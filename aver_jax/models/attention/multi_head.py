@@ -17,6 +17,7 @@ from aver_jax.models.attention.fused import (
 from aver_jax.models.attention.over_time import attend_over_time, attend_over_time_with_map
 from aver_jax.models.custom_gradients import attend
 from aver_jax.models.functions import Fuse
+from aver_jax.models.gradient_rules import TRUE, GradientRules
 from aver_jax.models.layers import Dense, Normed, product
 
 
@@ -32,6 +33,7 @@ class _MultiHead(nn.Module):
     dtype: Any
     kernel_init: nn.initializers.Initializer
     kernel: str = "xla"
+    rules: GradientRules = TRUE
 
     def _dense(self, features: int, name: str) -> Dense:
         return Dense(features, self.dtype, self.kernel_init, name=name)
@@ -60,7 +62,7 @@ class _MultiHead(nn.Module):
         if not whole:
             bias = jnp.concatenate([of_q, jnp.zeros(2 * width)])
         parts = jax.lax.platform_dependent(x, kernel, bias, cpu=together, default=apart)
-        return parts, None if whole else of_v
+        return self.rules.attended(*parts), None if whole else of_v
 
     def _projection(self, width: int, rest: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Returns kernel and bias of `proj`, what is left to add to its input in the bias."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from aver_jax.models.attention.multi_head import Attention, TimeAttention
 from aver_jax.models.functions import Fuse
+from aver_jax.models.gradient_rules import TRUE, GradientRules
 from aver_jax.models.layers import LayerNorm, Normed, outnumber, product
 from aver_jax.models.timesformer.blocks import INIT_STD, Mlp, dense, normal_init, scaled
 from aver_jax.models.timesformer.rows import add_to_patches, clip_tokens, frame_rows
@@ -33,6 +34,7 @@ class Block(nn.Module):
     kernel: str = "auto"
     length: int | None = None
     fuse: Fuse | None = None
+    rules: GradientRules = TRUE
 
     @nn.compact
     def __call__(
@@ -44,12 +46,18 @@ class Block(nn.Module):
         (empty outside training), and "probes", by tap.
         """
         drop, probes, taps = layer["drop"], layer["probes"], {}
+        x = jax.lax.stop_gradient(x) if self.rules.layers_apart else x
         divided = self.attention == "divided_space_time"
         if divided:
             x = self._over_time(x, drop, probes, taps)
         tap = "attention_joint" if self.attention == "joint_space_time" else "attention_space"
         attention = Attention(
-            self.num_heads, self.dtype, normal_init(self.init_std), self.kernel, name="attn"
+            self.num_heads,
+            self.dtype,
+            normal_init(self.init_std),
+            self.kernel,
+            self.rules,
+            name="attn",
         )
         probe = probes.get(tap)
         if probe is not None and (fill := x.shape[1] - probe.shape[-1]):
@@ -70,8 +78,8 @@ class Block(nn.Module):
             x = add_to_patches(x, out, scaled(product(*cls), factor), self.num_frames)
         else:
             x = x + out
-        out = Mlp(self.mlp_hidden, self.dtype, self.init_std, name="mlp")(
-            LayerNorm(self.dtype, name="norm2").parts(x)
+        out = Mlp(self.mlp_hidden, self.dtype, self.init_std, self.rules, name="mlp")(
+            LayerNorm(self.dtype, self.rules, name="norm2").parts(x)
         )
         x = x + scaled(out, drop.get("mlp"))
         if "block" in probes:
@@ -84,7 +92,7 @@ class Block(nn.Module):
 
     def _normed(self, x: jax.Array, probes: dict, taps: dict) -> jax.Array | Normed:
         """Returns what attention along the rows reads."""
-        norm = LayerNorm(self.dtype, name="norm1")
+        norm = LayerNorm(self.dtype, self.rules, name="norm1")
         if "norm1" not in {*self.capture, *probes}:
             return norm.parts(x)
         tokens = norm(x)
@@ -107,6 +115,7 @@ class Block(nn.Module):
             self.dtype,
             normal_init(self.init_std),
             self.kernel,
+            self.rules,
             name="temporal_attn",
         )
         tap = "attention_time"
@@ -115,7 +124,7 @@ class Block(nn.Module):
             probe = probe.reshape(batch, -1, *probe.shape[1:])
             fill = tokens - 1 - probe.shape[1]
             probe = jnp.pad(probe, ((0, 0), (1, fill)) + ((0, 0),) * (probe.ndim - 2))
-        normed = LayerNorm(self.dtype, name="temporal_norm1").parts(x)
+        normed = LayerNorm(self.dtype, self.rules, name="temporal_norm1").parts(x)
         out, weights, (kernel, bias) = attention(
             normed, self.num_frames, tap in self.capture, probe, self.fuse
         )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aver_jax.models.custom_gradients import gelu
+from aver_jax.models.gradient_rules import TRUE, GradientRules
 from aver_jax.models.layers import Dense, Normed
 
 INIT_STD = 0.02
@@ -48,12 +48,13 @@ class Mlp(nn.Module):
     hidden: int
     dtype: Any
     init_std: float = INIT_STD
+    rules: GradientRules = TRUE
 
     @nn.compact
     def __call__(self, x: jax.Array | Normed) -> jax.Array:
         """Maps x [..., D] to [..., D]."""
         hidden = dense(self.hidden, self.dtype, "fc1", self.init_std)(x)
-        return dense(x.shape[-1], self.dtype, "fc2", self.init_std)(gelu(hidden))
+        return dense(x.shape[-1], self.dtype, "fc2", self.init_std)(self.rules.gelu(hidden))
 
 
 class PatchEmbed(nn.Module):

@@ -1,9 +1,12 @@
 """Convolutions before the patches: what few clips teach a small transformer sooner."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
+
+from aver_jax.models.gradient_rules import TRUE, GradientRules
 
 
 class ConvStem(nn.Module):
@@ -18,17 +21,21 @@ class ConvStem(nn.Module):
       depth: number of convolutions; each halves height and width.
       width: channels of the last one; each one before it has half as many.
       dtype: of the computation.
+      rules: what the gradient of GELU is.
     """
 
     depth: int
     width: int
     dtype: Any
+    rules: GradientRules = TRUE
 
     @nn.compact
     def __call__(self, frames: jax.Array) -> jax.Array:
         """Maps frames [B, T, H, W, 3] to [B, T, H / 2^depth, W / 2^depth, width]."""
         batch, length = frames.shape[:2]
         x = frames.reshape(batch * length, *frames.shape[2:]).astype(self.dtype)
+        gelu = functools.partial(jax.nn.gelu, approximate=False)
+        gelu = self.rules.gelu if self.rules.constant_gates else gelu
         for index in range(self.depth):
             x = nn.Conv(
                 max(1, self.width >> (self.depth - 1 - index)),
@@ -39,5 +46,5 @@ class ConvStem(nn.Module):
                 dtype=self.dtype,
                 name=f"conv{index + 1}",
             )(x)
-            x = jax.nn.gelu(x, approximate=False)
+            x = gelu(x)
         return x.reshape(batch, length, *x.shape[1:])

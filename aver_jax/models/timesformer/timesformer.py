@@ -10,7 +10,8 @@ import numpy as np
 
 from aver_jax.modality import Modality
 from aver_jax.models.attention.fused import check_kernel
-from aver_jax.models.functions import Fuse, map_shape
+from aver_jax.models.functions import Fuse, affine, layer_norm, map_shape
+from aver_jax.models.gradient_rules import TRUE, GradientRules
 from aver_jax.models.layers import PRODUCT, LayerNorm
 from aver_jax.models.model import Model
 from aver_jax.models.timesformer import cost
@@ -192,6 +193,7 @@ class TimeSformer(Model):
         capture: tuple[str, ...] = (),
         probes: Mapping[str, jax.Array] | None = None,
         fuse: Fuse | None = None,
+        rules: GradientRules = TRUE,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Classifies a batch of clips.
 
@@ -206,6 +208,7 @@ class TimeSformer(Model):
           fuse: (softmax [..., heads, query, key], its gradient) -> map [..., query, key]; static.
             Probes of attention then have the shape of such maps, and the gradient with respect to
             them is the map: no attention matrix and no gradient of one leaves its layer.
+          rules: what its gradients are, its values being the same; static.
 
         Returns:
           logits float32 [B, C], and taps {name: float32 array of the shape in `tap_shapes`}.
@@ -223,7 +226,7 @@ class TimeSformer(Model):
         self._check_taps(batch, capture, probes, fuse)
         head_probe = probes.pop("features", None)
 
-        x = self._embedded(frames)
+        x = self._embedded(frames, rules)
         tokens = x.shape[1]
         looked_into = capture or (probes and not fuse)
         fill = 0 if self.kernel == "xla" or looked_into else _fill(tokens)
@@ -231,27 +234,40 @@ class TimeSformer(Model):
         drop = {}
         if train and self.drop_path > 0:
             drop = self._drop_factors(checked_keys(keys, batch), fill)
-        blocks = self._blocks(tuple(capture), tokens if fill else None, fuse)
+        blocks = self._blocks(tuple(capture), tokens if fill else None, fuse, rules)
         x, taps = blocks(x, {"drop": drop, "probes": probes})
         cls = x[:, 0]
         if self.attention == "divided_space_time":
             cls = cls[:: self.num_frames]  # one of its copies
         elif self.attention == "space_only":
             cls = cls.reshape(batch, self.num_frames, self.width).mean(axis=1)
-        features = LayerNorm(jnp.float32, name="norm")(cls)
+        features = LayerNorm(jnp.float32, rules, name="norm")(cls)
         if head_probe is not None:
             features = features + head_probe
         logits = dense(self.num_classes, jnp.float32, "head", self.init_std)(features)
         return logits, taps | {"features": features}
 
-    def _embedded(self, frames: jax.Array) -> jax.Array:
+    def layer_scores(self, variables: Mapping[str, Any], tokens: jax.Array) -> jax.Array:
+        """Returns what norm and head give the mean token of every layer, float32 [L, B, C].
+
+        Args:
+          variables: of this network.
+          tokens: the tap "block", float32.
+        """
+        params = variables["params"]
+        per_clip = self.num_frames if self.attention == "space_only" else 1
+        mean = tokens.reshape(self.depth, -1, per_clip * tokens.shape[2], self.width).mean(axis=2)
+        normed = layer_norm(mean, params["norm"]["scale"], params["norm"]["bias"])
+        return affine(normed, params["head"]["kernel"], params["head"]["bias"])
+
+    def _embedded(self, frames: jax.Array, rules: GradientRules) -> jax.Array:
         positions = (self.image_size // self.patch_size) ** 2
         cls_token = self.param("cls_token", normal_init(self.init_std), (1, 1, self.width))
         pos_init = normal_init(self.pos_embed_std)
         pos_embed = self.param("pos_embed", pos_init, (1, 1 + positions, self.width))
         size = self.patch_size // 2**self.stem
         if self.stem:
-            frames = ConvStem(self.stem, self.width, self.dtype, name="stem")(frames)
+            frames = ConvStem(self.stem, self.width, self.dtype, rules, name="stem")(frames)
         patches = PatchEmbed(self.width, size, self.dtype, name="patch_embed")(frames)
         batch, length, _, width = patches.shape
         offsets = pos_embed[:, None, 1:]
@@ -268,7 +284,13 @@ class TimeSformer(Model):
         cls = jnp.broadcast_to(cls, (patches.shape[0], 1, width))
         return jnp.concatenate([cls, patches], axis=1)
 
-    def _blocks(self, capture: tuple[str, ...], length: int | None, fuse: Fuse | None) -> nn.Module:
+    def _blocks(
+        self,
+        capture: tuple[str, ...],
+        length: int | None,
+        fuse: Fuse | None,
+        rules: GradientRules,
+    ) -> nn.Module:
         block = Block
         if self.remat != "none":
             policy = None
@@ -293,6 +315,7 @@ class TimeSformer(Model):
             kernel=self.kernel,
             length=length,
             fuse=fuse,
+            rules=rules,
             name="blocks",
         )
 
