@@ -209,10 +209,8 @@ def _logits(model, pixels, method, time, space) -> Tensor:
             out = _attention(layer.temporal_attention, out, heads, method, time)
             out = _linear(layer.temporal_dense, out)
             x = _Sum.apply(rows, out).reshape(batch, h * w, length, -1).transpose(1, 2)
-        if kind == "joint_space_time":
-            tokens = x.transpose(1, 2).flatten(1, 2)  # time fastest
-        else:
-            tokens = x.flatten(0, 1)
+        # Joint tokens run with time fastest.
+        tokens = x.transpose(1, 2).flatten(1, 2) if kind == "joint_space_time" else x.flatten(0, 1)
         if kind == "divided_space_time":
             first = _Copies.apply(cls, length).flatten(0, 1)
         else:

@@ -21,11 +21,11 @@ class Method(NamedTuple):
 
 METHODS = {
     "tibav": Method(head_fusion.tibav, gradient=True, rollout=False),
-    "libra_tibav": Method(head_fusion.tibav, gradient=True, rollout=False, rules=LIBRA),
     "rollout_grad": Method(head_fusion.rollout_grad, gradient=True, rollout=True),
     "rollout_min": Method(head_fusion.rollout_min, gradient=False, rollout=True),
     "rollout_mean": Method(head_fusion.rollout_mean, gradient=False, rollout=True),
     "rollout_max": Method(head_fusion.rollout_max, gradient=False, rollout=True),
+    "libra_tibav": Method(head_fusion.tibav, gradient=True, rollout=False, rules=LIBRA),
 }
 
 # Attention type -> path -> the attentions that the path goes through.

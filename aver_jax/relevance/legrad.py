@@ -8,8 +8,8 @@ mean of all tokens after layer l; A^l is that layer's attention, h its heads, i 
 Only the gradient counts, not the weight that it belongs to, and s^l is differentiated with respect
 to its own layer alone. On one image this is the paper's rule. A layer with divided attention has
 two, over time and over space: the sums of both are added, each over all queries of the clip, and Q
-is the number of the clip's tokens, 1 + N*T. On the path `spatial` every frame has a cls token of its
-own, and Q is T*(1 + N).
+is the number of the clip's tokens, 1 + N*T. On the path `spatial` every frame has a cls token of
+its own, and Q is T*(1 + N).
 """
 
 from collections.abc import Mapping, Sequence

@@ -6,10 +6,9 @@ import pytest
 from aver_jax.models.timesformer.timesformer import TimeSformer
 from aver_jax.models.weights.timesformer import convert
 from aver_jax.relevance import explain
-from aver_jax.relevance.attention import METHODS
 from tools import reference_cam
 from tools.make_reference import noisy_model
-from tools.reference_relevance import PATHS, relevance
+from tools.reference_relevance import METHODS, PATHS, relevance
 
 pytestmark = pytest.mark.parity
 
