@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from aver_jax.relevance import rollout
 from aver_jax.models.gradient_rules import TRUE
 from aver_jax.relevance import attention as of_attention
+from aver_jax.relevance import rollout
 
 LAYERS, BATCH, HEADS, FRAMES, PATCHES = 3, 2, 2, 3, 4
 # With other rules for gradients the rows are the same.
