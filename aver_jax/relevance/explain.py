@@ -305,7 +305,8 @@ def _scaled(maps: Array, valid: Array) -> Array:
     high = jnp.max(maps, axis=(1, 2, 3), keepdims=True)
     # Below this the differences are float32 rounding, and scaling them up would make a picture.
     varies = inside & (high - low > 1e-6 * high)
-    return jnp.where(varies, (maps - low) / jnp.where(varies, high - low, 1), 0)
+    # A compiler may compute a value and the minimum of all in two ways, a rounding apart.
+    return jnp.where(varies, jnp.clip((maps - low) / jnp.where(varies, high - low, 1), 0, 1), 0)
 
 
 def _check(model: Any, inputs: Mapping[str, Array], method: str, path: str, modality: str) -> str:
