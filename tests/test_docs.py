@@ -32,7 +32,8 @@ def test_the_map_names_every_folder_and_the_modules_of_small_ones():
     packages = {p.parent for p in (ROOT / "aver_jax").rglob("__init__.py")}
     assert sorted({p.name for p in packages} - words) == []
     folders = ("", "runtime", "frontend", "relevance", "config", "input", "runs", "evaluation",
-               "finetune", "training", "prediction", "experiments", "bench")  # fmt: skip
+               "finetune", "training", "prediction", "explanation", "experiments",
+               "bench")  # fmt: skip
     modules = {path.stem for name in folders for path in (ROOT / "aver_jax" / name).glob("*.py")}
     assert sorted(modules - words - {"__init__", "__main__"}) == []
 

@@ -1,0 +1,1 @@
+"""Experiments on relevance maps: what they mark, and whether the model depends on it."""
