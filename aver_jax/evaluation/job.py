@@ -115,9 +115,9 @@ def evaluate_run(
             f"{folder} was not trained on a dataset; give one: --data DIR --protocol NAME"
         )
     dataset = open_dataset(config.data.path)
-    _check_dataset(run, dataset)
+    check_dataset(run, dataset)
     clips_of = split_dataset(dataset, config.data.protocol, config.data.fold, config.data.target)
-    _check_unseen(run, dataset, clips_of, split)
+    check_unseen(run, dataset, clips_of, split)
     rows = getattr(clips_of, split)
     if controls:
         check_clips(len(rows))
@@ -317,7 +317,7 @@ def _trivial(dataset: Dataset, clips: Split, modalities: list[str]) -> dict[str,
     return own or best_baseline(audit, modalities)
 
 
-def _check_unseen(run: LoadedRun, dataset: Dataset, clips: Split, split: str) -> None:
+def check_unseen(run: LoadedRun, dataset: Dataset, clips: Split, split: str) -> None:
     """Raises UserError if clips to be tested have trained the run, or chosen its checkpoint."""
     own = split_of_run(run.config, run.dataset, dataset) if split == "test" else None
     if own is None:
@@ -331,7 +331,8 @@ def _check_unseen(run: LoadedRun, dataset: Dataset, clips: Split, split: str) ->
         )
 
 
-def _check_dataset(run: LoadedRun, dataset: Dataset) -> None:
+def check_dataset(run: LoadedRun, dataset: Dataset) -> None:
+    """Raises UserError for other classes than the run's; notes another preparation on stderr."""
     if dataset.classes != run.classes:
         raise UserError(
             f"{dataset.path} has the classes {', '.join(dataset.classes)}, the run {run.folder} "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aver_jax.cli import main
-from aver_jax.experiments import cli
+from aver_jax.experiments import study_flags
 from aver_jax.experiments.grid import trainings
 from aver_jax.experiments.pages import published, tables
 from aver_jax.experiments.pages.page import Table, percent, points_span, printed, span
@@ -223,8 +223,8 @@ def test_folders_are_left_out_of_a_line():
 
 
 def test_flags_name_every_network_and_aggregator():
-    assert tuple(cli._NETWORKS.split(",")) == tuple(trainings.NETWORKS)
-    assert tuple(cli._AGGREGATORS.split(",")) == tuple(tables.AGGREGATORS) == AGGREGATORS
+    assert tuple(study_flags.NETWORKS.split(",")) == tuple(trainings.NETWORKS)
+    assert tuple(study_flags.AGGREGATORS.split(",")) == tuple(tables.AGGREGATORS) == AGGREGATORS
 
 
 def test_a_page_that_is_no_markdown_file_is_refused(words, capsys):
