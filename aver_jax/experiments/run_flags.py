@@ -39,14 +39,14 @@ def add_run(add: Callable[..., object], *, clips: int = 0) -> None:
 
 def occlusion_flags(add: Callable[..., object]) -> None:
     """Adds the flags of `occlusion`."""
-    add_run(add)
+    add_run(add, clips=48)
     _add_target(add)
     add("--baselines", type=names, default=BASELINES, help=f"default: {BASELINES}")
 
 
 def faithfulness_flags(add: Callable[..., object]) -> None:
     """Adds the flags of `faithfulness`."""
-    add_run(add)
+    add_run(add, clips=32)
     _add_target(add)
     text = f"at least two of {BASELINES} (default: {FAITHFULNESS_BASELINES})"
     add("--baselines", type=names, default=FAITHFULNESS_BASELINES, help=text)

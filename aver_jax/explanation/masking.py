@@ -5,6 +5,8 @@ brightness that no face has; the clip's mean colour keeps the brightness; a blur
 picture and takes the detail away.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -24,7 +26,13 @@ def occlude(frames: Array, mask: Array, baseline: str) -> Array:
     Raises:
       ValueError: for another baseline, or a mask that does not fit the frames.
     """
-    return jnp.where(pixels_of(mask, frames.shape), substitute(frames, baseline), frames)
+    return occluded_by(frames, baseline)(mask)
+
+
+def occluded_by(frames: Array, baseline: str) -> Callable[[Array], Array]:
+    """Returns `occlude` of these frames as a function of the mask: the baseline is made once."""
+    instead = substitute(frames, baseline)
+    return lambda mask: jnp.where(pixels_of(mask, frames.shape), instead, frames)
 
 
 def pixels_of(mask: Array, shape: tuple[int, ...]) -> Array:

@@ -75,8 +75,8 @@ class Page:
             "margin": f"{100 * MARGIN:g}",
             "table": _markdown,
             "figure": lambda name, caption: f"![{caption}]({folder}/{name}.png)\n\n*{caption}*",
-            "numbers": lambda name: (
-                f"The numbers of every training: [{name}.csv]({folder}/{name}.csv)."
+            "numbers": lambda name, of="every training": (
+                f"The numbers of {of}: [{name}.csv]({folder}/{name}.csv)."
             ),
         }
         text = environment.get_template(self.template).render(self.context)

@@ -10,6 +10,7 @@ import numpy as np
 from aver_jax.audit.stored import best_baseline, folds_in_words, read_audit
 from aver_jax.experiments.grid.run_result import made_here
 from aver_jax.experiments.stats.predictions import CellResult, Failure
+from aver_jax.explanation.tested import Tested
 from aver_jax.report.intervals import percent_with_interval
 
 
@@ -84,3 +85,32 @@ def skipped_of(data: Path) -> int:
     """Returns the number of media files that `aver prepare` skipped; 0 without its list."""
     table = data / "skipped.csv"
     return max(0, len(table.read_text().splitlines()) - 1) if table.exists() else 0
+
+
+def settings_of(tested: Tested, target: str) -> dict[str, Any]:
+    """Returns what the parts of an experiment on a run depend on: the run, the clips, the class."""
+    return {
+        "run": tested.run.folder.resolve().name,
+        "step": int(tested.run.step),
+        "trained on": tested.run.dataset.get("index_sha256"),
+        "dataset": tested.dataset.fingerprint,
+        "clips": [int(row) for row in tested.rows],
+        "target": target,
+    }
+
+
+def tested_run(tested: Tested, target: str) -> dict[str, str]:
+    """Returns, in words, which model and clips an experiment is about; without their folders."""
+    run, rows = tested.run, tested.rows
+    actors = len(set(tested.dataset.index["actor"][rows].tolist()))
+    some = "" if len(rows) == tested.of else f", evenly chosen among {tested.of}"
+    model = run.config.model
+    kind = f"{model.name}, {model.attention}" if "attention" in model else model.name
+    return {
+        "model": f"{kind}, {run.config.data.num_frames} frames of {run.config.data.image_size} "
+        f"pixels, `frontend.normalization={run.config.frontend.normalization}`, step {run.step}",
+        "clips": f"{len(rows)} test clips of {actors} actors{some}; {tested.dataset.name}, "
+        f"{tested.protocol} fold {tested.fold}, {run.config.data.target} labels",
+        "explained class": {"predicted": "the predicted one", "label": "the label"}[target],
+        **made_here(),
+    }
