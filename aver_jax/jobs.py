@@ -20,7 +20,7 @@ JOBS = {
     "predict": ("aver_jax.prediction.job", "emotions in your own clips, with overlays"),
     "experiments": (
         "aver_jax.experiments.cli",
-        "many trainings compared: networks, folds and seeds, with a results page",
+        "many trainings compared, or a run's relevance tested, with a results page",
     ),
     "bench": ("aver_jax.bench.cli", "clips per second on this machine, against its limits"),
     "compile": ("aver_jax.chips.job", "what a program would cost on a GPU or TPU that is not here"),

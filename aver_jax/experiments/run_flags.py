@@ -33,7 +33,7 @@ def add_run(add: Callable[..., object], *, clips: int = 0) -> None:
     )
     text = f"{clips}" if clips else "all"
     add("--clips", type=count, default=clips or None, help=f"at most (default: {text})")
-    add("--batch-size", type=count, default=32, help="clips at a time (default: 32)")
+    add("--batch-size", type=count, default=16, help="clips at a time (default: 16)")
     add_page(add)
 
 
