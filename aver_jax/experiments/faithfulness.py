@@ -12,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from aver_jax.errors import UserError
-from aver_jax.experiments.pages.faithfulness import build_page
 from aver_jax.experiments.pages.page import Page
 from aver_jax.experiments.pages.provenance import settings_of
+from aver_jax.experiments.pages.relevance.faithfulness import build_page
 from aver_jax.experiments.parts import Parts
 from aver_jax.explanation import curves, road
 from aver_jax.explanation.clip_maps import (

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aver_jax.experiments.pages import occlusion_figures, provenance
+from aver_jax.experiments.pages import provenance
 from aver_jax.experiments.pages.page import Page, Table, percent, points, points_span, span
+from aver_jax.experiments.pages.relevance import occlusion_figures
 from aver_jax.explanation.clip_bootstrap import mean_intervals
 from aver_jax.explanation.ranking import ORDERS
 from aver_jax.explanation.tested import Tested

@@ -21,7 +21,7 @@ def curve_panels(
     """Draws means over clips with 95% bands: a row per baseline, ROAD in the third column.
 
     Args:
-      measured: as `pages.faithfulness.build_page` takes it.
+      measured: as `faithfulness.build_page` takes it.
       baselines: at least two.
       theme: LIGHT or DARK.
     """

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aver_jax.experiments.pages import faithfulness_figures, provenance
+from aver_jax.experiments.pages import provenance
 from aver_jax.experiments.pages.page import Page, Table
+from aver_jax.experiments.pages.relevance import faithfulness_figures
 from aver_jax.explanation import curves, road
 from aver_jax.explanation.clip_bootstrap import mean_intervals
 from aver_jax.explanation.tested import Tested

@@ -1,0 +1,1 @@
+"""Pages of the experiments on a run's relevance, and their figures."""
