@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aver_jax.errors import UserError
-from aver_jax.experiments import run_flags, study_flags
+from aver_jax.experiments import run_flags, study_flags, trust_flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,14 @@ _EXPERIMENTS = {
     "faithfulness": _of_run(
         "whether the model depends on what each method marks: deletion, insertion, ROAD and others",
         run_flags.faithfulness_flags,
+    ),
+    "truth": _of_run(
+        "whether each method finds the region or the time that is known to carry the label",
+        trust_flags.truth_flags,
+    ),
+    "sanity": _of_run(
+        "whether maps change with the model's parameters and with the class asked for",
+        trust_flags.sanity_flags,
     ),
 }
 

@@ -19,6 +19,21 @@ def squares(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([centres, sides], axis=1).astype(np.float64)
 
 
+def crop_square(shape: tuple[int, ...], box: np.ndarray, margin: float) -> tuple[int, int, int]:
+    """Returns left, top and side, in whole pixels, of what `crop` takes; it may leave the frame.
+
+    Args:
+      shape: of the frame, (H, W, ...).
+      box, margin: as in `crop`.
+    """
+    x, y, side = squares(np.asarray(box)[None])[0]
+    side = max(1, round(side * margin))
+    # A box whose centre left the frame would have no pixel to repeat.
+    left = round(float(np.clip(x, 0, shape[1] - 1)) - side / 2)
+    top = round(float(np.clip(y, 0, shape[0] - 1)) - side / 2)
+    return left, top, side
+
+
 def crop(frame: np.ndarray, box: np.ndarray, margin: float, size: int) -> np.ndarray:
     """Returns the square around a box, resized; beyond the frame its edge is repeated.
 
@@ -32,11 +47,7 @@ def crop(frame: np.ndarray, box: np.ndarray, margin: float, size: int) -> np.nda
       uint8 [size, size, 3]; shrunk by area averages, enlarged linearly.
     """
     height, width = frame.shape[:2]
-    x, y, side = squares(np.asarray(box)[None])[0]
-    side = max(1, round(side * margin))
-    # A box whose centre left the frame would have no pixel to repeat.
-    left = round(float(np.clip(x, 0, width - 1)) - side / 2)
-    top = round(float(np.clip(y, 0, height - 1)) - side / 2)
+    left, top, side = crop_square(frame.shape, box, margin)
     inside = frame[max(top, 0) : top + side, max(left, 0) : left + side]
     padding = (
         max(-top, 0),
