@@ -18,6 +18,10 @@ JOBS = {
     "train": ("aver_jax.training.job", "dataset and config to a run folder"),
     "evaluate": ("aver_jax.evaluation.job", "scores of a run on clips it has not seen"),
     "predict": ("aver_jax.prediction.job", "emotions in your own clips, with overlays"),
+    "explain": (
+        "aver_jax.prediction.explain_job",
+        "what a prediction depends on, by every method: a page with a gallery of each clip",
+    ),
     "experiments": (
         "aver_jax.experiments.cli",
         "many trainings compared, or a run's relevance tested, with a results page",

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -30,15 +31,18 @@ from aver_jax.runtime.compilation_cache import use_compilation_cache
 from data_prep.media import MAX_SECONDS, recording_seconds
 from data_prep.wording import counted, one_line
 
+# What a clip gives: its prediction, or that with more.
+Found = TypeVar("Found")
+
 __all__ = ["add_arguments", "predict_all", "run"]
 
 
 def predict_all(
-    predict: Callable[[Path], list[Prediction]],
+    predict: Callable[[Path], list[Found]],
     paths: Iterable[Path],
     failures: list[tuple[Path, str]],
-) -> Iterator[Prediction]:
-    """Yields the predictions of the clips that can be used; lists the others with their reasons.
+) -> Iterator[Found]:
+    """Yields what is predicted of the clips that can be used; lists the others with their reasons.
 
     One strange file must not cost the predictions for the others.
     """

@@ -14,6 +14,7 @@ from aver_jax.prediction.outputs import OVERLAYS, TIMELINES
 from aver_jax.prediction.prediction import Prediction
 from aver_jax.prediction.timeline import Timeline, averaged, timeline_csv, words_of
 from aver_jax.report import figures
+from aver_jax.report.figures import Figure
 from aver_jax.report.overlay_video import flat_words, write_overlay
 from aver_jax.report.spectrogram import sound_figure
 from aver_jax.report.timeline import Stretch, timeline_figure
@@ -25,7 +26,9 @@ from data_prep.wording import one_line
 MOST_DRAWN = 400
 
 
-def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedRun) -> None:
+def write_overlays(
+    folder: Path, name: str, prediction: Prediction, run: LoadedRun, sound: bool = True
+) -> None:
     """Writes NAME.mp4, the face with its relevance, and NAME_sound.png; each if there is one.
 
     Args:
@@ -33,37 +36,50 @@ def write_overlays(folder: Path, name: str, prediction: Prediction, run: LoadedR
       name: of the files.
       prediction: with relevance.
       run: whose model it is.
+      sound: whether the picture of the sound is wanted.
     """
     if prediction.maps is not None:
         margin = run.preparation["margin"]
-        shown = prediction
-        if not run.model.has_attention:
-            # Patches cover the face evenly; the cells of a ResNet lie elsewhere.
-            maps = enlarged(prediction.maps, *prediction.frames.shape[1:3])
-            shown = dataclasses.replace(prediction, maps=maps)
-        write_overlay(folder / f"{name}{OVERLAYS[0]}", shown, run.classes, margin)
-    if prediction.audio_map is not None:
-        settings = checked_settings(run.config.frontend.spectrogram)
-        values, times, frequencies = (
-            prediction.audio_map.values,
-            prediction.audio_map.times,
-            prediction.audio_map.frequencies,
-        )
-        start = round(float(times[0]) * SAMPLE_RATE)
-        pcm = np.frombuffer(prediction.record["pcm"], "<i2")
-        figure = sound_figure(
-            pcm[start : start + (len(times) - 1) * settings.hop],
-            SAMPLE_RATE,
-            _title(prediction.path, prediction.probabilities, run.classes),
-            values,
-            times,
-            frequencies,
-            settings.n_fft,
-            mel=settings.bands > 0,
-            notes=_sound_notes(prediction, run.classes),
-            flat=flat_words(prediction.audio_map.peak),
-        )
+        write_overlay(folder / f"{name}{OVERLAYS[0]}", shown(prediction, run), run.classes, margin)
+    if sound and prediction.audio_map is not None:
+        title = _title(prediction.path, prediction.probabilities, run.classes)
+        figure = sound_picture(prediction, run, title)
         write_whole(folder / f"{name}{OVERLAYS[1]}", figures.png(figure))
+
+
+def shown(prediction: Prediction, run: LoadedRun) -> Prediction:
+    """Returns a prediction whose maps cover the face evenly, as pictures expect."""
+    if prediction.maps is None or run.model.has_attention:
+        return prediction
+    # Patches cover the face evenly; the places of a ResNet's maps lie elsewhere.
+    maps = enlarged(prediction.maps, *prediction.frames.shape[1:3])
+    return dataclasses.replace(prediction, maps=maps)
+
+
+def sound_picture(prediction: Prediction, run: LoadedRun, title: str) -> Figure:
+    """Draws the relevance of a prediction's sound over its spectrogram.
+
+    Args:
+      prediction: with an audio map.
+      run: whose model it is.
+      title: above the figure.
+    """
+    settings = checked_settings(run.config.frontend.spectrogram)
+    found = prediction.audio_map
+    start = round(float(found.times[0]) * SAMPLE_RATE)
+    pcm = np.frombuffer(prediction.record["pcm"], "<i2")
+    return sound_figure(
+        pcm[start : start + (len(found.times) - 1) * settings.hop],
+        SAMPLE_RATE,
+        title,
+        found.values,
+        found.times,
+        found.frequencies,
+        settings.n_fft,
+        mel=settings.bands > 0,
+        notes=_sound_notes(prediction, run.classes),
+        flat=flat_words(found.peak),
+    )
 
 
 def write_timeline(

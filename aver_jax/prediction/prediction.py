@@ -99,6 +99,8 @@ class Prediction:
       maps: float32 [T', h, w] relevance of that class in 0..1, or None if not asked for
         or not seen.
       map_times: float32 [T'], seconds in the clip; T' is T, or less in networks that join frames.
+      map_shares: float32 [T'], the share of all relevance that lies in each of these frames, before
+        the maps were scaled.
       maps_peak: the highest relevance before they were scaled; 0 where there is no positive one.
       audio_map: the relevance of the audio, or None if not asked for or not used.
     """
@@ -122,5 +124,20 @@ class Prediction:
     target: int = 0
     maps: np.ndarray | None = None
     map_times: np.ndarray | None = None
+    map_shares: np.ndarray | None = None
     maps_peak: float = float("nan")
     audio_map: AudioMap | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """A prediction, explained for some classes by some methods.
+
+    Attributes:
+      prediction: without relevance.
+      by_class: class index -> method -> the prediction with that relevance. The predicted class is
+        the first and has every method; others have the methods that know a class.
+    """
+
+    prediction: Prediction
+    by_class: dict[int, dict[str, Prediction]]

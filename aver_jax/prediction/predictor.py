@@ -143,6 +143,32 @@ class Predictor:
 
     def predict_clip(self, clip: Clip) -> Prediction:
         """Predicts one clip; several views of it are averaged as in evaluation."""
+        prediction, batch = self._predicted(clip)
+        if not self._method:
+            return prediction
+        return self._explained(prediction, batch, self._method, prediction.target)
+
+    def explain_clip(
+        self, clip: Clip, asked: Sequence[tuple[str, int | None]]
+    ) -> tuple[Prediction, list[Prediction]]:
+        """Predicts one clip once, and explains it in several ways.
+
+        Args:
+          clip: a prepared clip.
+          asked: (method, class); None is the predicted class.
+
+        Returns:
+          The prediction without relevance, and one with it for each that was asked for.
+        """
+        prediction, batch = self._predicted(clip)
+        predicted = int(prediction.probabilities.argmax())
+        return prediction, [
+            self._explained(prediction, batch, method, predicted if target is None else target)
+            for method, target in asked
+        ]
+
+    def _predicted(self, clip: Clip) -> tuple[Prediction, dict[str, np.ndarray]]:
+        """Returns the prediction without relevance, and the batch that relevance explains."""
         clip = self._within_window(clip)
         first, last = time_spans.window(clip.known, clip.used, self._shape.max_seconds)
         spans = first + self._views * (last - first)
@@ -174,7 +200,7 @@ class Predictor:
             notes=self._notes(clip),
             target=int(probabilities.argmax()) if self._target is None else self._target,
         )
-        return self._explained(prediction, whole, first) if self._method else prediction
+        return prediction, whole
 
     def _notes(self, clip: Clip) -> tuple[str, ...]:
         """Returns what was done to the file, as far as it matters to the model and the face."""
@@ -274,31 +300,34 @@ class Predictor:
         return _softmax(logits / self._temperature)
 
     def _explained(
-        self, prediction: Prediction, batch: Mapping[str, np.ndarray], start: float
+        self, prediction: Prediction, batch: Mapping[str, np.ndarray], method: str, target: int
     ) -> Prediction:
-        """Adds relevance to a prediction, from a batch of it alone that starts at `start` s."""
+        """Adds the relevance for a class to a prediction, from a batch of its window alone."""
         inputs, found = self._inputs(batch), {}
         for modality in prediction.used:
             relevance = explain(
                 self.run.model,
                 self.run.variables,
                 inputs,
-                method=self._method,
+                method=method,
                 path=self._path,
                 modality=modality,
-                target=prediction.target,
-                # Segments are put together first.
-                normalize=modality == Modality.VIDEO,
+                target=target,
+                # Scaled below: segments of sound are put together first, and the frames' shares
+                # are of relevance as it is.
+                normalize=False,
             )
             if modality == Modality.VIDEO:
-                found["maps"] = np.asarray(relevance.maps[0])
+                maps = np.asarray(relevance.maps[0])
+                found["maps"] = _scaled(maps)
                 found["maps_peak"] = float(relevance.peak[0])
-                found["map_times"] = _resampled(prediction.frame_times, len(found["maps"]))
+                found["map_times"] = _resampled(prediction.frame_times, len(maps))
+                found["map_shares"] = maps.sum(axis=(1, 2)) / max(float(maps.sum()), 1e-30)
             else:
                 found["audio_map"] = self._audio_map(
-                    relevance, batch, inputs["audio_segments"], start
+                    relevance, batch, inputs["audio_segments"], prediction.window[0]
                 )
-        return dataclasses.replace(prediction, **found)
+        return dataclasses.replace(prediction, target=target, **found)
 
     def _audio_map(
         self,

@@ -4,9 +4,10 @@ from aver_jax.relevance.explain import (
     METHODS,
     Relevance,
     explain,
+    knows_class,
     methods_of,
     passes_of,
     paths_of,
 )
 
-__all__ = ["METHODS", "Relevance", "explain", "methods_of", "passes_of", "paths_of"]
+__all__ = ["METHODS", "Relevance", "explain", "knows_class", "methods_of", "passes_of", "paths_of"]

@@ -39,6 +39,13 @@ def methods_of(model: Any) -> tuple[str, ...]:
     return METHODS if model.has_attention else _OF_ALL
 
 
+def knows_class(method: str) -> bool:
+    """Returns whether a method's maps are of a class, rather than the same for every class."""
+    if method in attention.METHODS:
+        return attention.METHODS[method].gradient
+    return method != "eigen_cam"
+
+
 def passes_of(method: str) -> int:
     """Returns how many forward passes a method's call costs; a gradient of activations is one."""
     if method in attention.METHODS:

@@ -126,6 +126,11 @@ def photo(image: np.ndarray, caption: str = "", width: int = 0, quality: int = 8
     return Picture(_data_uri("image/jpeg", data.tobytes()), caption, width=width)
 
 
+def pixels(figure: figures.Figure, caption: str = "", width: int = 0, dpi: int = 90) -> Picture:
+    """Returns a figure as an inlined PNG: for those with a picture inside, large as SVG."""
+    return Picture(_data_uri("image/png", figures.png(figure, dpi)), caption, width=width)
+
+
 def video(path: Path, caption: str = "") -> Video | Text:
     """Returns an mp4 file inlined, or its path as text if it is larger than `VIDEO_LIMIT_BYTES`."""
     if path.stat().st_size > VIDEO_LIMIT_BYTES:
