@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from aver_jax.modality import Modality
-from aver_jax.prediction.pictures import shown, sound_picture, write_overlays
+from aver_jax.prediction.pictures import PIXEL_GRID, shown, sound_picture, write_overlays
 from aver_jax.prediction.prediction import Explained, Prediction
 from aver_jax.report import html
 from aver_jax.report.gallery import Row, gallery, profile_figure
@@ -23,7 +23,10 @@ _READING = (
     "Scale: each map is min-max scaled to 0..1 over the whole clip (all frames together, each "
     "method and class by itself). So the frames of a row compare; the rows do not compare in "
     "strength, and a map that holds little but noise is scaled up as well. Maps are enlarged "
-    "smoothly for display.",
+    "smoothly for display; those of single pixels (saliency and its kin) are drawn as means over "
+    f"{PIXEL_GRID} x {PIXEL_GRID} places.",
+    "Methods that know no class (plain rollouts, eigen_cam) give the same map for every class; "
+    "they are drawn with the predicted class alone.",
     "Relevance over time is the share of a clip's relevance that lies in each frame, taken before "
     "scaling; the dashed level is the same share for every frame.",
 )
@@ -87,7 +90,7 @@ def _class_blocks(
     name, drawn = run.classes[target], next(iter(by_method.values()))
     predicted = int(drawn.probabilities.argmax()) == target
     words = f"{name}, the predicted class" if predicted else name
-    blocks: list[html.Block] = []
+    blocks: list[html.Block] = [html.Text([f"Explained: {words}."])]
     # The video is one method's: the first.
     write_overlays(folder, name, drawn, run, sound=False)
     if Modality.VIDEO in drawn.used:

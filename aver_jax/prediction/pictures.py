@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from aver_jax.frontend.feature_grid import enlarged
@@ -24,6 +25,8 @@ from data_prep.wording import one_line
 
 # A line through more points is a blot.
 MOST_DRAWN = 400
+# Places on a side of a map of pixels, as it is drawn.
+PIXEL_GRID = 16
 
 
 def write_overlays(
@@ -48,11 +51,16 @@ def write_overlays(
 
 
 def shown(prediction: Prediction, run: LoadedRun) -> Prediction:
-    """Returns a prediction whose maps cover the face evenly, as pictures expect."""
-    if prediction.maps is None or run.model.has_attention:
-        return prediction
-    # Patches cover the face evenly; the places of a ResNet's maps lie elsewhere.
-    maps = enlarged(prediction.maps, *prediction.frames.shape[1:3])
+    """Returns a prediction with maps for pictures: over the face evenly, coarse enough to see."""
+    maps, sides = prediction.maps, prediction.frames.shape[1:3]
+    if maps is not None and maps.shape[1:] == sides:
+        # Single pixels are too small for the eye: their means over a grid, scaled again.
+        places = tuple(min(side, PIXEL_GRID) for side in sides[::-1])
+        maps = np.stack([cv2.resize(m, places, interpolation=cv2.INTER_AREA) for m in maps])
+        maps /= max(float(maps.max()), 1e-12)
+    elif maps is not None and not run.model.has_attention:
+        # Patches cover the face evenly; the places of a ResNet's maps lie elsewhere.
+        maps = enlarged(maps, *sides)
     return dataclasses.replace(prediction, maps=maps)
 
 
