@@ -23,20 +23,24 @@ class _Experiment:
       trains: whether it is a study, whose module has `run_study(args, overrides, command)` and
         gives a page and the trainings that failed; any other has `run_experiment(args, command)`
         and gives a page.
+      module: of `experiments`; "": that of the command's name.
     """
 
     text: str
     add_flags: Callable[[Callable[..., object]], None]
     epilog: str
     trains: bool
+    module: str = ""
 
 
 def _study(text: str, add_flags: Callable[[Callable[..., object]], None]) -> _Experiment:
     return _Experiment(text, add_flags, study_flags.EPILOG, trains=True)
 
 
-def _of_run(text: str, add_flags: Callable[[Callable[..., object]], None]) -> _Experiment:
-    return _Experiment(text, add_flags, run_flags.EPILOG, trains=False)
+def _of_run(
+    text: str, add_flags: Callable[[Callable[..., object]], None], module: str = ""
+) -> _Experiment:
+    return _Experiment(text, add_flags, run_flags.EPILOG, trains=False, module=module)
 
 
 # Name, and module -> what it is. The modules import jax: only when one is run, so that --help is
@@ -69,6 +73,14 @@ _EXPERIMENTS = {
     "sanity": _of_run(
         "whether maps change with the model's parameters and with the class asked for",
         trust_flags.sanity_flags,
+    "trends": _of_run(
+        "the mean relevance map and the relevance of every frame, emotion by emotion",
+        run_flags.trends_flags,
+    ),
+    "parts": _of_run(
+        "confusions with eyes, nose and mouth occluded, in every combination",
+        run_flags.parts_flags,
+        module="facial_parts",
     ),
 }
 
@@ -96,7 +108,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             f"aver experiments {args.study} does not know {' '.join(overrides)}; "
             f"see aver experiments {args.study} --help"
         )
-    module = importlib.import_module(f"aver_jax.experiments.{args.study}")
+    module = importlib.import_module(f"aver_jax.experiments.{experiment.module or args.study}")
     words = [*command_words(args), *map(_placed, overrides)]
     command = shlex.join(["aver", "experiments", *words])
     failures = []

@@ -14,23 +14,25 @@ BASELINES = "black,mean,blur"
 FAITHFULNESS_BASELINES = "mean,blur"
 
 
-def add_run(add: Callable[..., object], *, clips: int = 0) -> None:
+def add_run(add: Callable[..., object], *, clips: int = 0, methods: bool = True) -> None:
     """Adds the flags of every experiment on a run.
 
     Args:
       add: a parser's `add_argument`.
       clips: default of --clips; 0 takes all of the test split.
+      methods: whether the experiment is about methods of relevance.
     """
     add("run", type=Path, help="run folder, the --workdir of aver train")
     add("--out", type=Path, required=True, help="folder of the results")
     add("--data", type=Path, help="prepared dataset (default: the run's own)")
     add("--checkpoint", default="best", help="best (default), last, or a step")
-    add(
-        "--methods",
-        type=names,
-        default="all",
-        help="methods of relevance, as tibav,grad_cam (default: all that the model has)",
-    )
+    if methods:
+        add(
+            "--methods",
+            type=names,
+            default="all",
+            help="methods of relevance, as tibav,grad_cam (default: all that the model has)",
+        )
     text = f"{clips}" if clips else "all"
     add("--clips", type=count, default=clips or None, help=f"at most (default: {text})")
     add("--batch-size", type=count, default=16, help="clips at a time (default: 16)")
@@ -50,6 +52,17 @@ def faithfulness_flags(add: Callable[..., object]) -> None:
     _add_target(add)
     text = f"at least two of {BASELINES} (default: {FAITHFULNESS_BASELINES})"
     add("--baselines", type=names, default=FAITHFULNESS_BASELINES, help=text)
+
+
+def trends_flags(add: Callable[..., object]) -> None:
+    """Adds the flags of `trends`; maps explain the label, which is what was predicted."""
+    add_run(add)
+
+
+def parts_flags(add: Callable[..., object]) -> None:
+    """Adds the flags of `parts`."""
+    add_run(add, methods=False)
+    add("--baselines", type=names, default=BASELINES, help=f"default: {BASELINES}")
 
 
 def names(text: str) -> tuple[str, ...]:

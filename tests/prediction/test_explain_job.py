@@ -46,7 +46,8 @@ def test_page_and_files_of_predicted_and_chosen_classes(run, clips, tmp_path, ca
         assert {"HAP.png", "HAP.mp4", "SAD.png", "SAD.mp4"} <= files
         assert clip.name in page
         with av.open(str(out / clip.stem / "HAP.mp4")) as film:
-            assert film.streams.video and film.streams.audio
+            assert film.streams.video
+            assert film.streams.audio
         predicted = Predictor(load_run(run)).predict(clip).probabilities.argmax()
         rows = {}
         for path in (out / clip.stem).glob("*.png"):
@@ -99,8 +100,10 @@ def test_sound_is_drawn_where_the_model_hears(heard_runs, clips, tmp_path):
         assert main(["explain", str(heard_runs[name]), str(clips[0]), *words]) == 0
         pages[name] = (out / "index.html").read_text()
     # Pictures of sound are inlined PNG, galleries JPEG.
-    assert "data:image/png" in pages["n2"] and "data:image/jpeg" in pages["n2"]
-    assert "data:image/png" in pages["voice"] and "data:image/jpeg" not in pages["voice"]
+    assert "data:image/png" in pages["n2"]
+    assert "data:image/jpeg" in pages["n2"]
+    assert "data:image/png" in pages["voice"]
+    assert "data:image/jpeg" not in pages["voice"]
 
 
 # orbax's, on a manager that only reads.
