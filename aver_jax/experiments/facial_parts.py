@@ -17,7 +17,7 @@ from aver_jax.experiments.pages.page import Page
 from aver_jax.experiments.pages.provenance import settings_of
 from aver_jax.experiments.parts import Parts
 from aver_jax.explanation.clip_maps import clip_batches
-from aver_jax.explanation.face_bands import CASES, band_masks, words_of
+from aver_jax.explanation.face_bands import CASES, FACE_SHARES, band_masks, words_of
 from aver_jax.explanation.masked_forward import MaskedForward
 from aver_jax.explanation.masking import BASELINES, occlude
 from aver_jax.explanation.tested import open_tested
@@ -49,7 +49,7 @@ def run_experiment(args: argparse.Namespace, command: str) -> Page:
     masks = np.broadcast_to(
         bands[None, :, None, :, None], (len(rows), len(CASES), data.num_frames, data.image_size, 1)
     )
-    parts = Parts(args.out, settings_of(tested, "label") | {"bands": bands.sum(1).tolist()})
+    parts = Parts(args.out, settings_of(tested, "label") | {"bands": FACE_SHARES})
     batches = clip_batches(run, tested.dataset, rows, args.batch_size, keep=True)
     predicted = {}
     total = len(args.baselines) * len(rows) * len(CASES)

@@ -103,13 +103,11 @@ def _class_blocks(
             html.drawn(lambda theme: profile_figure(rows, theme), f"Over time, for {words}"),
             html.video(folder / f"{name}.mp4", f"{next(iter(by_method))} for {words}"),
         ]
-    sounds = [
+    blocks += [
         html.pixels(sound_picture(p, run, f"{method}: relevance of the sound for {name}"))
         for method, p in by_method.items()
         if p.audio_map is not None
     ]
-    if sounds:
-        blocks.append(html.Columns([sounds[::2], sounds[1::2]]) if sounds[1:] else sounds[0])
     return blocks
 
 

@@ -72,7 +72,9 @@ def confusions_figure(matrices, classes) -> Figure:
     """Draws the eight confusion matrices: shares of the true class's clips, the diagonal framed."""
     size = len(classes)
     with themed(LIGHT):
-        figure = new_figure(13.2, 6.9)
+        figure = new_figure(13.2, 7.4)
+        # Titles and slanted names need more room than the layout leaves.
+        figure.get_layout_engine().set(h_pad=0.15, hspace=0.08)
         ramp = LinearSegmentedColormap.from_list("recall", LIGHT.ramp)
         axes = figure.subplots(2, 4)
         for axis, case, matrix in zip(axes.flat, CASES, matrices, strict=True):
