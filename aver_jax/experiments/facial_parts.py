@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from aver_jax.errors import UserError
-from aver_jax.experiments.pages.facial_parts import build_page
+from aver_jax.experiments.pages.of_run.facial_parts import build_page
 from aver_jax.experiments.pages.page import Page
 from aver_jax.experiments.pages.provenance import settings_of
 from aver_jax.experiments.parts import Parts

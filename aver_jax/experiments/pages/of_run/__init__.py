@@ -1,0 +1,1 @@
+"""Pages of experiments on one trained run."""
