@@ -30,6 +30,8 @@ def test_figures_are_drawn_of_every_emotion_that_has_clips():
     maps = {"ANG": np.random.default_rng(0).random((3, 4, 4)), "HAP": np.zeros((3, 4, 4))}
     figure = maps_figure(maps)
     assert len(figure.axes) == 2 * 3 + 1
+    titles = [axes.get_title(loc="left") for axes in figure.axes[:6]]
+    assert titles == ["frame 1", "frame 2", "frame 3", "", "", ""]
     one = (np.full(3, 0.5), np.full(3, np.nan), np.full(3, np.nan))
     figure = frames_figure({"ANG": one, "HAP": (np.ones(3), np.zeros(3), np.full(3, 2.0))})
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ANG", "HAP"]

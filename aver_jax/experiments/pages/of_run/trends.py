@@ -86,15 +86,17 @@ def maps_figure(means: Mapping[str, np.ndarray]) -> Figure:
     colors = ListedColormap(heat_colors(np.linspace(0, 1, 256)) / 255)
     with themed(LIGHT):
         figure = new_figure(1.2 + 1.05 * frames, 0.6 + 1.1 * len(means))
+        figure.get_layout_engine().set(h_pad=0.06, w_pad=0.06)
         axes = figure.subplots(len(means), frames, squeeze=False)
         image = None
-        for row, (name, maps) in zip(axes, means.items(), strict=True):
+        for place, (name, maps) in enumerate(means.items()):
+            row = axes[place]
             for number, (axis, heat) in enumerate(zip(row, maps, strict=True), 1):
                 image = axis.imshow(heat, cmap=colors, vmin=0, vmax=highest or 1)
                 axis.set(xticks=[], yticks=[])
                 axis.grid(visible=False)
                 axis.spines[:].set_visible(False)
-                if row is axes[0]:
+                if place == 0:
                     axis.set_title(f"frame {number}", fontsize=9)
             row[0].set_ylabel(name, rotation=0, ha="right", va="center")
         figure.colorbar(image, ax=axes, shrink=0.6, label="mean relevance")
