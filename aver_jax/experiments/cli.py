@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aver_jax.errors import UserError
-from aver_jax.experiments import run_flags, study_flags, trust_flags
+from aver_jax.experiments import study_flags
+from aver_jax.experiments.relevance import run_flags, trust_flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class _Experiment:
       trains: whether it is a study, whose module has `run_study(args, overrides, command)` and
         gives a page and the trainings that failed; any other has `run_experiment(args, command)`
         and gives a page.
-      module: of `experiments`; "": that of the command's name.
+      module: of `experiments`, a study's, or of `experiments.relevance`; "": the command's name.
     """
 
     text: str
@@ -73,6 +74,7 @@ _EXPERIMENTS = {
     "sanity": _of_run(
         "whether maps change with the model's parameters and with the class asked for",
         trust_flags.sanity_flags,
+    ),
     "trends": _of_run(
         "the mean relevance map and the relevance of every frame, emotion by emotion",
         run_flags.trends_flags,
@@ -108,7 +110,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             f"aver experiments {args.study} does not know {' '.join(overrides)}; "
             f"see aver experiments {args.study} --help"
         )
-    module = importlib.import_module(f"aver_jax.experiments.{experiment.module or args.study}")
+    name = experiment.module or args.study
+    folder = "experiments" if experiment.trains else "experiments.relevance"
+    module = importlib.import_module(f"aver_jax.{folder}.{name}")
     words = [*command_words(args), *map(_placed, overrides)]
     command = shlex.join(["aver", "experiments", *words])
     failures = []
@@ -116,8 +120,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         page, failures = module.run_study(args, tuple(overrides), command)
     else:
         page = module.run_experiment(args, command)
-    folder = args.workdir if experiment.trains else args.out
-    for path in (folder / "page.md", *([args.page] if args.page else [])):
+    output = args.workdir if experiment.trains else args.out
+    for path in (output / "page.md", *([args.page] if args.page else [])):
         page.write(path)
         print(f"page: {path}")
     for cell, reason in failures:

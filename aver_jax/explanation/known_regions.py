@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aver_jax.errors import UserError
-from aver_jax.explanation.localisation import patch_cover
+from aver_jax.explanation.metrics.localisation import patch_cover
 from aver_jax.input import ClipShape, Dataset
 from aver_jax.input.clips import clip_window, frames_within
 from aver_jax.input.known import known_part

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aver_jax.cli import main
-from aver_jax.experiments import faithfulness, occlusion, run_flags
+from aver_jax.experiments.relevance import faithfulness, occlusion, run_flags
 from aver_jax.explanation import masking, tested
 from aver_jax.input import open_dataset, split
 
@@ -111,7 +111,7 @@ def test_a_bad_request_is_one_clear_line(opened, tmp_path, capsys, words, messag
 
 
 def test_results_of_other_settings_are_not_mixed(opened, tmp_path, capsys):
-    from aver_jax.experiments.parts import Parts
+    from aver_jax.experiments.relevance.parts import Parts
 
     Parts(tmp_path / "out", {"target": "label", "clips": [1]})
     words = ["experiments", "occlusion", "RUN", "--out", str(tmp_path / "out")]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from aver_jax.experiments.pages.of_run.facial_parts import confusions_figure
-from aver_jax.experiments.pages.of_run.trends import correct_groups, frames_figure, maps_figure
-from aver_jax.experiments.trends import scaled
+from aver_jax.experiments.pages.relevance.facial_parts import confusions_figure
+from aver_jax.experiments.pages.relevance.trends import correct_groups, frames_figure, maps_figure
+from aver_jax.experiments.relevance.trends import scaled
 from aver_jax.report.figures import png
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aver_jax.explanation import curves
+from aver_jax.explanation.metrics import curves
 from aver_jax.explanation.ranking import tubelet_masks
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aver_jax.explanation.localisation import localisation, patch_cover
+from aver_jax.explanation.metrics.localisation import localisation, patch_cover
 
 INSIDE = np.array([[[True, False], [False, False]]])
 

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aver_jax.explanation import sensitivity
 from aver_jax.explanation.clip_bootstrap import mean_intervals
 from aver_jax.explanation.clip_maps import clip_batches, maps_of
-from aver_jax.explanation.sparseness import gini
+from aver_jax.explanation.metrics import sensitivity
+from aver_jax.explanation.metrics.sparseness import gini
 
 
 def test_gini_of_an_even_map_is_zero_and_of_one_place_of_four_three_quarters():

@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aver_jax.explanation.randomisation import cascade, parts_from_the_head, rank_correlation
+from aver_jax.explanation.metrics.randomisation import (
+    cascade,
+    parts_from_the_head,
+    rank_correlation,
+)
 
 
 def test_rank_correlation_worked_out_by_hand():

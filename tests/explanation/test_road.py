@@ -7,7 +7,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from aver_jax.explanation.masking import pixels_of
-from aver_jax.explanation.road import NOISE, imputed_by, solved
+from aver_jax.explanation.metrics.road import NOISE, imputed_by, solved
 
 NEIGHBOURS = {
     (dy, dx): 1 / 6 if 0 in (dy, dx) else 1 / 12

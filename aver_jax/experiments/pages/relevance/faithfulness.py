@@ -7,8 +7,8 @@ import numpy as np
 from aver_jax.experiments.pages import provenance
 from aver_jax.experiments.pages.page import Page, Table
 from aver_jax.experiments.pages.relevance import faithfulness_figures
-from aver_jax.explanation import curves, road
 from aver_jax.explanation.clip_bootstrap import mean_intervals
+from aver_jax.explanation.metrics import curves, road
 from aver_jax.explanation.tested import Tested
 from aver_jax.report.figures import png
 

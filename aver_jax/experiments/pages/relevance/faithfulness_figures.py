@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from aver_jax.experiments.pages.figures import COLORS, DASHES, MARKS
-from aver_jax.explanation import curves, road
 from aver_jax.explanation.clip_bootstrap import mean_intervals
 from aver_jax.explanation.clip_maps import CONTROLS
+from aver_jax.explanation.metrics import curves, road
 from aver_jax.report.figures import LIGHT, Theme, new_figure, themed
 
 

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from aver_jax.errors import UserError
 from aver_jax.evaluation.bootstrap import bootstrap_mean_interval
 from aver_jax.experiments.pages.page import Page
-from aver_jax.experiments.pages.sanity import ANOTHER_CLASS, PERMUTED_LABELS, build_page
+from aver_jax.experiments.pages.relevance.sanity import ANOTHER_CLASS, PERMUTED_LABELS, build_page
 from aver_jax.explanation.clip_maps import maps_of, on_grid, tubelet_grid
-from aver_jax.explanation.randomisation import cascade, rank_correlation
+from aver_jax.explanation.metrics.randomisation import cascade, rank_correlation
 from aver_jax.input import Dataset, open_dataset, split
 from aver_jax.models import init_variables
 from aver_jax.relevance import methods_of

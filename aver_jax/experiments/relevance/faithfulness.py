@@ -1,8 +1,7 @@
 """Whether the model depends on what each method marks, beside controls that know nothing of it.
 
-Deletion and insertion, comprehensiveness and sufficiency (`explanation.curves`), ROAD
-(`explanation.road`), max-sensitivity and the Gini index of the maps, for every method; a table
-ranks the methods.
+Deletion and insertion, comprehensiveness and sufficiency, ROAD, max-sensitivity and the Gini index
+(`explanation.metrics`), for every method; a table ranks the methods.
 """
 
 import argparse
@@ -15,8 +14,7 @@ from aver_jax.errors import UserError
 from aver_jax.experiments.pages.page import Page
 from aver_jax.experiments.pages.provenance import settings_of
 from aver_jax.experiments.pages.relevance.faithfulness import build_page
-from aver_jax.experiments.parts import Parts
-from aver_jax.explanation import curves, road
+from aver_jax.experiments.relevance.parts import Parts
 from aver_jax.explanation.clip_maps import (
     CONTROLS,
     clip_batches,
@@ -27,9 +25,10 @@ from aver_jax.explanation.clip_maps import (
 )
 from aver_jax.explanation.masked_forward import MaskedForward
 from aver_jax.explanation.masking import BASELINES
+from aver_jax.explanation.metrics import curves, road
+from aver_jax.explanation.metrics.sensitivity import max_sensitivity
+from aver_jax.explanation.metrics.sparseness import gini
 from aver_jax.explanation.ranking import ORDERS, tubelet_masks
-from aver_jax.explanation.sensitivity import max_sensitivity
-from aver_jax.explanation.sparseness import gini
 from aver_jax.explanation.tested import checked_methods, open_tested
 from aver_jax.relevance import methods_of
 from aver_jax.runtime.compilation_cache import use_compilation_cache

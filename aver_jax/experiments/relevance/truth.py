@@ -20,12 +20,12 @@ from aver_jax.evaluation.bootstrap import bootstrap_mean_interval
 from aver_jax.evaluation.evaluator import collect_logits
 from aver_jax.evaluation.forward import compiled_forward
 from aver_jax.experiments.pages.page import Page
-from aver_jax.experiments.pages.truth import Examples, build_page
-from aver_jax.experiments.truth_corpora import CORPORA, trained_on
+from aver_jax.experiments.pages.relevance.truth import Examples, build_page
+from aver_jax.experiments.relevance.truth_corpora import CORPORA, trained_on
 from aver_jax.explanation.clip_maps import CONTROLS, clip_batches, maps_of, on_grid, tubelet_grid
 from aver_jax.explanation.known_regions import frames_in_span, region_patches, seen_boxes
-from aver_jax.explanation.localisation import Localisation, localisation
 from aver_jax.explanation.masking import occlude
+from aver_jax.explanation.metrics.localisation import Localisation, localisation
 from aver_jax.input import ClipShape, Dataset, open_dataset
 from aver_jax.relevance import methods_of
 from aver_jax.runs.run_folder import LoadedRun, load_run, split_of_run

@@ -11,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from aver_jax.errors import UserError
-from aver_jax.experiments.pages.of_run.trends import Trend, build_page
 from aver_jax.experiments.pages.page import Page
 from aver_jax.experiments.pages.provenance import settings_of
-from aver_jax.experiments.parts import Parts
+from aver_jax.experiments.pages.relevance.trends import Trend, build_page
+from aver_jax.experiments.relevance.parts import Parts
 from aver_jax.explanation.clip_maps import CONTROLS, maps_of, on_grid, tubelet_grid
 from aver_jax.explanation.tested import Tested, checked_methods, open_tested
 from aver_jax.runtime.compilation_cache import use_compilation_cache

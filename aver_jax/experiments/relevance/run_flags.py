@@ -7,8 +7,8 @@ from pathlib import Path
 from aver_jax.experiments.page_flag import add_page
 
 EPILOG = (
-    "The same command goes on with an experiment that was stopped: what is finished lies in "
-    "OUT/parts. Remove OUT, or choose another, to begin anew."
+    "The same command goes on with an experiment that was stopped: what is finished stays "
+    "in OUT. Remove OUT, or choose another, to begin anew."
 )
 BASELINES = "black,mean,blur"
 FAITHFULNESS_BASELINES = "mean,blur"

@@ -31,7 +31,7 @@ class Examples(NamedTuple):
 def build_page(
     results: Mapping[str, Mapping[str, Any]], examples: Mapping[str, Examples], command: str
 ) -> Page:
-    """Returns the page; `results` by corpus, as `experiments.truth` stores them."""
+    """Returns the page; `results` by corpus, as `experiments.relevance.truth` stores them."""
     figures = {"scores": png(_scores(results))}
     figures |= {f"example_{name}": png(_example(own)) for name, own in examples.items()}
     corpora = [

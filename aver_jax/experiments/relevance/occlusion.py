@@ -17,7 +17,7 @@ from aver_jax.errors import UserError
 from aver_jax.experiments.pages.page import Page
 from aver_jax.experiments.pages.provenance import settings_of
 from aver_jax.experiments.pages.relevance.occlusion import build_page
-from aver_jax.experiments.parts import Parts
+from aver_jax.experiments.relevance.parts import Parts
 from aver_jax.explanation.clip_maps import clip_batches, maps_of, on_grid, tubelet_grid
 from aver_jax.explanation.masked_forward import MaskedForward
 from aver_jax.explanation.masking import BASELINES

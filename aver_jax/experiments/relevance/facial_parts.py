@@ -12,10 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from aver_jax.errors import UserError
-from aver_jax.experiments.pages.of_run.facial_parts import build_page
 from aver_jax.experiments.pages.page import Page
 from aver_jax.experiments.pages.provenance import settings_of
-from aver_jax.experiments.parts import Parts
+from aver_jax.experiments.pages.relevance.facial_parts import build_page
+from aver_jax.experiments.relevance.parts import Parts
 from aver_jax.explanation.clip_maps import clip_batches
 from aver_jax.explanation.face_bands import CASES, FACE_SHARES, band_masks, words_of
 from aver_jax.explanation.masked_forward import MaskedForward

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aver_jax.experiments.page_flag import add_page
-from aver_jax.experiments.run_flags import add_run, count, names
+from aver_jax.experiments.relevance.run_flags import add_run, count, names
 
 CORPORA = "mouth,eyes,early,late"
 

@@ -17,7 +17,7 @@ _Results = Mapping[str, Mapping[str, Any]]
 
 
 def build_page(results: _Results, dataset: str, clips: int, actors: int, command: str) -> Page:
-    """Returns the page; `results`: method -> check -> as `experiments.sanity` stores them."""
+    """Returns the page; `results`: method -> check -> as `relevance.sanity` stores them."""
     checks = list(next(iter(results.values())))
     parts = [name for name in checks if name not in (ANOTHER_CLASS, PERMUTED_LABELS)]
     context = {

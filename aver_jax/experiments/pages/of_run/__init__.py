@@ -1,1 +1,0 @@
-"""Pages of experiments on one trained run."""

@@ -1,0 +1,1 @@
+"""Numbers of relevance maps, clip by clip."""
