@@ -1,6 +1,7 @@
 """A model's forward pass over batches of a dataset, mapped over the devices."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -73,8 +74,27 @@ def compiled_forward(
       mesh: from `data_parallel.make_mesh`.
       features: as in `Forward`.
     """
-    frontend = FrozenConfigDict({"frontend": to_json(config)["frontend"]})
-    return _forward(inference_form(model, mesh.devices.flat[0].platform), frontend, mesh, features)
+    inference = inference_form(model, mesh.devices.flat[0].platform)
+    return _forward(inference, _frontend_of(config), mesh, features)
+
+
+def compiled_inputs(config: ConfigDict, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
+    """Returns `evaluation_inputs` of `(variables, batch)`, mapped; one for equal front ends.
+
+    Args:
+      config: the experiment; `config.frontend` is read and nothing else.
+      mesh: from `data_parallel.make_mesh`.
+    """
+    return _inputs(_frontend_of(config), mesh)
+
+
+def _frontend_of(config: ConfigDict) -> FrozenConfigDict:
+    return FrozenConfigDict({"frontend": to_json(config)["frontend"]})
+
+
+@functools.lru_cache(_KEPT)
+def _inputs(config: FrozenConfigDict, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
+    return map_forward(lambda _, batch: evaluation_inputs(config, batch), mesh)
 
 
 _forward = functools.lru_cache(_KEPT)(Forward)

@@ -14,13 +14,12 @@ import numpy as np
 from aver_jax.errors import UserError
 from aver_jax.evaluation.clip_batches import ClipBatches
 from aver_jax.evaluation.evaluator import collect_logits, evaluation_loader
-from aver_jax.evaluation.forward import compiled_forward
-from aver_jax.frontend import evaluation_inputs
+from aver_jax.evaluation.forward import compiled_forward, compiled_inputs
 from aver_jax.input import Dataset, split
 from aver_jax.modality import Modality
 from aver_jax.relevance import explain, methods_of, paths_of
 from aver_jax.runs.run_folder import LoadedRun
-from aver_jax.runtime.data_parallel import make_mesh, map_forward, replicated, to_devices, to_host
+from aver_jax.runtime.data_parallel import make_mesh, replicated, to_devices, to_host
 
 CONTROLS = ("random", "centre")
 SEED = 0
@@ -91,8 +90,7 @@ def maps_of(
         chosen = np.int32(logits.argmax(-1)) if classes is None else classes
         return ClipMaps(control_maps(method, rows, tubelet_grid(run)), logits, chosen, float("nan"))
 
-    config, paths = run.config, paths_of(run.model)
-    inputs_of = map_forward(lambda _, batch: evaluation_inputs(config, batch), mesh)
+    paths, inputs_of = paths_of(run.model), compiled_inputs(run.config, mesh)
     path = path if path in paths else paths[0]
     found, seconds = [], []
     for number, batch in enumerate(batches):

@@ -8,6 +8,7 @@ import numpy as np
 from aver_jax.errors import UserError
 from aver_jax.evaluation.job import check_dataset, check_unseen
 from aver_jax.explanation.clip_maps import CONTROLS
+from aver_jax.explanation.masking import BASELINES
 from aver_jax.input import Dataset, open_dataset, split
 from aver_jax.modality import Modality
 from aver_jax.relevance import methods_of
@@ -71,6 +72,13 @@ def open_tested(
     return Tested(
         run, dataset, rows, parts.labels[rows], len(parts.test), parts.name, int(parts.fold)
     )
+
+
+def check_baselines(asked: tuple[str, ...]) -> None:
+    """Raises UserError if --baselines names what is none."""
+    unknown = [name for name in asked if name not in BASELINES]
+    if unknown:
+        raise UserError(f"--baselines has {', '.join(unknown)}; choose from {', '.join(BASELINES)}")
 
 
 def checked_methods(run: LoadedRun, asked: tuple[str, ...], prefix: str = "") -> tuple[str, ...]:

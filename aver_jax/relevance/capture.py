@@ -61,7 +61,7 @@ def fused_attention_maps(
         lambda probes: model.apply(variables, inputs, probes=probes, fuse=fuse, rules=rules)[0],
         probes,
     )
-    return _pulled_back(logits, target, {}, pullback)
+    return pulled_back(logits, target, {}, pullback)
 
 
 def captured(
@@ -99,10 +99,10 @@ def captured(
     shapes = jax.eval_shape(lambda: run(None)[1])
     probes = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
     logits, pullback, given = jax.vjp(run, probes, has_aux=True)
-    return _pulled_back(logits, target, given, pullback)
+    return pulled_back(logits, target, given, pullback)
 
 
-def _pulled_back(
+def pulled_back(
     logits: Array, target: Array, given: dict[str, Array], pullback: Callable[[Array], Any]
 ) -> Captured:
     """Returns what a pass leaves behind, with the gradient of the target's logits."""

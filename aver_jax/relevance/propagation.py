@@ -24,7 +24,7 @@ import jax
 from jax import Array
 
 from aver_jax.models.gradient_rules import ATTN_LRP, LIBRA
-from aver_jax.relevance.capture import resolved
+from aver_jax.relevance.capture import pulled_back
 
 METHODS = {"libra_grad": LIBRA, "attn_lrp": ATTN_LRP}
 
@@ -50,10 +50,8 @@ def propagated(
         return model.apply(variables, {**inputs, "frames": frames}, rules=METHODS[method])[0]
 
     logits, pullback = jax.vjp(logits_of, frames)
-    chosen = resolved(target, logits)
-    # Clips of a batch do not interact: one pullback gives every clip's own gradient.
-    (gradient,) = pullback(jax.nn.one_hot(chosen, logits.shape[-1], dtype=logits.dtype))
-    return logits, chosen, frames * gradient
+    found = pulled_back(logits, target, {}, pullback)
+    return logits, found.target, frames * found.gradient
 
 
 def patch_sums(pixels: Array, size: int) -> Array:

@@ -3,34 +3,17 @@
 import numpy as np
 import pytest
 
-from aver_jax.models.timesformer.timesformer import TimeSformer
-from aver_jax.models.weights.timesformer import convert
 from aver_jax.relevance import explain
 from aver_jax.relevance.propagation import patch_sums
 from tools import reference_propagation
-from tools.make_reference import noisy_model
 from tools.reference_relevance import PATHS
 
 pytestmark = pytest.mark.parity
 
 
 @pytest.mark.parametrize("attention", PATHS)
-def test_maps_are_those_of_the_published_formulas(attention):
-    torch_model = noisy_model(
-        attention,
-        width=24,
-        heads=3,
-        hidden=48,
-        depth=3,
-        image_size=12,
-        patch_size=4,
-        num_frames=4,
-        num_classes=6,
-    )
-    state = {name: value.numpy() for name, value in torch_model.state_dict().items()}
-    converted = convert(state, num_heads=3, num_frames=4)
-    model, variables = TimeSformer(**converted.fields), {"params": converted.params}
-    frames = np.random.default_rng(0).normal(size=(2, 4, 12, 12, 3)).astype(np.float32)
+def test_maps_are_those_of_the_published_formulas(both_timesformers, attention):
+    torch_model, model, variables, frames = both_timesformers(attention)
     target = np.array([1, 4])
 
     def compare(method, path, expected):

@@ -3,36 +3,16 @@
 import numpy as np
 import pytest
 
-from aver_jax.models.timesformer.timesformer import TimeSformer
-from aver_jax.models.weights.timesformer import convert
 from aver_jax.relevance import explain
 from tools import reference_cam
-from tools.make_reference import noisy_model
 from tools.reference_relevance import METHODS, PATHS, relevance
 
 pytestmark = pytest.mark.parity
 
 
 @pytest.mark.parametrize("attention", PATHS)
-def test_maps_agree_with_torch(attention):
-    torch_model = noisy_model(
-        attention,
-        width=24,
-        heads=3,
-        hidden=48,
-        depth=3,
-        image_size=12,
-        patch_size=4,
-        num_frames=4,
-        num_classes=6,
-    )
-    converted = convert(
-        {name: value.numpy() for name, value in torch_model.state_dict().items()},
-        num_heads=3,
-        num_frames=4,
-    )
-    model = TimeSformer(**converted.fields)
-    frames = np.random.default_rng(0).normal(size=(2, 4, 12, 12, 3)).astype(np.float32)
+def test_maps_agree_with_torch(both_timesformers, attention):
+    torch_model, model, variables, frames = both_timesformers(attention)
     predicted = relevance(torch_model, frames)
     other_class = (predicted["target"] + 1) % 6
     for target in (None, other_class):
@@ -41,7 +21,7 @@ def test_maps_agree_with_torch(attention):
             for method in METHODS:
                 found = explain(
                     model,
-                    {"params": converted.params},
+                    variables,
                     {"frames": frames},
                     method,
                     path,
@@ -55,7 +35,7 @@ def test_maps_agree_with_torch(attention):
                 low, high = (f(raw, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
                 scaled = explain(
                     model,
-                    {"params": converted.params},
+                    variables,
                     {"frames": frames},
                     method,
                     path,
@@ -65,19 +45,12 @@ def test_maps_agree_with_torch(attention):
 
 
 @pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time"])
-def test_the_cam_family_agrees_with_torch(attention):
-    torch_model = noisy_model(
-        attention, width=24, heads=3, hidden=48, depth=3, image_size=12, patch_size=4,
-        num_frames=4, num_classes=6,
-    )  # fmt: skip
-    state = {name: value.numpy() for name, value in torch_model.state_dict().items()}
-    converted = convert(state, num_heads=3, num_frames=4)
-    model = TimeSformer(**converted.fields)
-    frames = np.random.default_rng(0).normal(size=(2, 4, 12, 12, 3)).astype(np.float32)
+def test_the_cam_family_agrees_with_torch(both_timesformers, attention):
+    torch_model, model, variables, frames = both_timesformers(attention)
     for path in PATHS[attention]:
         expected = reference_cam.relevance(torch_model, frames, np.array([1, 4]), path)
         for method in reference_cam.METHODS:
-            arguments = ({"params": converted.params}, {"frames": frames}, method, path)
+            arguments = (variables, {"frames": frames}, method, path)
             found = explain(model, *arguments, target=[1, 4], normalize=False).maps
             raw = expected[method]
             assert raw.max() > 0

@@ -11,7 +11,6 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from aver_jax.errors import UserError
 from aver_jax.experiments.pages.page import Page
 from aver_jax.experiments.pages.provenance import settings_of
 from aver_jax.experiments.pages.relevance.facial_parts import build_page
@@ -19,8 +18,8 @@ from aver_jax.experiments.relevance.parts import Parts
 from aver_jax.explanation.clip_maps import clip_batches
 from aver_jax.explanation.face_bands import CASES, FACE_SHARES, band_masks, words_of
 from aver_jax.explanation.masked_forward import MaskedForward
-from aver_jax.explanation.masking import BASELINES, occlude
-from aver_jax.explanation.tested import open_tested
+from aver_jax.explanation.masking import occlude
+from aver_jax.explanation.tested import check_baselines, open_tested
 from aver_jax.runtime.compilation_cache import use_compilation_cache
 
 # Clips on the contact sheet.
@@ -38,9 +37,7 @@ def run_experiment(args: argparse.Namespace, command: str) -> Page:
       UserError: a run, dataset, baseline or folder that cannot be used.
     """
     use_compilation_cache()
-    unknown = [name for name in args.baselines if name not in BASELINES]
-    if unknown:
-        raise UserError(f"--baselines has {', '.join(unknown)}; choose from {', '.join(BASELINES)}")
+    check_baselines(args.baselines)
     tested = open_tested(args.run, args.checkpoint, args.data, args.clips)
     run, rows = tested.run, tested.rows
     data, margin = run.config.data, float(run.preparation["margin"])

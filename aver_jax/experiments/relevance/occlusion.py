@@ -13,16 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from aver_jax.errors import UserError
 from aver_jax.experiments.pages.page import Page
 from aver_jax.experiments.pages.provenance import settings_of
 from aver_jax.experiments.pages.relevance.occlusion import build_page
 from aver_jax.experiments.relevance.parts import Parts
 from aver_jax.explanation.clip_maps import clip_batches, maps_of, on_grid, tubelet_grid
 from aver_jax.explanation.masked_forward import MaskedForward
-from aver_jax.explanation.masking import BASELINES
 from aver_jax.explanation.ranking import ORDERS, frame_masks, tubelet_masks
-from aver_jax.explanation.tested import checked_methods, open_tested
+from aver_jax.explanation.tested import check_baselines, checked_methods, open_tested
 from aver_jax.runtime.compilation_cache import use_compilation_cache
 
 PATCHES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -44,9 +42,7 @@ def run_experiment(args: argparse.Namespace, command: str) -> Page:
     run, rows = tested.run, tested.rows
     grid = tubelet_grid(run)
     methods = checked_methods(run, args.methods)
-    unknown = [name for name in args.baselines if name not in BASELINES]
-    if unknown:
-        raise UserError(f"--baselines has {', '.join(unknown)}; choose from {', '.join(BASELINES)}")
+    check_baselines(args.baselines)
     frames = tuple(count for count in FRAMES if count < grid[0])
     parts = Parts(args.out, settings_of(tested, args.target) | {"grid": grid})
     batches = clip_batches(run, tested.dataset, rows, args.batch_size, keep=True)

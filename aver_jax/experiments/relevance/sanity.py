@@ -21,7 +21,8 @@ from aver_jax.experiments.pages.page import Page
 from aver_jax.experiments.pages.relevance.sanity import ANOTHER_CLASS, PERMUTED_LABELS, build_page
 from aver_jax.explanation.clip_maps import maps_of, on_grid, tubelet_grid
 from aver_jax.explanation.metrics.randomisation import cascade, rank_correlation
-from aver_jax.input import Dataset, open_dataset, split
+from aver_jax.explanation.tested import open_tested
+from aver_jax.input import Dataset
 from aver_jax.models import init_variables
 from aver_jax.relevance import methods_of
 from aver_jax.runs.run_folder import LoadedRun, load_run
@@ -41,10 +42,8 @@ def run_experiment(args: argparse.Namespace, command: str) -> Page:
     """
     use_compilation_cache()
     check_writable(args.out, "--out")
-    run = load_run(args.run, args.checkpoint)
-    if "video" not in map(str, run.modalities):
-        raise UserError(f"{args.run} sees no video; sanity explains video")
-    dataset = open_dataset(args.data or run.config.data.path)
+    tested = open_tested(args.run, args.checkpoint, args.data, args.clips)
+    run, dataset, rows = tested.run, tested.dataset, tested.rows
     methods = methods_of(run.model) if args.methods in ("all", ("all",)) else args.methods
     unknown = [method for method in methods if method not in methods_of(run.model)]
     if unknown:
@@ -56,11 +55,6 @@ def run_experiment(args: argparse.Namespace, command: str) -> Page:
         other = load_run(args.random_labels_run)
         if other.model != run.model:
             raise UserError(f"{args.random_labels_run} is of another model than {args.run}")
-    data = run.config.data
-    test = np.asarray(split(dataset, data.protocol, data.fold, data.target).test)
-    # Spread over the test clips, which are in order of their actors.
-    count = min(args.clips or len(test), len(test))
-    rows = test[np.linspace(0, len(test) - 1, count).round().astype(int)]
     settings = {
         "dataset": dataset.fingerprint,
         "step": int(run.step),

@@ -8,10 +8,10 @@ import numpy as np
 from jax import Array
 
 from aver_jax.evaluation.clip_batches import ClipBatches
-from aver_jax.frontend import evaluation_inputs
+from aver_jax.evaluation.forward import compiled_inputs
 from aver_jax.relevance import explain, paths_of
 from aver_jax.runs.run_folder import LoadedRun
-from aver_jax.runtime.data_parallel import make_mesh, map_forward, replicated, to_devices, to_host
+from aver_jax.runtime.data_parallel import make_mesh, replicated, to_devices, to_host
 
 #: Draws of noise whose largest effect counts, and its half width as a share of the inputs' range.
 DRAWS = 5
@@ -33,9 +33,8 @@ def max_sensitivity(
       target: int32 [n].
     """
     mesh = make_mesh()
-    config, path = run.config, paths_of(run.model)[0]
+    path, inputs_of = paths_of(run.model)[0], compiled_inputs(run.config, mesh)
     variables = jax.device_put(run.variables, replicated(mesh))
-    inputs_of = map_forward(lambda _, batch: evaluation_inputs(config, batch), mesh)
     found, first = [], 0
     for batch in batches:
         valid = batch["mask"]
